@@ -1,0 +1,32 @@
+"""The networks that can be trained, and :func:`build`, which makes one from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from densemtmd.errors import UserError
+from densemtmd.network import JointNetwork
+from densemtmd.tasks import OutputSpace, nearest
+
+
+def build(model: Mapping[str, Any], space: OutputSpace) -> JointNetwork:
+    """The network that ``model`` describes (a choice of ``conf/model/``, or what a checkpoint carries), with fresh weights.
+
+    Args:
+        model: ``name`` and the settings that the network's constructor takes.
+        space: the tasks it answers.
+
+    Raises:
+        UserError: an unknown name or setting.
+    """
+    from densemtmd.backbones.patchnet import PatchNet
+
+    settings = dict(model)
+    name = settings.pop("name")
+    if name != "patchnet":
+        raise UserError(f"unknown model.name {name!r}; {nearest(name, ['patchnet'])}")
+    try:
+        return PatchNet(space, **settings)
+    except TypeError as error:
+        raise UserError(f"model {name!r} does not take these settings: {error}") from None

@@ -1,0 +1,119 @@
+"""Checkpoints: one safetensors file with the weights, and in its header the JSON that says what they are. Nothing is ever unpickled.
+
+A checkpoint carries its output space and its network's settings, so that it can be used anywhere by itself. It is written whole or not at
+all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from densemtmd import backbones
+from densemtmd.errors import UserError
+from densemtmd.files import atomic_write
+from densemtmd.network import JointNetwork
+from densemtmd.tasks import OutputSpace
+
+FORMAT = 1
+"""Raised when older programs could no longer read what is written."""
+
+HEADER = "densemtmd"
+WEIGHTS = "network."
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Writes named tensors and a JSON-serialisable description, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written (a full disk, no permission).
+    """
+    header = json.dumps({"format": FORMAT, **about}, allow_nan=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={HEADER: header})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description that :func:`save` wrote.
+
+    Raises:
+        UserError: no such file, not a checkpoint, damaged, or from a newer version.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: give a .safetensors file or a run's folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            about = json.loads(metadata[HEADER]) if HEADER in metadata else None
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if about is not None else {}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint, or a damaged one ({error}): expected a .safetensors file written by tools/train.py") from None
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+        raise UserError(f"{path} is a safetensors file, but not one of densemtmd: expected a checkpoint written by tools/train.py")
+    if about["format"] > FORMAT:
+        raise UserError(f"{path} was written by a newer densemtmd (format {about['format']}, this one reads up to {FORMAT}): update densemtmd")
+    return tensors, about
+
+
+def save_network(path: Path, network: JointNetwork, model: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
+    """Writes a network that :func:`load_network` can rebuild by itself.
+
+    Args:
+        path: of the file.
+        network: its weights and its output space.
+        model: the settings it was built from (``densemtmd.backbones.build``).
+        more: what else to tell of it, such as its scores; JSON-serialisable.
+    """
+    tensors = {WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
+    save(path, tensors, {"space": network.space.to_json(), "model": dict(model), **(more or {})})
+
+
+def load_network(path: Path) -> JointNetwork:
+    """The network of a checkpoint, in eval mode on the CPU.
+
+    Raises:
+        UserError: what :func:`load` raises, or a checkpoint whose tensors do not fit its own description.
+    """
+    tensors, about = load(path)
+    try:
+        network = backbones.build(about["model"], OutputSpace.from_json(about["space"]))
+        weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
+        network.load_state_dict(weights)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} does not hold the network that it describes ({reason}): it is damaged, train again or copy it again") from None
+    return network.eval()
+
+
+def load_weights(network: JointNetwork, tensors: Mapping[str, Tensor]) -> None:
+    """Puts the weights of a checkpoint's tensors into a network of the same form."""
+    network.load_state_dict({name.removeprefix(WEIGHTS): t for name, t in tensors.items() if name.startswith(WEIGHTS)})
+
+
+def device_of(choice: str) -> torch.device:
+    """``"auto"`` (a GPU where there is one), or the name of a device.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(choice)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device {choice!r} cannot be used here ({str(error).splitlines()[0]}): use auto, cpu or cuda") from None
+    return device

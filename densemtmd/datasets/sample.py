@@ -1,0 +1,40 @@
+"""What a dataset hands out: one :class:`Sample` at a time, mixed into a :class:`Batch` for the network.
+
+Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and what one annotator said of it."""
+
+    image: np.ndarray   # (H, W, 3) uint8, RGB
+    target: np.ndarray  # (H, W) uint8, class ids within the dataset's own labelset, 255 = unlabelled
+    name: str           # unique within its dataset, e.g. the path below the dataset's folder without its suffix
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of several datasets, side by side."""
+
+    image: Tensor   # (B, 3, H, W) uint8, RGB
+    target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled
+    task: Tensor    # (B,) int64, position of the sample's labelset in the output space
+    domain: Tensor  # (B,) int64, position of the sample's domain among the domains trained on
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in ("image", "target", "task", "domain")))
+
+
+def as_input(image: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 as networks take them: float32 in [0, 1], channels-last in memory."""
+    return image.contiguous(memory_format=torch.channels_last).float().div_(255)

@@ -1,0 +1,136 @@
+"""Answers of trained networks: for a grid of pixels by a strided pass, for every pixel by the dense form, for any picture and labelset.
+
+Shapes: ``H``, ``W`` pixels, ``C`` channels of the output space, ``L`` labels of one labelset, ``P`` patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densemtmd import checkpoint
+from densemtmd.datasets.sample import as_input
+from densemtmd.dense import Dense, Geometry, densify, reflect
+from densemtmd.errors import UserError
+from densemtmd.losses import dataset_softmax
+from densemtmd.network import JointNetwork
+from densemtmd.tasks import Labelset, OutputSpace
+
+OUTPUTS_AT_ONCE = {"cpu": 8_192, "cuda": 262_144}
+"""Pixels answered in one piece, by the kind of device. What the widest layer then holds (4 kB a pixel at width 1024) fits a CPU's caches and
+allocator well; a GPU wants more work at once. Memory is bounded by this, and not by the size of the picture."""
+
+
+def bordered(image: np.ndarray, rows: slice, geometry: Geometry, device: torch.device) -> Tensor:
+    """What a network must see to answer for some rows of a picture: (H, W, 3) uint8 -> (1, 3, rows + P − 1, W + P − 1) float32 in [0, 1].
+
+    The picture's border is reflected, so that every pixel is the centre of a patch.
+    """
+    before, after = geometry.border
+    height, width = image.shape[:2]
+    seen_rows = reflect(np.arange(rows.start - before, rows.stop + after), height)
+    seen_columns = reflect(np.arange(-before, width + after), width)
+    cut = torch.from_numpy(image[seen_rows[:, None], seen_columns]).to(device)
+    return as_input(cut.permute(2, 0, 1)[None])
+
+
+def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry, device: torch.device) -> Tensor:
+    """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    return network(bordered(image, slice(0, image.shape[0]), geometry, device))[0]
+
+
+def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+    """The logits for every pixel of a picture, a strip of rows at a time: (H, W, 3) uint8 -> (rows, (C, len(rows), W)), from the top down."""
+    height, width = image.shape[:2]
+    rows = max(1, OUTPUTS_AT_ONCE.get(device.type, OUTPUTS_AT_ONCE["cuda"]) // width)
+    for start in range(0, height, rows):
+        strip = slice(start, min(start + rows, height))
+        yield strip, dense(bordered(image, strip, dense.geometry, device))[0]
+
+
+class Predictor:
+    """Labels any picture of any size under any labelset that its networks learned.
+
+    >>> predictor = Predictor.load("runs/2026-11-22_12-00-00-street7-jt/best.safetensors")  # doctest: +SKIP
+    >>> predictor(image, labelset="kundu")                                                  # doctest: +SKIP
+
+    Args:
+        networks: one network for all labelsets, or one for each (the paper's baseline); no labelset may occur twice.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+    """
+
+    def __init__(self, networks: Sequence[JointNetwork], device: str = "auto") -> None:
+        self.device = checkpoint.device_of(device)
+        self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
+        self._dense = [densify(network) for network in self.networks]
+        self.space = OutputSpace([task for network in networks for task in network.space.tasks])
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Predictor:
+        """From a checkpoint, or from a run's folder (which holds one checkpoint, or with the strategy ``nf`` one per dataset).
+
+        Raises:
+            UserError: no checkpoint there, or a damaged one.
+        """
+        return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device)
+
+    def logits(self, image: np.ndarray) -> Iterator[tuple[JointNetwork, slice, Tensor]]:
+        """Strip by strip, the logits of each network: (network, rows, (C, len(rows), W))."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}")
+        for network, dense in zip(self.networks, self._dense, strict=True):
+            with torch.inference_mode():
+                for rows, logits in dense_logits(dense, image, self.device):
+                    yield network, rows, logits
+
+    def __call__(self, image: np.ndarray, labelset: str) -> np.ndarray:
+        """(H, W, 3) uint8 -> (H, W) uint8 class ids of ``labelset``.
+
+        Raises:
+            UserError: an unknown labelset (the message lists the known), or something that is not a picture.
+        """
+        return self._answers(image, [labelset])[labelset]
+
+    def all(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The answers under every labelset, from one pass: (H, W, 3) uint8 -> name -> (H, W) uint8 class ids."""
+        return self._answers(image, self.space.names)
+
+    def _answers(self, image: np.ndarray, labelsets: Sequence[str]) -> dict[str, np.ndarray]:
+        for name in labelsets:
+            self.space.index(name)
+        answers = {name: np.empty(image.shape[:2], np.uint8) for name in labelsets}
+        for network, rows, logits in self.logits(image):
+            for name in labelsets:
+                if name in network.space.names:
+                    answers[name][rows] = logits[network.space.slice(name)].argmax(0).to(torch.uint8).cpu().numpy()
+        return answers
+
+    def probabilities(self, image: np.ndarray, labelset: str) -> np.ndarray:
+        """(H, W, 3) uint8 -> (L, H, W) float32, the dataset-wise softmax (Eq. 1): sums to 1 over the labels."""
+        task = self.space[labelset]
+        assert isinstance(task, Labelset)
+        answer = np.empty((task.channels, *image.shape[:2]), np.float32)
+        for network, rows, logits in self.logits(image):
+            if labelset in network.space.names:
+                own = dataset_softmax(logits[None], network.space)[0, network.space.slice(labelset)]
+                answer[:, rows] = own.float().cpu().numpy()
+        return answer
+
+
+def checkpoints_of(path: Path) -> list[Path]:
+    """The checkpoints that ``path`` stands for: itself, a run's ``best.safetensors``, or one per dataset in a run's subfolders.
+
+    Raises:
+        UserError: nothing of the kind there.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / "best.safetensors").is_file():
+        return [path / "best.safetensors"]
+    if per_dataset := sorted(path.glob("*/best.safetensors")):
+        return per_dataset
+    raise UserError(f"the folder {path} holds no best.safetensors: expected a run's folder, such as runs/<time>-<name>, of a training that got so far")

@@ -1,0 +1,300 @@
+"""A run: from settings to a folder with a trained network, its scores, and a record of both.
+
+A run folder ``runs/<time>-<name>/`` holds ``config.yaml`` (every setting, the datasets' own YAMLs included), ``best.safetensors`` and
+``last.safetensors`` of the network that answers (one subfolder per stage where a strategy has several), ``scores.json``,
+``per_image.npz`` (each test picture's confusion matrix, from which every table can be recomputed), ``splits/`` (who trained on what) and
+``figures/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from densemtmd import backbones, checkpoint, evaluation, plots
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.folder import Dataset, load_split, open_dataset
+from densemtmd.datasets.mixing import Mixture, Source
+from densemtmd.datasets.sample import Sample
+from densemtmd.dense import geometry
+from densemtmd.errors import UserError
+from densemtmd.files import atomic_write
+from densemtmd.network import JointNetwork
+from densemtmd.strategies import Stage, stages
+from densemtmd.tasks import Labelset, OutputSpace
+from densemtmd.tracking import Tracker, environment_tags, open_tracker
+from densemtmd.training import State, TrainSettings, budget, fit, setting
+
+
+@dataclass
+class ScoreSettings:
+    """How the trained network is scored on the test pictures: ``score.<name>=<value>``."""
+
+    scoring: str = setting("dense", "dense: every labelled pixel; strided: every 4th pixel of every 4th row, at a 16th of the cost")
+    interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
+
+
+@dataclass
+class RunSettings:
+    """All settings of a run; the groups ``data``, ``model`` and ``strategy`` are files in ``conf/``."""
+
+    data: dict[str, Any] = field(default_factory=dict)      # which datasets: a file in conf/data/
+    model: dict[str, Any] = field(default_factory=dict)     # which network: a file in conf/model/
+    strategy: dict[str, Any] = field(default_factory=dict)  # how to train: a file in conf/strategy/
+    train: TrainSettings = field(default_factory=TrainSettings)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    seed: int = setting(0, "of weights, batches and dropout")
+    data_root: str = setting("data", "the folder that holds the datasets' folders")
+    runs: str = setting("runs", "the folder that run folders are made in")
+    name: str | None = setting(None, "of the run; by default <data>-<strategy>")
+    tracking: str = setting("mlflow", "mlflow, or none")
+    tracking_uri: str | None = setting(None, "MLflow's store; by default sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One dataset with its pictures decoded."""
+
+    dataset: Dataset
+    train: Sequence[Sample]
+    val: Sequence[Sample]
+    test: Sequence[Sample]
+
+    @property
+    def name(self) -> str:
+        return self.dataset.name
+
+    @property
+    def labelset(self) -> Labelset:
+        return self.dataset.labelset
+
+
+def open_data(data: Mapping[str, Any], data_root: str | Path) -> list[Dataset]:
+    """Finds the datasets of a data choice (a file in ``conf/data/``); renders its synthetic world first where it is not there.
+
+    ``datasets`` lists built-in names or paths of YAMLs; ``domain`` and ``fold`` override the datasets' own; ``world`` are the settings of the
+    street world, in whose folder the datasets then lie.
+    """
+    root = Path(data_root)
+    if world := data.get("world"):
+        from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
+
+        root = ensure_streets(root, StreetSettings(**{**world, "annotators": tuple(data["datasets"])}))
+    options = {name: data[name] for name in ("domain", "fold") if data.get(name) is not None}
+    opened = [open_dataset(load_dataset_config(name), root, **options) for name in data["datasets"]]
+    names = [dataset.name for dataset in opened]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"data.datasets holds two datasets called {twice[0]!r}: give one of them another name")
+    return opened
+
+
+def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
+    """One task per labelset; datasets that share a labelset share its outputs."""
+    labelsets = {dataset.labelset.name: dataset.labelset for dataset in datasets}
+    for dataset in datasets:
+        if dataset.labelset != labelsets[dataset.labelset.name]:
+            raise UserError(f"two datasets have different labelsets called {dataset.labelset.name!r}: give one of them another name")
+    return OutputSpace(list(labelsets.values()))
+
+
+def spread(samples: Sequence[Sample], at_most: int) -> Sequence[Sample]:
+    """At most so many samples, evenly from all of them; 0: all."""
+    if not at_most or len(samples) <= at_most:
+        return samples
+    return [samples[int(i)] for i in np.linspace(0, len(samples) - 1, at_most)]
+
+
+def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
+    """Trains and scores what the settings say; returns the run's folder.
+
+    Args:
+        settings: of the run.
+        overrides: what was said on the command line, for the record.
+
+    Raises:
+        UserError: whatever a person can mend.
+    """
+    device = checkpoint.device_of(settings.train.device)
+    datasets = open_data(settings.data, settings.data_root)
+    plan = stages(settings.strategy, [dataset.name for dataset in datasets])
+    name = settings.name or f"{settings.data['name']}-{settings.strategy['name']}"
+    folder = new_folder(Path(settings.runs), name)
+    for dataset in datasets:
+        for note in dataset.notes:
+            print(f"{dataset.name}: {note}")
+    record(folder, settings, datasets)
+    with open_tracker(settings.tracking, settings.data["name"], f"{name}-{settings.model['name']}-seed{settings.seed}", settings.tracking_uri) as tracker:
+        describe(tracker, settings, datasets, folder, overrides)
+        loaded = {dataset.name: load(dataset) for dataset in datasets}
+        print(f"{folder}: {settings.strategy['name']} on " + ", ".join(f"{n} ({len(d.train)}/{len(d.val)}/{len(d.test)})" for n, d in loaded.items()))
+        matrices: dict[str, np.ndarray] = {}
+        own_folder = sum(stage.answers for stage in plan) > 1  # several networks answer, each for its datasets
+        for stage in plan:
+            home = folder / stage.name if own_folder or not stage.answers else folder
+            with tracker.child(f"{name}/{stage.name}") if own_folder else Nested(tracker) as log:
+                network, state = train_stage(stage, [loaded[n] for n in stage.datasets], list(loaded.values()), settings, home, device, log)
+                plots.curves_figure(state.history, home / "figures" / "curves.png")
+                if stage.answers:
+                    matrices |= score_test(network, [loaded[n] for n in stage.datasets], settings.score, device)
+        finish(folder, matrices, {n: d.labelset for n, d in loaded.items()}, settings, tracker)
+    return folder
+
+
+class Nested:
+    """A tracker used as a context manager within its own ``with``: the run goes on afterwards."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def __enter__(self) -> Tracker:
+        return self.tracker
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def load(dataset: Dataset) -> Loaded:
+    """Decodes all pictures of a dataset."""
+    return Loaded(dataset, *(load_split(dataset, split) for split in ("train", "val", "test")))
+
+
+def train_stage(
+    stage: Stage, data: Sequence[Loaded], everything: Sequence[Loaded], settings: RunSettings, folder: Path, device: torch.device, tracker: Tracker
+) -> tuple[JointNetwork, State]:
+    """Trains one network on the stage's datasets; returns it with its best weights."""
+    space = output_space([d.dataset for d in data])
+    torch.manual_seed(settings.seed)
+    network = backbones.build(settings.model, space)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    print(f"{stage.name}: {network}")
+    where = geometry(network)
+    domains = list(dict.fromkeys(d.dataset.domain for d in data))
+    train = settings.train
+    mixture = Mixture(
+        [Source(d.name, space.index(d.labelset.name), domains.index(d.dataset.domain), d.train) for d in data],
+        where, crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=train.mixing, seed=settings.seed,
+    )  # fmt: skip
+    strided_pass = sum(math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train)
+    validation = {d.name: spread(d.val or d.test, train.validation_pictures) for d in data}
+    labelsets = {d.name: d.labelset for d in data}
+
+    def validate(network: JointNetwork) -> dict[str, Any]:
+        matrices = {
+            name: evaluation.score_pictures(network, labelsets[name].name, samples, scoring="strided", device=device)
+            for name, samples in validation.items()
+        }
+        return evaluation.report(matrices, labelsets)
+
+    def report(state: State) -> None:
+        print(epoch_line(state), flush=True)
+        tracker.metrics(flat_scores("val", state.history[-1]["scores"]), step=state.step)
+        tracker.metrics({"epoch": state.epoch, "train/epoch_loss": state.history[-1]["loss"]}, step=state.step)
+
+    state = fit(
+        network, mixture, train, budget(train, strided_pass, stage.budget), folder=folder, model=settings.model, validate=validate, report=report,
+        losses=lambda step, values: tracker.metrics({f"train/{k}": v for k, v in values.items()}, step=step), title=stage.name,
+    )  # fmt: skip
+    return network, state
+
+
+def epoch_line(state: State) -> str:
+    """``epoch  3  loss 1.234  IoU 46.2 (best 46.2)  he 79/64/54  kundu 77/60/46``: Global/Average/IoU, of all together and per dataset."""
+    epoch = state.history[-1]
+    parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
+    if len(parts) == 2:  # a single dataset: all is the same
+        del parts["all"]
+    scored = "  ".join(f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in ("global", "average", "iou")) for name, s in parts.items())
+    return f"epoch {state.epoch:2d}  loss {epoch['loss']:.3f}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
+
+
+def flat_scores(prefix: str, scored: Mapping[str, Any]) -> dict[str, float]:
+    """``{"val/kundu/iou": 46.2, "val/pooled/iou": ...}``, without the scores that do not exist."""
+    rows = {"pooled": scored["pooled"], **scored["datasets"]}
+    return {f"{prefix}/{name}/{k}": row[k] for name, row in rows.items() for k in ("global", "average", "iou") if row[k] is not None}
+
+
+def score_test(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, np.ndarray]:
+    """The confusion matrix of every test picture: dataset -> (N, L, L)."""
+    with tqdm(total=sum(len(d.test) for d in data), desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None) as bar:
+        return {
+            d.name: evaluation.score_pictures(
+                network, d.labelset.name, d.test, scoring=settings.scoring, interior=settings.interior, device=device, tick=bar.update
+            )
+            for d in data
+        }
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# The folder and the record
+
+
+def new_folder(runs: Path, name: str) -> Path:
+    """Makes ``<runs>/<time>-<name>``, with a number behind it where another run started in the same second."""
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}"
+    for number in range(1, 1000):
+        folder = runs / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written") from None
+    raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
+
+
+def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
+    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
+    whole = asdict(settings)
+    whole["data"]["found"] = {d.name: {"folder": str(d.folder.resolve()), "yaml": yaml.safe_load(d.config.path.read_text())} for d in datasets}
+    write_text(folder / "config.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+    for dataset in datasets:
+        for split, items in dataset.splits.items():
+            write_text(folder / "splits" / dataset.name / f"{split}.txt", "".join(f"{item.key}\n" for item in items))
+
+
+def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset], folder: Path, overrides: Sequence[str]) -> None:
+    """Tells the tracker what the run is, before it begins."""
+    tracker.params(asdict(settings))
+    tracker.config((folder / "config.yaml").read_text())
+    tracker.tags({"strategy": settings.strategy["name"], "model": settings.model["name"], "folder": str(folder), **environment_tags(overrides)})
+    for dataset in datasets:
+        for split, context in (("train", "training"), ("val", "validation"), ("test", "test")):
+            items = dataset.splits[split]
+            digest = hashlib.sha256("\n".join(item.key for item in items).encode()).hexdigest()
+            tracker.dataset(f"{dataset.name}-{split}", dataset.folder, digest, context, {"pictures": len(items), "labelset": dataset.labelset.name})
+
+
+def finish(
+    folder: Path, matrices: Mapping[str, np.ndarray], labelsets: Mapping[str, Labelset], settings: RunSettings, tracker: Tracker
+) -> None:
+    """Writes and shows the scores of the run."""
+    scored = {**evaluation.report(matrices, labelsets), **asdict(settings.score)}
+    for name, counts in matrices.items():
+        if counts.sum():
+            plots.confusion_figure(counts.sum(0), labelsets[name], folder / "figures" / f"confusion_{name}.png")
+    with atomic_write(folder / "per_image.npz") as temporary:
+        np.savez_compressed(temporary, **matrices)  # type: ignore[arg-type]
+    write_text(folder / "scores.json", json.dumps(scored, indent=1))
+    tracker.metrics(flat_scores("test", scored), step=0)
+    tracker.artifact(folder / "scores.json")
+    tracker.artifact(folder / "figures")
+    print(f"test pictures, {settings.score.scoring} scoring" + (", interior only" if settings.score.interior else ""))
+    print(evaluation.table(scored))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,251 @@
+"""What each annotation asks of the network, and the output space that is the disjoint union of them all.
+
+A *task* is what one kind of annotation asks: a :class:`Labelset` (one label per pixel) or a :class:`KeypointSet` (3D points of a
+hand). The :class:`OutputSpace` lays the tasks side by side, one output channel per label of the union of all labelsets (section 3 of
+the paper: "one output unit per label in the union of all label sets"). Equal label names of two labelsets are never merged: what
+*building* means is the annotator's business.
+
+Shapes: ``C`` channels of the output space, ``K`` tasks, ``J`` keypoints.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from densemtmd.errors import UserError
+
+VOID = 255
+"""The class id of an unlabelled pixel, in every labelset."""
+
+Colour = tuple[int, int, int]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The tail of an error about an unknown name: the known ones, and the one that was probably meant."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name).lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    meant = next((k for k in known if close and k.lower() == close[0]), None)
+    return f"known: {', '.join(known) or 'none'}" + (f"; did you mean {meant!r}?" if meant else "")
+
+
+@cache
+def _spread_colours(count: int) -> tuple[Colour, ...]:
+    """``count`` distinct colours for a labelset that names none: hues a golden angle apart, three brightnesses in turn."""
+    shades = [(0.55, 0.95), (0.75, 0.70), (0.95, 0.85)]
+    hsv = [(i * 0.618034 % 1.0, *shades[i % 3]) for i in range(count)]
+    return tuple((int(r * 255), int(g * 255), int(b * 255)) for r, g, b in (colorsys.hsv_to_rgb(*c) for c in hsv))
+
+
+@dataclass(frozen=True)
+class Labelset:
+    """The labels of one annotator: every labelled pixel has exactly one of them.
+
+    Args:
+        name: what users call it, e.g. ``"kundu"``.
+        labels: label names in the order of their class ids 0, 1, ... (2 to 255 of them, all different).
+        colours: one (R, G, B) in 0..255 per label; distinct ones are chosen where they are not given.
+
+    Raises:
+        UserError: fewer than two labels, more than 255, a name twice, or a palette of another length.
+
+    >>> Labelset("xu", ["sky", "ground", "vegetation", "infrastructure", "movable"]).channels
+    5
+    """
+
+    name: str
+    labels: Sequence[str]
+    colours: Sequence[Colour] | None = None
+
+    kind: ClassVar[str] = "labelset"
+
+    def __post_init__(self) -> None:
+        labels = tuple(str(label) for label in self.labels)
+        if len(labels) < 2:
+            raise UserError(
+                f"labelset {self.name!r} has {len(labels)} label{'s' * (len(labels) != 1)}, expected at least 2: the softmax over a "
+                "single label is always 1, so nothing would be learned; declare the rest of the picture as 'other'"
+            )
+        if len(labels) > VOID:
+            raise UserError(f"labelset {self.name!r} has {len(labels)} labels, expected at most {VOID}: class ids are 8 bits, {VOID} is void")
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise UserError(f"labelset {self.name!r} names {', '.join(twice)} more than once: label names must differ")
+        colours = _spread_colours(len(labels)) if self.colours is None else tuple(tuple(int(v) for v in c) for c in self.colours)
+        if len(colours) != len(labels):
+            raise UserError(f"labelset {self.name!r} has {len(labels)} labels but {len(colours)} colours: give one (R, G, B) per label")
+        if bad := [c for c in colours if len(c) != 3 or not all(0 <= v <= 255 for v in c)]:
+            raise UserError(f"labelset {self.name!r} has the colour {bad[0]}, expected (R, G, B) with values 0..255")
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "colours", colours)
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels: one per label."""
+        return len(self.labels)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return tuple(self.labels)
+
+    @property
+    def palette(self) -> tuple[Colour, ...]:
+        """One (R, G, B) per label."""
+        assert self.colours is not None  # set in __post_init__
+        return tuple(self.colours)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "name": self.name, "labels": list(self.labels), "colours": [list(c) for c in self.palette]}
+
+
+@dataclass(frozen=True)
+class KeypointSet:
+    """The keypoints of one annotator: each owns three channels, x, y, z (section 4.4).
+
+    Args:
+        name: what users call it, e.g. ``"nyu"``.
+        keypoints: the J names, all different.
+
+    Raises:
+        UserError: no keypoint, or a name twice.
+
+    >>> KeypointSet("nyu", [f"joint{i}" for i in range(14)]).channels
+    42
+    """
+
+    name: str
+    keypoints: Sequence[str]
+
+    kind: ClassVar[str] = "keypoints"
+
+    def __post_init__(self) -> None:
+        keypoints = tuple(str(k) for k in self.keypoints)
+        if not keypoints:
+            raise UserError(f"keypoint set {self.name!r} has no keypoint, expected at least 1")
+        if twice := sorted({k for k in keypoints if keypoints.count(k) > 1}):
+            raise UserError(f"keypoint set {self.name!r} names {', '.join(twice)} more than once: keypoint names must differ")
+        object.__setattr__(self, "keypoints", keypoints)
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels: x, y, z per keypoint."""
+        return 3 * len(self.keypoints)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return tuple(f"{k}.{axis}" for k in self.keypoints for axis in "xyz")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "name": self.name, "keypoints": list(self.keypoints)}
+
+
+Task = Labelset | KeypointSet
+
+
+def task_from_json(data: dict[str, Any]) -> Task:
+    """The inverse of ``Labelset.to_json`` and ``KeypointSet.to_json``."""
+    if data["kind"] == Labelset.kind:
+        return Labelset(data["name"], data["labels"], [tuple(c) for c in data["colours"]])
+    if data["kind"] == KeypointSet.kind:
+        return KeypointSet(data["name"], data["keypoints"])
+    raise UserError(f"unknown kind of task {data['kind']!r}; {nearest(data['kind'], [Labelset.kind, KeypointSet.kind])}")
+
+
+@dataclass(frozen=True)
+class ChannelTables:
+    """Who owns which channel, as lookup tables on one device, so that no loop over tasks runs there."""
+
+    owner: Tensor  # (C,) position of the task that owns each channel
+    first: Tensor  # (K,) first channel of each task
+    size: Tensor   # (K,) number of channels of each task
+
+
+@dataclass(frozen=True)
+class OutputSpace:
+    """The disjoint union of tasks: who owns which output channels.
+
+    Args:
+        tasks: labelsets, or keypoint sets; one space holds one kind. Their names must differ.
+
+    Raises:
+        UserError: no task, a name twice, or kinds mixed.
+
+    >>> space = OutputSpace([Labelset("a", ["car", "other"]), Labelset("b", ["person", "car", "other"])])
+    >>> space.channels, space.slice("b"), space.index("b")
+    (5, slice(2, 5, None), 1)
+    """
+
+    tasks: Sequence[Task]
+    _tables: dict[torch.device, ChannelTables] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tasks = tuple(self.tasks)
+        if not tasks:
+            raise UserError("an output space needs at least one labelset or keypoint set, got none")
+        names = [task.name for task in tasks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"two tasks of one output space are called {', '.join(twice)}: names must differ")
+        if len({task.kind for task in tasks}) > 1:
+            raise UserError(
+                "an output space holds labelsets or keypoint sets, not both: " + ", ".join(f"{t.name} is a {t.kind}" for t in tasks)
+            )
+        object.__setattr__(self, "tasks", tasks)
+
+    @property
+    def kind(self) -> str:
+        """``"labelset"`` or ``"keypoints"``: what every task of this space is."""
+        return self.tasks[0].kind
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of output channels of the network."""
+        return sum(task.channels for task in self.tasks)
+
+    def __len__(self) -> int:
+        """K, the number of tasks."""
+        return len(self.tasks)
+
+    def __getitem__(self, name: str) -> Task:
+        return self.tasks[self.index(name)]
+
+    def index(self, name: str) -> int:
+        """Position of a task in the space.
+
+        Raises:
+            UserError: no such task; the message lists the known ones and suggests the nearest.
+        """
+        if name not in self.names:
+            what = "labelset" if self.kind == Labelset.kind else "keypoint set"
+            raise UserError(f"unknown {what} {name!r}; {nearest(name, self.names)}")
+        return self.names.index(name)
+
+    def slice(self, name: str) -> slice:
+        """The channels of a task."""
+        position = self.index(name)
+        first = sum(task.channels for task in self.tasks[:position])
+        return slice(first, first + self.tasks[position].channels)
+
+    def tables(self, device: torch.device) -> ChannelTables:
+        """The lookup tables on ``device``, made once."""
+        if device not in self._tables:
+            size = torch.tensor([task.channels for task in self.tasks], device=device)
+            owner = torch.repeat_interleave(torch.arange(len(self), device=device), size)
+            self._tables[device] = ChannelTables(owner=owner, first=size.cumsum(0) - size, size=size)
+        return self._tables[device]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tasks": [task.to_json() for task in self.tasks]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> OutputSpace:
+        return cls([task_from_json(task) for task in data["tasks"]])

@@ -1,0 +1,291 @@
+"""The loop: one network, one mixture of datasets, one budget.
+
+Trained strided: over a crop the network answers for every stride-th pixel, each step at another phase of that grid, so that no patch is
+ever cut out. A crop of a single output is the paper's own way, minibatches of random patches (``protocol=paper``): the same code.
+
+Shapes: ``B`` batch, ``C`` channels of the output space, ``h``, ``w`` outputs of a crop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from densemtmd import checkpoint
+from densemtmd.datasets.mixing import Mixture, made_ahead
+from densemtmd.datasets.sample import Batch, as_input
+from densemtmd.errors import UserError
+from densemtmd.losses import selective_cross_entropy
+from densemtmd.network import JointNetwork
+from densemtmd.tasks import VOID, nearest
+
+
+STEPS_UNREAD = 10
+"""The loss is read, shown and recorded once in so many steps."""
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field of a settings dataclass with the line that ``--help`` shows for it."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class TrainSettings:
+    """How networks are trained: ``train.<name>=<value>`` on the command line. The optimiser is SGD (section 4.1)."""
+
+    epochs: float | None = setting(20.0, "budget: an epoch is one strided pass over the training pictures (see epoch_outputs)")
+    minutes: float | None = setting(None, "budget: wall-clock minutes, validation included; the first budget that is used up ends the training")
+    outputs: int | None = setting(None, "budget: labelled outputs of the network")
+    epoch_outputs: int = setting(500_000, "an epoch has at most this many labelled outputs; after each the network is validated")
+    patience: int = setting(10, "early stopping: epochs without a better validation score before the training ends; 0: never")
+    crop: int = setting(48, "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches")
+    batch: int = setting(48, "crops per step; they mix the datasets")
+    mixing: str = setting("pixels", "how crops are shared among datasets: pixels (in proportion to labelled pixels, the paper) or uniform")
+    flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
+    border: str = setting("reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside")
+    lr: float = setting(0.05, "learning rate after warm-up")
+    momentum: float = setting(0.9, "of SGD, with Nesterov's correction")
+    weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms")
+    warmup: float = setting(0.02, "share of the budget over which the learning rate climbs from 0")
+    schedule: str = setting("cosine", "cosine: the learning rate then falls to 0 along a cosine; constant: it stays")
+    precision: str = setting("float32", "float32, or bfloat16 for the layers where it is safe")
+    device: str = setting("auto", "auto (a GPU where there is one), cpu, cuda, ...")
+    validation_pictures: int = setting(40, "at most this many validation pictures per dataset are scored after an epoch; 0: all")
+    checkpoint_seconds: float = setting(60.0, "seconds between checkpoints; there is one after each epoch too")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a training ends: after so many labelled outputs or seconds, whichever comes first; at least one of them is set."""
+
+    outputs: float
+    seconds: float
+    epoch_outputs: float
+
+    def progress(self, outputs: int, seconds: float) -> float:
+        """The share of the budget that is used up, from 0; 1 or more: the end."""
+        return max(outputs / self.outputs, seconds / self.seconds)
+
+
+def budget(settings: TrainSettings, strided_pass: int, share: float = 1.0) -> Budget:
+    """The budget of a stage.
+
+    Args:
+        settings: the run's epochs, minutes and outputs.
+        strided_pass: outputs of one strided pass over all training pictures of the run.
+        share: the stage's share of the run's budget.
+
+    Raises:
+        UserError: no budget, or one that is not above 0.
+    """
+    given = {"epochs": settings.epochs, "minutes": settings.minutes, "outputs": settings.outputs}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        raise UserError("train.epochs, train.minutes and train.outputs are all empty: give the training at least one budget")
+    if bad := [name for name, value in given.items() if value <= 0]:
+        raise UserError(f"train.{bad[0]} is {given[bad[0]]}, expected more than 0")
+    epoch = min(strided_pass, settings.epoch_outputs)
+    outputs = min(given.get("outputs", math.inf), given.get("epochs", math.inf) * epoch)
+    return Budget(outputs * share, given.get("minutes", math.inf) * 60 * share, max(1.0, epoch * share))
+
+
+@dataclass
+class State:
+    """How far a training is: with the weights and the optimiser's momentum all that is needed to go on as if nothing had happened."""
+
+    step: int = 0
+    outputs: int = 0
+    seconds: float = 0.0
+    epoch_loss: float = 0.0   # summed over the steps of the running epoch
+    epoch_steps: int = 0
+    best_score: float = -1.0  # the IoU of the best epoch, all labelsets pooled, percent
+    best_epoch: int = 0
+    done: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)  # per epoch: loss and validation scores
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+
+def learning_rate(settings: TrainSettings, progress: float) -> float:
+    """The learning rate when a share ``progress`` of the budget is used up."""
+    if progress < settings.warmup:
+        return settings.lr * progress / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "cosine":
+        rest = min(1.0, (progress - settings.warmup) / max(1e-9, 1 - settings.warmup))
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
+    raise UserError(f"train.schedule is {settings.schedule!r}; {nearest(settings.schedule, ['cosine', 'constant'])}")
+
+
+def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
+    """SGD with weight decay on the weights alone: decaying biases and batch norms only shifts what they are there to set."""
+    weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+
+
+def train_step(network: JointNetwork, optimizer: torch.optim.Optimizer, batch: Batch, precision: str) -> Tensor:
+    """One step of SGD on the selective loss; returns the loss, on the network's device."""
+    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = network(as_input(batch.image))
+    loss = selective_cross_entropy(logits, batch.target, batch.task, network.space)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def fit(
+    network: JointNetwork,
+    mixture: Mixture,
+    settings: TrainSettings,
+    budget: Budget,
+    *,
+    folder: Path,
+    model: Mapping[str, Any],
+    validate: Callable[[JointNetwork], dict[str, Any]],
+    report: Callable[[State], None],
+    losses: Callable[[int, dict[str, float]], None],
+    resume: bool = False,
+    title: str = "training",
+) -> State:
+    """Trains a network until its budget is used up or its validation score no longer rises; leaves the best weights in it.
+
+    Args:
+        network: with its initial weights, on the device to train on.
+        mixture: of the training data.
+        settings: of the optimiser and of early stopping.
+        budget: when to end, and how long an epoch is.
+        folder: gets ``last.safetensors`` (to resume from) and ``best.safetensors`` (to use).
+        model: the settings that the network was built from.
+        validate: scores the network; ``["pooled"]["iou"]`` decides which epoch is best.
+        report: called after each epoch.
+        losses: called every few steps with the step and numbers worth a curve.
+        resume: go on from ``last.safetensors`` where there is one.
+        title: in front of the progress bar.
+
+    Raises:
+        UserError: the loss is no longer a number.
+    """
+    device = next(network.parameters()).device
+    if settings.precision not in ("float32", "bfloat16"):
+        raise UserError(f"train.precision is {settings.precision!r}; {nearest(settings.precision, ['float32', 'bfloat16'])}")
+    optimizer = make_optimizer(network, settings)
+    state = load_state(folder / "last.safetensors", network, optimizer) if resume and (folder / "last.safetensors").exists() else State()
+    began, saved = time.monotonic() - state.seconds, time.monotonic()
+    bar = Bar(budget, state, title)
+    running, unread = torch.zeros((), device=device), 0  # the loss stays on the device: reading it makes a GPU wait
+    for batch in made_ahead(mixture.batch, state.step):
+        if state.done:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, budget.progress(state.outputs, state.seconds))
+        torch.manual_seed(mixture.seed * 1_000_003 + state.step)  # dropout: each step has its own, so that a resumed run draws the same
+        network.train()
+        labelled = int((batch.target != VOID).sum())
+        running += train_step(network, optimizer, batch.to(device), settings.precision)
+        unread += 1
+        state.step += 1
+        state.outputs += labelled
+        state.seconds = time.monotonic() - began
+        ended = budget.progress(state.outputs, state.seconds) >= 1
+        epoch_over = ended or state.outputs >= (state.epoch + 1) * budget.epoch_outputs
+        if unread < STEPS_UNREAD and not epoch_over:
+            continue
+        loss = running.item()
+        check_finite(loss, state.step, settings)
+        losses(state.step, {"loss": loss / unread, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
+        bar.show(state, loss / unread)
+        state.epoch_loss, state.epoch_steps = state.epoch_loss + loss, state.epoch_steps + unread
+        running, unread = torch.zeros((), device=device), 0
+        if epoch_over:
+            scored = validate(network)
+            end_epoch(state, scored)
+            if state.best_epoch == state.epoch:
+                checkpoint.save_network(folder / "best.safetensors", network, model, {"scores": scored, "epoch": state.epoch})
+            state.done = ended or (settings.patience > 0 and state.epoch - state.best_epoch >= settings.patience)
+            state.seconds = time.monotonic() - began
+            with tqdm.external_write_mode():
+                report(state)
+        if epoch_over or time.monotonic() - saved >= settings.checkpoint_seconds:
+            save_state(folder / "last.safetensors", network, optimizer, state, model)
+            saved = time.monotonic()
+    bar.close()
+    checkpoint.load_weights(network, checkpoint.load(folder / "best.safetensors")[0])
+    return state
+
+
+def end_epoch(state: State, scored: dict[str, Any]) -> None:
+    """Writes the epoch that is over into the history, and notes whether it is the best so far."""
+    loss = state.epoch_loss / state.epoch_steps
+    state.history.append({"epoch": state.epoch + 1, "step": state.step, "outputs": state.outputs, "loss": loss, "scores": scored})
+    state.epoch_loss, state.epoch_steps = 0.0, 0
+    score = scored["pooled"]["iou"] or 0.0
+    if score > state.best_score:
+        state.best_score, state.best_epoch = score, state.epoch
+
+
+def check_finite(loss: float, step: int, settings: TrainSettings) -> None:
+    """Refuses to go on once the loss is no number: every step after that would only spoil the weights further."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss became {loss} by step {step}: the training diverged and stops, the last checkpoint is still good; lower train.lr "
+            f"(now {settings.lr}), or raise train.warmup (now {settings.warmup})"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Keeping and showing how far it is
+
+MOMENTUM = "momentum."
+
+
+def save_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, state: State, model: Mapping[str, Any]) -> None:
+    """Writes all that a training needs to go on: weights, momentum and :class:`State`. Step seeds make random states unnecessary."""
+    tensors = {checkpoint.WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        if (buffer := optimizer.state.get(parameter, {}).get("momentum_buffer")) is not None:
+            tensors[MOMENTUM + name] = buffer
+    checkpoint.save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "state": asdict(state)})
+
+
+def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer) -> State:
+    """The inverse of :func:`save_state`: puts weights and momentum back and returns the state."""
+    tensors, about = checkpoint.load(path)
+    checkpoint.load_weights(network, tensors)
+    for name, parameter in network.named_parameters():
+        if MOMENTUM + name in tensors:
+            optimizer.state[parameter]["momentum_buffer"] = tensors[MOMENTUM + name].to(parameter).clone(memory_format=torch.preserve_format)
+    return State(**about["state"])
+
+
+class Bar:
+    """The progress bar of one training: percent and time left of the budget, loss, labelled outputs per second."""
+
+    def __init__(self, budget: Budget, state: State, title: str) -> None:
+        self.budget = budget
+        self.first_outputs, self.first_seconds = state.outputs, state.seconds
+        self.bar = tqdm(total=100.0, desc=title, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}", leave=False, disable=None)
+        self.bar.n = 100 * budget.progress(state.outputs, state.seconds)
+        self.bar.initial = self.bar.n
+
+    def show(self, state: State, loss: float) -> None:
+        """Moves the bar to where the training is."""
+        rate = (state.outputs - self.first_outputs) / max(1e-9, state.seconds - self.first_seconds)
+        self.bar.n = min(100.0, 100 * self.budget.progress(state.outputs, state.seconds))
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {rate / 1000:.1f}k outputs/s")
+
+    def close(self) -> None:
+        self.bar.close()
