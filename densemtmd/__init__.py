@@ -17,7 +17,8 @@ __all__ = ["KeypointSet", "Labelset", "OutputSpace", "Predictor", "densify"]
 
 
 def __getattr__(name: str) -> object:
-    """The public names, imported when they are first asked for: torch takes a second, and ``tools/… --help`` should not."""
+    """The public names, imported when they are first asked for: torch takes a second, and ``tools/… --help`` should
+    not."""
     from importlib import import_module
 
     rooms = {"densify": "dense", "Predictor": "inference", "KeypointSet": "tasks", "Labelset": "tasks", "OutputSpace": "tasks"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -58,11 +59,15 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             about = json.loads(metadata[HEADER]) if HEADER in metadata else None
             tensors = {name: file.get_tensor(name) for name in file.keys()} if about is not None else {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint, or a damaged one ({error}): expected a .safetensors file written by tools/train.py") from None
+        raise UserError(
+            f"{path} is not a checkpoint, or a damaged one ({error}): expected a .safetensors file written by tools/train.py"
+        ) from None
     if not isinstance(about, dict) or not isinstance(about.get("format"), int):
         raise UserError(f"{path} is a safetensors file, but not one of densemtmd: expected a checkpoint written by tools/train.py")
     if about["format"] > FORMAT:
-        raise UserError(f"{path} was written by a newer densemtmd (format {about['format']}, this one reads up to {FORMAT}): update densemtmd")
+        raise UserError(
+            f"{path} was written by a newer densemtmd (format {about['format']}, this one reads up to {FORMAT}): update densemtmd"
+        )
     return tensors, about
 
 
@@ -90,11 +95,11 @@ def load_network(path: Path) -> JointNetwork:
         network = backbones.build(about["model"], OutputSpace.from_json(about["space"]))
         weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
         network.load_state_dict(weights)
-    except UserError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} does not hold the network that it describes ({reason}): it is damaged, train again or copy it again") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UserError is a ValueError
+        reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+        raise UserError(
+            f"{path} does not hold the network that it describes ({reason}): it is damaged, train again or copy it again"
+        ) from None
     return network.eval()
 
 

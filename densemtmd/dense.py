@@ -1,10 +1,11 @@
 """The exact per-pixel form of a strided patch classifier, and where its outputs lie in the picture.
 
-A patch classifier names the pixel at the centre of a patch. Run over a whole picture it answers on a grid, one output every ``stride``
-pixels, and each of these answers is exactly the one for the patch that stands there. :func:`densify` gives the answers between the grid
-points too: shift-and-stitch, but computed once. Every layer runs densely, at stride 1; where it had a stride s, its map is then split
-into its s×s phases (*fragments*), which ride in the batch dimension, so that the next layer sees neighbours that are s pixels apart. At
-the end the fragments are woven back. Convolutions stay dense and nothing is computed twice.
+A patch classifier names the pixel at the centre of a patch. Run over a whole picture it answers on a grid, one output
+every ``stride`` pixels, and each of these answers is exactly the one for the patch that stands there. :func:`densify`
+gives the answers between the grid points too: shift-and-stitch, but computed once. Every layer runs densely, at stride
+    1; where it had a stride s, its map is then split
+into its s×s phases (*fragments*), which ride in the batch dimension, so that the next layer sees neighbours that are s
+pixels apart. At the end the fragments are woven back. Convolutions stay dense and nothing is computed twice.
 
 Shapes: ``B`` batch, ``H``, ``W`` pixels, ``P`` patch (its side in pixels).
 """
@@ -37,8 +38,9 @@ def centre_of(patch: int) -> int:
 class Geometry:
     """Where the outputs of a network lie in its input.
 
-    Output (i, j) of the strided network sees the ``patch``×``patch`` pixels from (i·stride, j·stride) on, and is about the pixel
-    ``centre`` further down and right. A network that answers at every pixel of its input has patch 1, stride 1.
+    Output (i, j) of the strided network sees the ``patch``×``patch`` pixels from (i·stride, j·stride) on, and is about
+    the pixel ``centre`` further down and right. A network that answers at every pixel of its input has patch 1, stride
+    1.
     """
 
     patch: int
@@ -63,9 +65,11 @@ class Geometry:
 
 
 def reflect(position: Any, size: int) -> Any:
-    """Positions on an endless row, continued beyond its ends by reflection, as indices into 0..size−1: −2 −1 0 1 -> 2 1 0 1.
+    """Positions on an endless row, continued beyond its ends by reflection, as indices into 0..size−1: −2 −1 0 1 -> 2 1
+    0 1.
 
-    Unlike ``F.pad`` the border may be longer than the row: it is reflected again. Works on integer arrays of NumPy and of torch.
+    Unlike ``F.pad`` the border may be longer than the row: it is reflected again. Works on integer arrays of NumPy and
+    of torch.
     """
     last = size - 1
     return last - abs(position % max(1, 2 * last) - last)
@@ -82,8 +86,9 @@ def reflect_border(x: Tensor, before: int, after: int) -> Tensor:
 
 
 POINTWISE = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
-    nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Tanhshrink, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid, nn.Threshold,
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Tanhshrink, nn.Hardtanh, nn.Hardsigmoid,
+    nn.Hardswish, nn.LogSigmoid, nn.Threshold,
 )  # fmt: skip
 DROPOUT = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 MODE_MATTERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.RReLU, *DROPOUT)
@@ -93,10 +98,11 @@ MODE_MATTERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.RReLU, *DROPOUT)
 def layers_of(net: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of a feed-forward stack with their names, in the order in which they are applied.
 
-    Nested ``nn.Sequential`` are opened; a module with a method ``stack()`` that returns its ``nn.Sequential`` is opened through it.
+    Nested ``nn.Sequential`` are opened; a module with a method ``stack()`` that returns its ``nn.Sequential`` is opened
+    through it.
     """
-    if hasattr(net, "stack"):
-        yield from layers_of(net.stack(), name)
+    if callable(stack := getattr(net, "stack", None)):
+        yield from layers_of(stack(), name)
     elif isinstance(net, nn.Sequential) and type(net).forward is nn.Sequential.forward:
         for child_name, child in net.named_children():
             yield from layers_of(child, f"{name}.{child_name}" if name else child_name)
@@ -144,18 +150,21 @@ class _Step:
 
 
 def _steps(net: nn.Module, channels: int | None, inference: bool) -> list[_Step]:
-    """Reads the stack, or says which layer cannot be converted and why; ``inference`` refuses layers in training mode."""
+    """Reads the stack, or says which layer cannot be converted and why; ``inference`` refuses layers in training
+    mode."""
 
     def refuse(why: str) -> UserError:
         return UserError(f"layer {name!r} ({layer}) cannot be made dense: {why}")
 
     steps: list[_Step] = []
     flattened: str | None = None  # the name of a Flatten whose Linear has not come yet
-    flat = False                  # maps have become vectors
+    flat = False  # maps have become vectors
     for name, layer in layers_of(net):
         kind = type(layer)  # the exact type: a subclass may do something else in its forward
         if inference and layer.training and kind in MODE_MATTERS:
-            raise refuse("it is in training mode, where a patch's answer is random or depends on the other patches; call .eval() on the network")
+            raise refuse(
+                "it is in training mode, where a patch's answer is random or depends on the other patches; call .eval() on the network"
+            )
         if flattened is not None and kind not in (nn.Linear, *DROPOUT, *POINTWISE):
             raise refuse(f"after the Flatten {flattened!r} a Linear is expected")
         if kind is nn.Conv2d or kind is nn.MaxPool2d or kind is nn.AvgPool2d:
@@ -164,10 +173,12 @@ def _steps(net: nn.Module, channels: int | None, inference: bool) -> list[_Step]
             if flat:
                 raise refuse("it comes after a Flatten, and needs a map")
             padding = layer.padding
-            if padding == "same" and kernel == (1, 1) or padding == "valid":
+            if (padding == "same" and kernel == (1, 1)) or padding == "valid":
                 padding = 0
             if isinstance(padding, str) or _pair(padding) != (0, 0):
-                raise refuse(f"it pads its input (padding={layer.padding!r}), so that a patch's answer depends on the patch's border; set padding=0")
+                raise refuse(
+                    f"it pads its input (padding={layer.padding!r}), so that a patch's answer depends on the patch's border; set padding=0"
+                )
             if getattr(layer, "ceil_mode", False):
                 raise refuse("ceil_mode adds windows that hang over the border; set ceil_mode=False")
             if getattr(layer, "return_indices", False):
@@ -214,13 +225,11 @@ def _steps(net: nn.Module, channels: int | None, inference: bool) -> list[_Step]
             steps.append(_Step(name, layer))
         else:
             raise refuse(
-                "only unpadded Conv2d, MaxPool2d, AvgPool2d, BatchNorm2d, pointwise activations, Dropout, Flatten, Linear and modules that declare "
-                "per_pixel = True are understood"
+                "only unpadded Conv2d, MaxPool2d, AvgPool2d, BatchNorm2d, pointwise activations, Dropout, Flatten, Linear and "
+                "modules that declare per_pixel = True are understood"
             )
     if flattened is not None:
         raise UserError(f"layer {flattened!r} (Flatten) ends the network, expected a Linear after it: densify gives maps, not vectors")
-    if not steps:
-        raise UserError(f"the network {type(net).__name__} has no layer to make dense")
     return steps
 
 
@@ -235,8 +244,8 @@ def _square_patch(steps: list[_Step], net: nn.Module) -> int:
         size = step.outputs(size)
     if size != (1, 1):
         raise UserError(
-            f"the network {type(net).__name__} sees patches of {need[0]}×{need[1]} pixels (a square of {patch} gives {size[0]}×{size[1]} outputs), "
-            "expected square ones: one answer per patch"
+            f"the network {type(net).__name__} sees patches of {need[0]}×{need[1]} pixels (a square of {patch} gives {size[0]}×{size[1]} "
+            "outputs), expected square ones: one answer per patch"
         )
     return patch
 
@@ -252,10 +261,11 @@ def geometry(net: nn.Module, channels: int | None = None) -> Geometry:
 
 
 def split_phases(x: Tensor, stride: int) -> Tensor:
-    """(N, C, H, W) -> (stride²·N, C, ⌈H/stride⌉, ⌈W/stride⌉): every stride-th row and column, from each of the stride² starts.
+    """(N, C, H, W) -> (stride²·N, C, ⌈H/stride⌉, ⌈W/stride⌉): every stride-th row and column, from each of the stride²
+    starts.
 
-    Phases that come out one short are padded with zeros to the others' size. What is computed from the padding belongs to patches that
-    do not fit in the picture, and is cut off after weaving.
+    Phases that come out one short are padded with zeros to the others' size. What is computed from the padding belongs
+    to patches that do not fit in the picture, and is cut off after weaving.
     """
     n, c, height, width = x.shape
     rows, columns = -(-height // stride), -(-width // stride)
@@ -272,7 +282,8 @@ def weave_phases(x: Tensor, stride: int) -> Tensor:
 
 
 class Dense(nn.Module):
-    """The exact per-pixel form of ``net``, made by :func:`densify`. Shares the layers of ``net``, in inference mode whatever ``net`` does later."""
+    """The exact per-pixel form of ``net``, made by :func:`densify`. Shares the layers of ``net``, in inference mode
+    whatever ``net`` does later."""
 
     def __init__(self, net: nn.Module, channels: int | None = None) -> None:
         super().__init__()
@@ -296,7 +307,8 @@ class Dense(nn.Module):
         return self.geometry.centre
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, outputs, H − P + 1, W − P + 1): at [..., y, x] the answer for the patch whose upper left pixel is (y, x).
+        """(B, channels, H, W) -> (B, outputs, H − P + 1, W − P + 1): at [..., y, x] the answer for the patch whose
+        upper left pixel is (y, x).
 
         Raises:
             UserError: a picture smaller than a patch.
@@ -320,16 +332,18 @@ def densify(net: nn.Module, channels: int | None = None) -> Dense:
     ``densify(net)(x)[..., y, x]`` equals ``net(patch)`` for every patch that fits in the picture.
 
     Args:
-        net: a feed-forward stack (``nn.Sequential``, nested or not, or a module with a method ``stack()`` that returns one) of unpadded Conv2d
-            (stride, dilation, groups), MaxPool2d, AvgPool2d (overlapping ones too), BatchNorm2d, pointwise activations, Dropout,
-            Flatten and Linear (also over a k×k map), in eval mode. Modules with the attribute ``per_pixel = True`` pass as they are.
+        net: a feed-forward stack (``nn.Sequential``, nested or not, or a module with a method ``stack()`` that returns
+            one) of unpadded Conv2d (stride, dilation, groups), MaxPool2d, AvgPool2d (overlapping ones too),
+            BatchNorm2d, pointwise activations, Dropout, Flatten and Linear (also over a k×k map), in eval mode. Modules
+            with the attribute ``per_pixel = True`` pass as they are.
         channels: channels of the input, needed only where a Flatten comes before any layer that tells.
 
     Returns:
         A module with ``.patch``, ``.stride`` and ``.centre``.
 
     Raises:
-        UserError: a layer that cannot be converted (padding, ``ceil_mode``, adaptive pools, training mode, ...), by its name and with the reason.
+        UserError: a layer that cannot be converted (padding, ``ceil_mode``, adaptive pools, training mode, ...), by its
+            name and with the reason.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3)).eval()
     >>> dense = densify(net)

@@ -78,10 +78,10 @@ def scores(matrices: Iterable[np.ndarray]) -> Scores:
     """
     counts = [np.asarray(m, float) for m in matrices]
     pixels = sum(c.sum() for c in counts)
-    accuracy, iou = (np.concatenate(parts) if parts else np.array([]) for parts in zip(*map(per_class, counts), strict=True))
-    present = ~np.isnan(accuracy)
     if not pixels:
         return Scores(np.nan, np.nan, np.nan, 0, 0)
+    accuracy, iou = (np.concatenate(parts) for parts in zip(*map(per_class, counts), strict=True))
+    present = ~np.isnan(accuracy)
     right = sum(np.trace(c) for c in counts)
     return Scores(float(100 * right / pixels), float(accuracy[present].mean()), float(iou[present].mean()), int(present.sum()), int(pixels))
 

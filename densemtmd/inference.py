@@ -21,8 +21,8 @@ from densemtmd.network import JointNetwork
 from densemtmd.tasks import Labelset, OutputSpace
 
 OUTPUTS_AT_ONCE = {"cpu": 8_192, "cuda": 262_144}
-"""Pixels answered in one piece, by the kind of device. What the widest layer then holds (4 kB a pixel at width 1024) fits a CPU's caches and
-allocator well; a GPU wants more work at once. Memory is bounded by this, and not by the size of the picture."""
+"""Pixels answered in one piece, by the kind of device. What the widest layer then holds (4 kB a pixel at width 1024) fits a CPU's caches
+and allocator well; a GPU wants more work at once. Memory is bounded by this, and not by the size of the picture."""
 
 
 def bordered(image: np.ndarray, rows: slice, geometry: Geometry, device: torch.device) -> Tensor:
@@ -44,7 +44,7 @@ def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry,
 
 
 def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """The logits for every pixel of a picture, a strip of rows at a time: (H, W, 3) uint8 -> (rows, (C, len(rows), W)), from the top down."""
+    """The logits for every pixel of a picture, strip by strip from the top down: (H, W, 3) uint8 -> (rows, (C, len(rows), W))."""
     height, width = image.shape[:2]
     rows = max(1, OUTPUTS_AT_ONCE.get(device.type, OUTPUTS_AT_ONCE["cuda"]) // width)
     for start in range(0, height, rows):
@@ -78,11 +78,13 @@ class Predictor:
         """
         return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device)
 
-    def logits(self, image: np.ndarray) -> Iterator[tuple[JointNetwork, slice, Tensor]]:
-        """Strip by strip, the logits of each network: (network, rows, (C, len(rows), W))."""
+    def logits(self, image: np.ndarray, labelsets: Sequence[str]) -> Iterator[tuple[JointNetwork, slice, Tensor]]:
+        """Strip by strip, the logits of each network that learned one of the labelsets: (network, rows, (C, len(rows), W))."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}")
         for network, dense in zip(self.networks, self._dense, strict=True):
+            if not set(labelsets) & set(network.space.names):
+                continue
             with torch.inference_mode():
                 for rows, logits in dense_logits(dense, image, self.device):
                     yield network, rows, logits
@@ -103,7 +105,7 @@ class Predictor:
         for name in labelsets:
             self.space.index(name)
         answers = {name: np.empty(image.shape[:2], np.uint8) for name in labelsets}
-        for network, rows, logits in self.logits(image):
+        for network, rows, logits in self.logits(image, labelsets):
             for name in labelsets:
                 if name in network.space.names:
                     answers[name][rows] = logits[network.space.slice(name)].argmax(0).to(torch.uint8).cpu().numpy()
@@ -114,10 +116,9 @@ class Predictor:
         task = self.space[labelset]
         assert isinstance(task, Labelset)
         answer = np.empty((task.channels, *image.shape[:2]), np.float32)
-        for network, rows, logits in self.logits(image):
-            if labelset in network.space.names:
-                own = dataset_softmax(logits[None], network.space)[0, network.space.slice(labelset)]
-                answer[:, rows] = own.float().cpu().numpy()
+        for network, rows, logits in self.logits(image, [labelset]):
+            own = dataset_softmax(logits[None], network.space)[0, network.space.slice(labelset)]
+            answer[:, rows] = own.float().cpu().numpy()
         return answer
 
 
@@ -133,4 +134,6 @@ def checkpoints_of(path: Path) -> list[Path]:
         return [path / "best.safetensors"]
     if per_dataset := sorted(path.glob("*/best.safetensors")):
         return per_dataset
-    raise UserError(f"the folder {path} holds no best.safetensors: expected a run's folder, such as runs/<time>-<name>, of a training that got so far")
+    raise UserError(
+        f"the folder {path} holds no best.safetensors: expected a run's folder, such as runs/<time>-<name>, of a training that got so far"
+    )

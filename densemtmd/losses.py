@@ -1,9 +1,10 @@
 """The losses of the paper, as pure functions of the network's outputs and an :class:`~densemtmd.tasks.OutputSpace`.
 
-Every sample is annotated by one task and speaks about that task's channels alone. Which channels these are is a table lookup, so
-batches mix datasets freely and no loop runs over datasets, images or pixels.
+Every sample is annotated by one task and speaks about that task's channels alone. Which channels these are is a table
+lookup, so batches mix datasets freely and no loop runs over datasets, images or pixels.
 
-Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``K`` tasks, ``L`` channels of the largest task.
+Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``K`` tasks, ``L`` channels of the largest
+    task.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def _check_channels(outputs: Tensor, space: OutputSpace) -> None:
     if outputs.ndim < 2 or outputs.shape[1] != space.channels:
-        raise UserError(f"expected outputs of shape (B, {space.channels}, ...) for the tasks {', '.join(space.names)}, got {tuple(outputs.shape)}")
+        raise UserError(
+            f"expected outputs of shape (B, {space.channels}, ...) for the tasks {', '.join(space.names)}, got {tuple(outputs.shape)}"
+        )
 
 
 def dataset_softmax(logits: Tensor, space: OutputSpace) -> Tensor:
@@ -41,7 +44,8 @@ def dataset_softmax(logits: Tensor, space: OutputSpace) -> Tensor:
     owner = space.tables(logits.device).owner
     per_task = (x.shape[0], len(space), *x.shape[2:])
     shape = [1, -1] + [1] * (x.ndim - 2)
-    # The largest logit of each labelset is subtracted so that no exponential overflows. It cancels in Eq. 1: no gradient is lost.
+    # The largest logit of each labelset is subtracted so that no exponential overflows. It cancels in Eq. 1: no
+    # gradient is lost.
     index = owner.view(shape).expand_as(x)
     largest = x.new_full(per_task, -torch.inf).scatter_reduce(1, index, x.detach(), "amax")
     exponentials = torch.exp(x - largest.index_select(1, owner))
@@ -50,7 +54,8 @@ def dataset_softmax(logits: Tensor, space: OutputSpace) -> Tensor:
 
 
 def _own_channels(outputs: Tensor, task: Tensor, space: OutputSpace) -> tuple[Tensor, Tensor]:
-    """Each sample's own channels, in front, padded to the largest task: (B, L, ...), and which of them are real: (B, L).
+    """Each sample's own channels, in front, padded to the largest task: (B, L, ...), and which of them are real: (B,
+    L).
 
     Padding repeats the last channel, and is for the caller to mask: what is masked gets the gradient 0.
     """
@@ -93,10 +98,12 @@ def selective_cross_entropy(
         task_weight: (K,) weight of each labelset's pixels, 1 where it is not given (dataset equilibrium).
 
     Returns:
-        A scalar: the sum of the weighted pixel losses over the number of labelled pixels; 0 with zero gradients where none is labelled.
+        A scalar: the sum of the weighted pixel losses over the number of labelled pixels; 0 with zero gradients where
+            none is labelled.
 
     Raises:
-        UserError: shapes that do not fit, or (checked on the CPU alone, where it is free) a class id that the labelset does not have.
+        UserError: shapes that do not fit, or (checked on the CPU alone, where it is free) a class id that the labelset
+            does not have.
     """
     _check_channels(logits, space)
     if target.shape != logits.shape[:1] + logits.shape[2:] or task.shape != logits.shape[:1]:
@@ -110,7 +117,9 @@ def selective_cross_entropy(
     if not target.is_cuda:
         size = space.tables(target.device).size[task].view(-1, *[1] * (target.ndim - 1))
         if bool(((target < 0) | (target >= size))[labelled].any()):
-            raise UserError(f"a target holds a class id that its labelset does not have; ids run from 0 to the number of labels - 1, and {VOID} is void")
+            raise UserError(
+                f"a target holds a class id that its labelset does not have; ids run from 0 to the number of labels - 1, and {VOID} is void"
+            )
     own = _at_least_float32(own).masked_fill(~real.view(*real.shape, *[1] * (logits.ndim - 2)), -torch.inf)
     pixel_loss = F.cross_entropy(own, target, ignore_index=VOID, reduction="none")
     weight = _weights(task, sample_weight, task_weight, pixel_loss).view(-1, *[1] * (target.ndim - 1))
@@ -130,7 +139,8 @@ def selective_l2(
 
     Args:
         outputs: (B, C) or (B, C, 1, 1) coordinates.
-        target: (B, L) coordinates of the sample's own keypoints x, y, z, x, y, z, ... in front; L is the largest set's 3·J.
+        target: (B, L) coordinates of the sample's own keypoints x, y, z, x, y, z, ... in front; L is the largest set's
+            3·J.
         mask: (B, L) True where a coordinate is annotated (padding is False).
         task: (B,) integers, position in the space of the keypoint set that annotates each sample.
         space: the keypoint sets.
@@ -138,8 +148,10 @@ def selective_l2(
         task_weight: (K,) weight of each keypoint set.
 
     Returns:
-        A scalar: the mean over samples of the weighted mean over a sample's own annotated coordinates, so that sets of 42 and of 48
-        coordinates balance. Samples without an annotated coordinate do not count; 0 with zero gradients where there is none at all.
+        A scalar: the mean over samples of the weighted mean over a sample's own annotated coordinates, so that sets of
+            42 and of 48
+        coordinates balance. Samples without an annotated coordinate do not count; 0 with zero gradients where there is
+        none at all.
     """
     _check_channels(outputs, space)
     task = task.long()

@@ -1,6 +1,8 @@
-"""The network that learns from all datasets at once: shared features θ_f and one task classifier θ_t over the union of all labels.
+"""The network that learns from all datasets at once: shared features θ_f and one task classifier θ_t over the union of
+all labels.
 
-Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided network.
+Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided
+    network.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from densemtmd.tasks import OutputSpace
 
 
 class JointNetwork(nn.Module):
-    """f = θ_f(x), y = θ_t(f) (section 3): the features are shared by all tasks, the classifier has one output per label of their union.
+    """f = θ_f(x), y = θ_t(f) (section 3): the features are shared by all tasks, the classifier has one output per label
+    of their union.
 
-    Both parts are stacks of layers, so that the network may be run over whole pictures (one output every few pixels), over patches (one
-    output each), or be made dense. A regression network is the case of one output per picture.
+    Both parts are stacks of layers, so that the network may be run over whole pictures (one output every few pixels),
+    over patches (one output each), or be made dense. A regression network is the case of one output per picture.
 
     Args:
         features: θ_f, the convolutional part; the domain classifier of section 3 hangs on its output.

@@ -1,9 +1,9 @@
 """A run: from settings to a folder with a trained network, its scores, and a record of both.
 
-A run folder ``runs/<time>-<name>/`` holds ``config.yaml`` (every setting, the datasets' own YAMLs included), ``best.safetensors`` and
-``last.safetensors`` of the network that answers (one subfolder per stage where a strategy has several), ``scores.json``,
-``per_image.npz`` (each test picture's confusion matrix, from which every table can be recomputed), ``splits/`` (who trained on what) and
-``figures/``.
+A run folder ``runs/<time>-<name>/`` holds ``config.yaml`` (every setting, the datasets' own YAMLs included),
+``best.safetensors`` and ``last.safetensors`` of the network that answers (one subfolder per stage where a strategy has
+several), ``scores.json``, ``per_image.npz`` (each test picture's confusion matrix, from which every table can be
+recomputed), ``splits/`` (who trained on what) and ``figures/``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,12 +28,13 @@ from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample
+from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
 from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
-from densemtmd.tasks import Labelset, OutputSpace
+from densemtmd.tasks import Labelset, OutputSpace, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
 from densemtmd.training import State, TrainSettings, budget, fit, setting
 
@@ -46,11 +48,24 @@ class ScoreSettings:
 
 
 @dataclass
+class DataSettings:
+    """Which datasets are trained on: a file in ``conf/data/``, or ``data.<name>=<value>``."""
+
+    name: str = setting("own", "what runs and tables call the choice")
+    datasets: list[str] = field(default_factory=list, metadata={"help": "built-in names (conf/dataset/), or paths of your own YAMLs"})
+    add: Any = setting(None, "one more of these, or a list: data=stanford data.add=mine.yaml trains on both")
+    domain: str | None = setting(None, "another domain than the datasets' own, for all of them")
+    split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
+    fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
+    world: dict[str, Any] | None = setting(None, "settings of the synthetic world in which the datasets lie; rendered where it is not there")
+
+
+@dataclass
 class RunSettings:
     """All settings of a run; the groups ``data``, ``model`` and ``strategy`` are files in ``conf/``."""
 
-    data: dict[str, Any] = field(default_factory=dict)      # which datasets: a file in conf/data/
-    model: dict[str, Any] = field(default_factory=dict)     # which network: a file in conf/model/
+    data: DataSettings = field(default_factory=DataSettings)
+    model: dict[str, Any] = field(default_factory=dict)  # which network: a file in conf/model/
     strategy: dict[str, Any] = field(default_factory=dict)  # how to train: a file in conf/strategy/
     train: TrainSettings = field(default_factory=TrainSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
@@ -80,22 +95,42 @@ class Loaded:
         return self.dataset.labelset
 
 
-def open_data(data: Mapping[str, Any], data_root: str | Path) -> list[Dataset]:
-    """Finds the datasets of a data choice (a file in ``conf/data/``); renders its synthetic world first where it is not there.
+def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
+    """Finds the datasets of a data choice; renders its synthetic world first where it is not there.
 
-    ``datasets`` lists built-in names or paths of YAMLs; ``domain`` and ``fold`` override the datasets' own; ``world`` are the settings of the
-    street world, in whose folder the datasets then lie.
+    Raises:
+        UserError: a dataset that is missing or broken, two of one name, or a fold or split that none of them has.
     """
     root = Path(data_root)
-    if world := data.get("world"):
+    world = root
+    if data.world is not None:
         from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
 
-        root = ensure_streets(root, StreetSettings(**{**world, "annotators": tuple(data["datasets"])}))
-    options = {name: data[name] for name in ("domain", "fold") if data.get(name) is not None}
-    opened = [open_dataset(load_dataset_config(name), root, **options) for name in data["datasets"]]
+        world = ensure_streets(root, StreetSettings(**data.world, annotators=tuple(data.datasets)))
+    added = [] if data.add is None else [data.add] if isinstance(data.add, str) else list(data.add)
+    configs = [(load_dataset_config(name), world) for name in data.datasets] + [(load_dataset_config(name), root) for name in added]
+    if not configs:
+        raise UserError("data.datasets is empty: choose data=... or list datasets, built-in names or paths of YAMLs")
+    folded = [config.name for config, _ in configs if isinstance(config.split, Folds)]
+    named = [config.name for config, _ in configs if data.split in config.splits]
+    if data.fold is not None and not folded:
+        raise UserError(f"data.fold is {data.fold}, but none of {', '.join(c.name for c, _ in configs)} is split by folds: leave it out")
+    if data.split is not None and not named:
+        known = sorted({name for config, _ in configs for name in config.splits})
+        raise UserError(f"data.split is {data.split!r}, which none of the datasets names; {nearest(data.split, known)}")
+    opened = [
+        open_dataset(
+            config,
+            folder,
+            domain=data.domain,
+            fold=data.fold if config.name in folded else None,
+            split=data.split if config.name in named else None,
+        )
+        for config, folder in configs
+    ]
     names = [dataset.name for dataset in opened]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"data.datasets holds two datasets called {twice[0]!r}: give one of them another name")
+        raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
     return opened
 
 
@@ -128,21 +163,26 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     device = checkpoint.device_of(settings.train.device)
     datasets = open_data(settings.data, settings.data_root)
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
-    name = settings.name or f"{settings.data['name']}-{settings.strategy['name']}"
+    name = settings.name or f"{settings.data.name}-{settings.strategy['name']}"
     folder = new_folder(Path(settings.runs), name)
     for dataset in datasets:
         for note in dataset.notes:
-            print(f"{dataset.name}: {note}")
+            print(note)
     record(folder, settings, datasets)
-    with open_tracker(settings.tracking, settings.data["name"], f"{name}-{settings.model['name']}-seed{settings.seed}", settings.tracking_uri) as tracker:
+    with open_tracker(
+        settings.tracking, settings.data.name, f"{name}-{settings.model['name']}-seed{settings.seed}", settings.tracking_uri
+    ) as tracker:
         describe(tracker, settings, datasets, folder, overrides)
         loaded = {dataset.name: load(dataset) for dataset in datasets}
-        print(f"{folder}: {settings.strategy['name']} on " + ", ".join(f"{n} ({len(d.train)}/{len(d.val)}/{len(d.test)})" for n, d in loaded.items()))
+        print(
+            f"{folder}: {settings.strategy['name']} on "
+            + ", ".join(f"{n} ({len(d.train)}/{len(d.val)}/{len(d.test)})" for n, d in loaded.items())
+        )
         matrices: dict[str, np.ndarray] = {}
         own_folder = sum(stage.answers for stage in plan) > 1  # several networks answer, each for its datasets
         for stage in plan:
             home = folder / stage.name if own_folder or not stage.answers else folder
-            with tracker.child(f"{name}/{stage.name}") if own_folder else Nested(tracker) as log:
+            with tracker.child(f"{name}/{stage.name}") if own_folder else nullcontext(tracker) as log:
                 network, state = train_stage(stage, [loaded[n] for n in stage.datasets], list(loaded.values()), settings, home, device, log)
                 plots.curves_figure(state.history, home / "figures" / "curves.png")
                 if stage.answers:
@@ -151,26 +191,25 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     return folder
 
 
-class Nested:
-    """A tracker used as a context manager within its own ``with``: the run goes on afterwards."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
-
-    def __enter__(self) -> Tracker:
-        return self.tracker
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 def load(dataset: Dataset) -> Loaded:
-    """Decodes all pictures of a dataset."""
+    """Decodes all pictures of a dataset.
+
+    Raises:
+        UserError: no picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
+    """
+    if not dataset.splits["val"]:
+        raise UserError(f"{dataset.name} has no validation pictures: give its split in {dataset.config.path} some, such as val: 0.1")
     return Loaded(dataset, *(load_split(dataset, split) for split in ("train", "val", "test")))
 
 
 def train_stage(
-    stage: Stage, data: Sequence[Loaded], everything: Sequence[Loaded], settings: RunSettings, folder: Path, device: torch.device, tracker: Tracker
+    stage: Stage,
+    data: Sequence[Loaded],
+    everything: Sequence[Loaded],
+    settings: RunSettings,
+    folder: Path,
+    device: torch.device,
+    tracker: Tracker,
 ) -> tuple[JointNetwork, State]:
     """Trains one network on the stage's datasets; returns it with its best weights."""
     space = output_space([d.dataset for d in data])
@@ -185,8 +224,10 @@ def train_stage(
         [Source(d.name, space.index(d.labelset.name), domains.index(d.dataset.domain), d.train) for d in data],
         where, crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=train.mixing, seed=settings.seed,
     )  # fmt: skip
-    strided_pass = sum(math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train)
-    validation = {d.name: spread(d.val or d.test, train.validation_pictures) for d in data}
+    strided_pass = sum(
+        math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train
+    )
+    validation = {d.name: spread(d.val, train.validation_pictures) for d in data}
     labelsets = {d.name: d.labelset for d in data}
 
     def validate(network: JointNetwork) -> dict[str, Any]:
@@ -209,12 +250,15 @@ def train_stage(
 
 
 def epoch_line(state: State) -> str:
-    """``epoch  3  loss 1.234  IoU 46.2 (best 46.2)  he 79/64/54  kundu 77/60/46``: Global/Average/IoU, of all together and per dataset."""
+    """``epoch  3  loss 1.234  IoU 46.2 (best 46.2)  he 79/64/54  kundu 77/60/46``: Global/Average/IoU, of all together
+    and per dataset."""
     epoch = state.history[-1]
     parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
     if len(parts) == 2:  # a single dataset: all is the same
         del parts["all"]
-    scored = "  ".join(f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in ("global", "average", "iou")) for name, s in parts.items())
+    scored = "  ".join(
+        f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in ("global", "average", "iou")) for name, s in parts.items()
+    )
     return f"epoch {state.epoch:2d}  loss {epoch['loss']:.3f}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
 
 
@@ -226,7 +270,9 @@ def flat_scores(prefix: str, scored: Mapping[str, Any]) -> dict[str, float]:
 
 def score_test(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, np.ndarray]:
     """The confusion matrix of every test picture: dataset -> (N, L, L)."""
-    with tqdm(total=sum(len(d.test) for d in data), desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None) as bar:
+    with tqdm(
+        total=sum(len(d.test) for d in data), desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None
+    ) as bar:
         return {
             d.name: evaluation.score_pictures(
                 network, d.labelset.name, d.test, scoring=settings.scoring, interior=settings.interior, device=device, tick=bar.update
@@ -250,14 +296,18 @@ def new_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written") from None
+            raise UserError(
+                f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written"
+            ) from None
     raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
 
 
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
     """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
     whole = asdict(settings)
-    whole["data"]["found"] = {d.name: {"folder": str(d.folder.resolve()), "yaml": yaml.safe_load(d.config.path.read_text())} for d in datasets}
+    whole["data"]["found"] = {
+        d.name: {"folder": str(d.folder.resolve()), "yaml": yaml.safe_load(d.config.path.read_text())} for d in datasets
+    }
     write_text(folder / "config.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
     for dataset in datasets:
         for split, items in dataset.splits.items():
@@ -268,12 +318,16 @@ def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset
     """Tells the tracker what the run is, before it begins."""
     tracker.params(asdict(settings))
     tracker.config((folder / "config.yaml").read_text())
-    tracker.tags({"strategy": settings.strategy["name"], "model": settings.model["name"], "folder": str(folder), **environment_tags(overrides)})
+    tracker.tags(
+        {"strategy": settings.strategy["name"], "model": settings.model["name"], "folder": str(folder), **environment_tags(overrides)}
+    )
     for dataset in datasets:
         for split, context in (("train", "training"), ("val", "validation"), ("test", "test")):
             items = dataset.splits[split]
             digest = hashlib.sha256("\n".join(item.key for item in items).encode()).hexdigest()
-            tracker.dataset(f"{dataset.name}-{split}", dataset.folder, digest, context, {"pictures": len(items), "labelset": dataset.labelset.name})
+            tracker.dataset(
+                f"{dataset.name}-{split}", dataset.folder, digest, context, {"pictures": len(items), "labelset": dataset.labelset.name}
+            )
 
 
 def finish(

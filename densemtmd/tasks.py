@@ -1,9 +1,9 @@
 """What each annotation asks of the network, and the output space that is the disjoint union of them all.
 
-A *task* is what one kind of annotation asks: a :class:`Labelset` (one label per pixel) or a :class:`KeypointSet` (3D points of a
-hand). The :class:`OutputSpace` lays the tasks side by side, one output channel per label of the union of all labelsets (section 3 of
-the paper: "one output unit per label in the union of all label sets"). Equal label names of two labelsets are never merged: what
-*building* means is the annotator's business.
+A *task* is what one kind of annotation asks: a :class:`Labelset` (one label per pixel) or a :class:`KeypointSet` (3D
+points of a hand). The :class:`OutputSpace` lays the tasks side by side, one output channel per label of the union of
+all labelsets (section 3 of the paper: "one output unit per label in the union of all label sets"). Equal label names of
+two labelsets are never merged: what *building* means is the annotator's business.
 
 Shapes: ``C`` channels of the output space, ``K`` tasks, ``J`` keypoints.
 """
@@ -38,7 +38,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 @cache
 def _spread_colours(count: int) -> tuple[Colour, ...]:
-    """``count`` distinct colours for a labelset that names none: hues a golden angle apart, three brightnesses in turn."""
+    """``count`` distinct colours for a labelset that names none: hues a golden angle apart, three brightnesses in
+    turn."""
     shades = [(0.55, 0.95), (0.75, 0.70), (0.95, 0.85)]
     hsv = [(i * 0.618034 % 1.0, *shades[i % 3]) for i in range(count)]
     return tuple((int(r * 255), int(g * 255), int(b * 255)) for r, g, b in (colorsys.hsv_to_rgb(*c) for c in hsv))
@@ -74,7 +75,9 @@ class Labelset:
                 "single label is always 1, so nothing would be learned; declare the rest of the picture as 'other'"
             )
         if len(labels) > VOID:
-            raise UserError(f"labelset {self.name!r} has {len(labels)} labels, expected at most {VOID}: class ids are 8 bits, {VOID} is void")
+            raise UserError(
+                f"labelset {self.name!r} has {len(labels)} labels, expected at most {VOID}: class ids are 8 bits, {VOID} is void"
+            )
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise UserError(f"labelset {self.name!r} names {', '.join(twice)} more than once: label names must differ")
         colours = _spread_colours(len(labels)) if self.colours is None else tuple(tuple(int(v) for v in c) for c in self.colours)
@@ -163,7 +166,7 @@ class ChannelTables:
 
     owner: Tensor  # (C,) position of the task that owns each channel
     first: Tensor  # (K,) first channel of each task
-    size: Tensor   # (K,) number of channels of each task
+    size: Tensor  # (K,) number of channels of each task
 
 
 @dataclass(frozen=True)

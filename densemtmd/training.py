@@ -1,7 +1,9 @@
 """The loop: one network, one mixture of datasets, one budget.
 
-Trained strided: over a crop the network answers for every stride-th pixel, each step at another phase of that grid, so that no patch is
-ever cut out. A crop of a single output is the paper's own way, minibatches of random patches (``protocol=paper``): the same code.
+Trained strided: over a crop the network answers for every stride-th pixel, each step at another phase of that grid, so
+    that no patch is
+ever cut out. A crop of a single output is the paper's own way, minibatches of random patches (``protocol=paper``): the
+same code.
 
 Shapes: ``B`` batch, ``C`` channels of the output space, ``h``, ``w`` outputs of a crop.
 """
@@ -27,7 +29,6 @@ from densemtmd.losses import selective_cross_entropy
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import VOID, nearest
 
-
 STEPS_UNREAD = 10
 """The loss is read, shown and recorded once in so many steps."""
 
@@ -42,7 +43,9 @@ class TrainSettings:
     """How networks are trained: ``train.<name>=<value>`` on the command line. The optimiser is SGD (section 4.1)."""
 
     epochs: float | None = setting(20.0, "budget: an epoch is one strided pass over the training pictures (see epoch_outputs)")
-    minutes: float | None = setting(None, "budget: wall-clock minutes, validation included; the first budget that is used up ends the training")
+    minutes: float | None = setting(
+        None, "budget: wall-clock minutes, validation included; the first budget that is used up ends the training"
+    )
     outputs: int | None = setting(None, "budget: labelled outputs of the network")
     epoch_outputs: int = setting(500_000, "an epoch has at most this many labelled outputs; after each the network is validated")
     patience: int = setting(10, "early stopping: epochs without a better validation score before the training ends; 0: never")
@@ -50,7 +53,9 @@ class TrainSettings:
     batch: int = setting(48, "crops per step; they mix the datasets")
     mixing: str = setting("pixels", "how crops are shared among datasets: pixels (in proportion to labelled pixels, the paper) or uniform")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
-    border: str = setting("reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside")
+    border: str = setting(
+        "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
+    )
     lr: float = setting(0.05, "learning rate after warm-up")
     momentum: float = setting(0.9, "of SGD, with Nesterov's correction")
     weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms")
@@ -64,7 +69,8 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Budget:
-    """When a training ends: after so many labelled outputs or seconds, whichever comes first; at least one of them is set."""
+    """When a training ends: after so many labelled outputs or seconds, whichever comes first; at least one of them is
+    set."""
 
     outputs: float
     seconds: float
@@ -87,24 +93,26 @@ def budget(settings: TrainSettings, strided_pass: int, share: float = 1.0) -> Bu
         UserError: no budget, or one that is not above 0.
     """
     given = {"epochs": settings.epochs, "minutes": settings.minutes, "outputs": settings.outputs}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
+    limits = {name: math.inf if value is None else float(value) for name, value in given.items()}
+    if min(limits.values()) == math.inf:
         raise UserError("train.epochs, train.minutes and train.outputs are all empty: give the training at least one budget")
-    if bad := [name for name, value in given.items() if value <= 0]:
-        raise UserError(f"train.{bad[0]} is {given[bad[0]]}, expected more than 0")
+    for name, value in limits.items():
+        if not value > 0:
+            raise UserError(f"train.{name} is {given[name]}, expected more than 0")
     epoch = min(strided_pass, settings.epoch_outputs)
-    outputs = min(given.get("outputs", math.inf), given.get("epochs", math.inf) * epoch)
-    return Budget(outputs * share, given.get("minutes", math.inf) * 60 * share, max(1.0, epoch * share))
+    outputs = min(limits["outputs"], limits["epochs"] * epoch)
+    return Budget(outputs * share, limits["minutes"] * 60 * share, max(1.0, epoch * share))
 
 
 @dataclass
 class State:
-    """How far a training is: with the weights and the optimiser's momentum all that is needed to go on as if nothing had happened."""
+    """How far a training is: with the weights and the optimiser's momentum all that is needed to go on as if nothing
+    had happened."""
 
     step: int = 0
     outputs: int = 0
     seconds: float = 0.0
-    epoch_loss: float = 0.0   # summed over the steps of the running epoch
+    epoch_loss: float = 0.0  # summed over the steps of the running epoch
     epoch_steps: int = 0
     best_score: float = -1.0  # the IoU of the best epoch, all labelsets pooled, percent
     best_epoch: int = 0
@@ -129,7 +137,8 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
 
 
 def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
-    """SGD with weight decay on the weights alone: decaying biases and batch norms only shifts what they are there to set."""
+    """SGD with weight decay on the weights alone: decaying biases and batch norms only shifts what they are there to
+    set."""
     weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -161,7 +170,8 @@ def fit(
     resume: bool = False,
     title: str = "training",
 ) -> State:
-    """Trains a network until its budget is used up or its validation score no longer rises; leaves the best weights in it.
+    """Trains a network until its budget is used up or its validation score no longer rises; leaves the best weights in
+    it.
 
     Args:
         network: with its initial weights, on the device to train on.
@@ -253,7 +263,8 @@ MOMENTUM = "momentum."
 
 
 def save_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, state: State, model: Mapping[str, Any]) -> None:
-    """Writes all that a training needs to go on: weights, momentum and :class:`State`. Step seeds make random states unnecessary."""
+    """Writes all that a training needs to go on: weights, momentum and :class:`State`. Step seeds make random states
+    unnecessary."""
     tensors = {checkpoint.WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         if (buffer := optimizer.state.get(parameter, {}).get("momentum_buffer")) is not None:
@@ -267,7 +278,9 @@ def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
     checkpoint.load_weights(network, tensors)
     for name, parameter in network.named_parameters():
         if MOMENTUM + name in tensors:
-            optimizer.state[parameter]["momentum_buffer"] = tensors[MOMENTUM + name].to(parameter).clone(memory_format=torch.preserve_format)
+            optimizer.state[parameter]["momentum_buffer"] = (
+                tensors[MOMENTUM + name].to(parameter).clone(memory_format=torch.preserve_format)
+            )
     return State(**about["state"])
 
 
@@ -277,7 +290,13 @@ class Bar:
     def __init__(self, budget: Budget, state: State, title: str) -> None:
         self.budget = budget
         self.first_outputs, self.first_seconds = state.outputs, state.seconds
-        self.bar = tqdm(total=100.0, desc=title, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}", leave=False, disable=None)
+        self.bar = tqdm(
+            total=100.0,
+            desc=title,
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}",
+            leave=False,
+            disable=None,
+        )
         self.bar.n = 100 * budget.progress(state.outputs, state.seconds)
         self.bar.initial = self.bar.n
 

@@ -1,10 +1,10 @@
 """Train networks on several datasets, each in its own labelset, and score them.
 
-    python tools/train.py                                          # the street world: seven labelsets, one network
-    python tools/train.py strategy=nf                              # the baseline: a network per labelset
-    python tools/train.py data=stanford data_root=~/data train.minutes=10
-    python tools/train.py protocol=paper train.outputs=2000000     # minibatches of 128 patches, as the paper trains
-    python tools/train.py seed=0,1,2 strategy=nf,jt                # six runs, one after the other
+python tools/train.py                                          # the street world: seven labelsets, one network
+python tools/train.py strategy=nf                              # the baseline: a network per labelset
+python tools/train.py data=stanford data_root=~/data train.minutes=10
+python tools/train.py protocol=paper train.outputs=2000000     # minibatches of 128 patches, as the paper trains
+python tools/train.py seed=0,1,2 strategy=nf,jt                # six runs, one after the other
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from densemtmd.cli import tool
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ("data", "model", "strategy", "protocol")
+"""Folders of conf/: one file is chosen from each."""
 
 
 def help_page() -> str:
@@ -33,12 +34,10 @@ def help_page() -> str:
     def settings(of: type, prefix: str) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         for f in dataclasses.fields(of):
-            if f.name in GROUPS:
-                continue
-            if f.default_factory is not dataclasses.MISSING:
-                found += settings(f.default_factory, f"{prefix}{f.name}.")  # type: ignore[arg-type]
-            else:
-                value = "" if f.default is None else str(f.default).lower() if isinstance(f.default, bool) else f.default
+            if dataclasses.is_dataclass(f.default_factory):
+                found += settings(f.default_factory, f"{prefix}{f.name}.")
+            elif f.metadata:
+                value = "" if f.default in (None, dataclasses.MISSING) else str(f.default).lower() if isinstance(f.default, bool) else f.default
                 found.append((f"{prefix}{f.name}={value}", f.metadata["help"]))
         return found
 
@@ -46,12 +45,14 @@ def help_page() -> str:
 
 
 def sweep(arguments: Sequence[str]) -> list[list[str]]:
-    """The runs that the arguments ask for, each as its overrides: ``seed=0,1 strategy=nf,jt`` are four, the seeds in the outer loop."""
+    """The runs that the arguments ask for, each as its overrides: ``seed=0,1 strategy=nf,jt`` are four, the seeds in
+    the outer loop."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(arguments))
     choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line or ""] for o in parsed
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line or ""]
+        for o in parsed
     ]
     return [list(choice) for choice in itertools.product(*choices)]
 

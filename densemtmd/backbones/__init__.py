@@ -11,7 +11,8 @@ from densemtmd.tasks import OutputSpace, nearest
 
 
 def build(model: Mapping[str, Any], space: OutputSpace) -> JointNetwork:
-    """The network that ``model`` describes (a choice of ``conf/model/``, or what a checkpoint carries), with fresh weights.
+    """The network that ``model`` describes (a choice of ``conf/model/``, or what a checkpoint carries), with fresh
+    weights.
 
     Args:
         model: ``name`` and the settings that the network's constructor takes.

@@ -1,7 +1,8 @@
-"""PatchNet, the paper's patch classifier (Figure 2 and section 4.1), with its fully connected layers as 1×1 convolutions.
+"""PatchNet, the paper's patch classifier (Figure 2 and section 4.1), with its fully connected layers as 1×1
+convolutions.
 
-Fourure et al., Multi-task, Multi-domain Learning: application to semantic segmentation and pose regression, Neurocomputing 2017; after
-Farabet et al., Learning Hierarchical Features for Scene Labeling, PAMI 2013.
+Fourure et al., Multi-task, Multi-domain Learning: application to semantic segmentation and pose regression,
+Neurocomputing 2017; after Farabet et al., Learning Hierarchical Features for Scene Labeling, PAMI 2013.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from densemtmd.tasks import OutputSpace
 class YUV(nn.Module):
     """RGB in [0, 1] to YUV, centred and scaled to a spread of about 1, pixel by pixel: (B, 3, H, W) -> (B, 3, H, W).
 
-    The paper converts to YUV and says nothing of a normalisation. SGD wants inputs of one scale, so the mean and the spread over
-    outdoor photographs are fixed here: they are constants, and not statistics of anybody's data.
+    The paper converts to YUV and says nothing of a normalisation. SGD wants inputs of one scale, so the mean and the
+    spread over outdoor photographs are fixed here: they are constants, and not statistics of anybody's data.
     """
 
     per_pixel = True
@@ -38,8 +39,9 @@ class YUV(nn.Module):
 class PatchNet(JointNetwork):
     """46×46 pixels in, one answer out: 46 → 40 → 20 → 14 → 7 → 1. Run over a picture, one answer every 4 pixels.
 
-    Convolution 7×7 → ReLU → 2×2 max-pooling → BN, the same again, convolution 7×7 → ReLU → BN; then dropout, fully connected → ReLU,
-    fully connected. The paper gives "more than 2 million parameters" and no widths; 16/64/512 + 1024 has 2.25 million at 68 outputs.
+    Convolution 7×7 → ReLU → 2×2 max-pooling → BN, the same again, convolution 7×7 → ReLU → BN; then dropout, fully
+    connected → ReLU, fully connected. The paper gives "more than 2 million parameters" and no widths; 16/64/512 + 1024
+    has 2.25 million at 68 outputs.
 
     Args:
         space: the labelsets.
@@ -53,7 +55,9 @@ class PatchNet(JointNetwork):
 
     def __init__(self, space: OutputSpace, widths: Sequence[int] = (16, 64, 512), hidden: int = 1024, dropout: float = 0.3) -> None:
         if len(widths) != 3 or min(*widths, hidden) < 1:
-            raise UserError(f"model.widths is {list(widths)} and model.hidden {hidden}, expected three widths and a hidden layer of at least 1 channel")
+            raise UserError(
+                f"model.widths is {list(widths)} and model.hidden {hidden}, expected three widths and a hidden layer of at least 1 channel"
+            )
         if not 0 <= dropout < 1:
             raise UserError(f"model.dropout is {dropout}, expected at least 0 and below 1")
         first, second, third = widths
@@ -73,5 +77,6 @@ class PatchNet(JointNetwork):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        # The first answers are then near uniform over each labelset, and the first steps do not have to undo random certainty.
+        # The first answers are then near uniform over each labelset, and the first steps do not have to undo random
+        # certainty.
         nn.init.normal_(classifier[-1].weight, std=0.01)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import torch
 
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Batch, Sample
-from densemtmd.dense import Geometry
+from densemtmd.dense import Geometry, Pair
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID, nearest
 
@@ -32,9 +32,39 @@ class Source:
     domain: int                # position of its domain among the domains trained on
     samples: Sequence[Sample]
 
-    @property
-    def labelled_pixels(self) -> int:
-        return sum(int((sample.target != VOID).sum()) for sample in self.samples)
+
+class LabelledPixels:
+    """The labelled pixels of one dataset, to count and to draw from: each as likely as any other, be they many or few.
+
+    Only their number in each row is kept: a list of them all would be larger than the pictures.
+
+    Args:
+        samples: of the dataset.
+        border: pixels that a patch needs before and after the one that it is about; others do not count. (0, 0) where they are reflected.
+        mirror: of the mirrored pictures.
+    """
+
+    def __init__(self, samples: Sequence[Sample], border: Pair, mirror: bool) -> None:
+        self.samples, self.border, self.mirror = samples, border, mirror
+        counts = [(self._inside(sample) != VOID).sum(1) for sample in samples]
+        self.first_row = np.cumsum([0, *map(len, counts)])  # of each picture, among the rows of all
+        self.counted = np.cumsum(np.concatenate(counts))    # labelled pixels up to the end of each of these rows
+
+    def __len__(self) -> int:
+        return int(self.counted[-1])
+
+    def _inside(self, sample: Sample) -> np.ndarray:
+        target = sample.target[:, ::-1] if self.mirror else sample.target
+        before, after = self.border
+        return target[before : target.shape[0] - after, before : target.shape[1] - after]
+
+    def draw(self, random: np.random.Generator) -> tuple[Sample, int, int]:
+        """A picture, and the row and the column of one of its labelled pixels."""
+        row = np.searchsorted(self.counted, random.integers(len(self)), side="right")
+        n = int(np.searchsorted(self.first_row, row, side="right")) - 1
+        row -= self.first_row[n]
+        columns = np.flatnonzero(self._inside(self.samples[n])[row] != VOID)
+        return self.samples[n], self.border[0] + int(row), self.border[0] + int(columns[random.integers(len(columns))])
 
 
 def shares(labelled_pixels: Sequence[int], mixing: str) -> np.ndarray:
@@ -62,25 +92,28 @@ class Mixture:
         sources: the datasets, none of them empty.
         geometry: of the network that will see the crops.
         crop: side of a crop in labelled pixels, of which a strided network answers every stride-th; 0 for whole pictures. Larger pictures
-            than the crop give a crop that lies inside; smaller ones are void beyond their border.
+            than the crop give a crop that lies inside; smaller ones are void beyond their border. Of a crop with a single output, as the
+            paper's are, the pixel is a labelled one, and all of them are equally likely; a larger crop may be partly void.
         batch: B, crops per batch.
         flip: mirror half of the crops.
-        border: ``"reflect"``: any pixel may be asked for; ``"valid"``: only those whose patch lies inside the picture, as the paper samples.
+        border: ``"reflect"``: any pixel may be asked for; ``"valid"``: only those whose patch lies inside the picture, as the paper's do.
         mixing: see :func:`shares`.
         seed: of all batches.
 
     Raises:
-        UserError: no labelled pixel in a dataset, or a picture smaller than a patch where ``border`` is valid.
+        UserError: a setting out of its range, no labelled pixel in a dataset, or a picture smaller than a patch where ``border`` is valid.
     """
 
     def __init__(
         self, sources: Sequence[Source], geometry: Geometry, *, crop: int, batch: int, flip: bool, border: str, mixing: str, seed: int
     ) -> None:
-        for source in sources:
-            if not source.samples or source.labelled_pixels == 0:
-                raise UserError(f"dataset {source.name!r} has no labelled pixel in its training pictures: nothing can be learned from it")
+        for name, value, least in (("train.crop", crop, 0), ("train.batch", batch, 1), ("seed", seed, 0)):
+            if value < least:
+                raise UserError(f"{name} is {value}, expected at least {least}")
         if border not in ("reflect", "valid"):
             raise UserError(f"train.border is {border!r}; {nearest(border, ['reflect', 'valid'])}")
+        if empty := [source.name for source in sources if not source.samples]:
+            raise UserError(f"dataset {empty[0]!r} has no training picture: nothing can be learned from it")
         smallest = min((min(s.target.shape), s.name, source.name) for source in sources for s in source.samples)
         if border == "valid" and smallest[0] < geometry.patch:
             raise UserError(
@@ -89,7 +122,13 @@ class Mixture:
             )
         self.sources, self.geometry = sources, geometry
         self.batch_size, self.flip, self.border, self.seed = batch, flip, border, seed
-        self.shares = shares([source.labelled_pixels for source in sources], mixing)
+        self.margin = geometry.border if border == "valid" else (0, 0)
+        self.labelled = {mirror: [LabelledPixels(s.samples, self.margin, mirror) for s in sources] for mirror in {False, flip}}
+        for mirror, labelled in self.labelled.items():
+            if empty := [source.name for source, pixels in zip(sources, labelled, strict=True) if not len(pixels)]:
+                where = f" whose patch lies inside the {'mirrored ' * mirror}picture" if border == "valid" else ""
+                raise UserError(f"dataset {empty[0]!r} has no labelled pixel{where} to train on: nothing can be learned from it")
+        self.shares = shares([len(pixels) for pixels in self.labelled[False]], mixing)
         # Within a dataset every pixel is equally likely: pictures in proportion to their area.
         areas = [np.array([s.target.size for s in source.samples], float) for source in sources]
         self.picture_shares = [area / area.sum() for area in areas]
@@ -101,11 +140,17 @@ class Mixture:
 
     def _start(self, random: np.random.Generator, size: int, outputs: int) -> int:
         """The pixel along one side where the grid of a crop starts: any phase, the last pixel as likely to be asked for as the first."""
-        before, after = self.geometry.border if self.border == "valid" else (0, 0)
+        before, after = self.margin
         room = size - before - after - ((outputs - 1) * self.geometry.stride + 1)
         # A crop about as large as the picture has little room: it may then hang over by less than a stride, so that every phase occurs.
-        slack = min(0, room - (self.geometry.stride - 1)) if self.border == "reflect" else min(0, room)
+        slack = min(0, room - (self.geometry.stride - 1))
         return before + int(random.integers(slack, max(room, 0) + 1))
+
+    def _crop(self, random: np.random.Generator, samples: Sequence[Sample], shares: np.ndarray) -> tuple[Sample, int, int]:
+        """A picture, and the row and the column where the grid of a crop starts."""
+        sample = samples[random.choice(len(samples), p=shares)]
+        height, width = sample.target.shape
+        return sample, self._start(random, height, self.rows), self._start(random, width, self.columns)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step: the same for the same settings, whatever was drawn before."""
@@ -113,17 +158,12 @@ class Mixture:
         chosen = random.choice(len(self.sources), self.batch_size, p=self.shares)
         images, targets = [], []
         for k in chosen:
-            for _ in range(100):  # a single patch is drawn again until it is labelled, as the paper's are; a larger crop may be partly void
-                sample = self.sources[k].samples[random.choice(len(self.sources[k].samples), p=self.picture_shares[k])]
-                row, column = (
-                    self._start(random, size, outputs) for size, outputs in zip(sample.target.shape, (self.rows, self.columns), strict=True)
-                )
-                flip = self.flip and random.random() < 0.5
-                image, target = cut(
-                    sample, row, column, self.rows, self.columns, self.geometry, flip=flip, valid=self.border == "valid"
-                )
-                if self.rows * self.columns > 1 or (target != VOID).any():
-                    break
+            flip = self.flip and random.random() < 0.5
+            if self.rows * self.columns == 1:
+                sample, row, column = self.labelled[flip][k].draw(random)
+            else:
+                sample, row, column = self._crop(random, self.sources[k].samples, self.picture_shares[k])
+            image, target = cut(sample, row, column, self.rows, self.columns, self.geometry, flip=flip, valid=self.border == "valid")
             images.append(image)
             targets.append(target)
         return Batch(

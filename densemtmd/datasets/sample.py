@@ -16,18 +16,18 @@ from torch import Tensor
 class Sample:
     """One picture and what one annotator said of it."""
 
-    image: np.ndarray   # (H, W, 3) uint8, RGB
+    image: np.ndarray  # (H, W, 3) uint8, RGB
     target: np.ndarray  # (H, W) uint8, class ids within the dataset's own labelset, 255 = unlabelled
-    name: str           # unique within its dataset, e.g. the path below the dataset's folder without its suffix
+    name: str  # unique within its dataset, e.g. the path below the dataset's folder without its suffix
 
 
 @dataclass(frozen=True)
 class Batch:
     """Samples of several datasets, side by side."""
 
-    image: Tensor   # (B, 3, H, W) uint8, RGB
+    image: Tensor  # (B, 3, H, W) uint8, RGB
     target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled
-    task: Tensor    # (B,) int64, position of the sample's labelset in the output space
+    task: Tensor  # (B,) int64, position of the sample's labelset in the output space
     domain: Tensor  # (B,) int64, position of the sample's domain among the domains trained on
 
     def to(self, device: torch.device) -> Batch:

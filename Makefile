@@ -1,0 +1,29 @@
+# make demo: from nothing to a labelled picture.    make test: the test suite.
+#
+# Both make a virtual environment in .venv and install what they need; when it is there already, they start at once.
+# PIP_ARGS goes to pip, for instance to choose a build of torch: make demo PIP_ARGS="--extra-index-url <an index of CPU builds>"
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/python tools/demo.py
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out

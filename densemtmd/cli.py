@@ -1,0 +1,98 @@
+"""What all command-line tools share: how they end, and which run they speak of when none is named.
+
+A tool is a function ``main(argv) -> exit code`` under :func:`tool`, with the parser that :func:`make_parser` begins.
+Nothing heavy is imported here, and a tool imports torch inside its functions: so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from densemtmd.errors import UserError
+
+Main = Callable[..., int]
+
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports of a program that was stopped by Ctrl-C
+BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program whose reader went away, as in `tool | head`
+
+
+def tool(main: Main) -> Main:
+    """Make a tool out of ``main``: its errors end as a sentence on stderr and an exit code, not as a traceback.
+
+    A :class:`UserError` is shown as ``error: ...`` and ends with 1; ``--debug`` among the arguments adds its traceback.
+    Ctrl-C ends with 130; a reader that went away ends with 141, in silence. Any other exception is a defect and keeps
+    its traceback.
+
+    >>> @tool
+    ... def main(argv=None):
+    ...     arguments = make_parser("Say hello.").parse_args(argv)
+    ...     return 0
+    >>> main([])
+    0
+    """
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal's encoding does not know is shown escaped
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            code = main(argv)
+            sys.stdout.flush()  # a reader that went away shows itself here, not at the interpreter's end
+            return code
+        except UserError as error:
+            if "--debug" in (sys.argv[1:] if argv is None else argv):
+                traceback.print_exc()
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\nstopped: you pressed Ctrl-C", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            _discard_stdout()
+            return BROKEN_PIPE
+
+    return run
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The parser of a tool, with ``--help``, which shows ``description`` as it stands, and ``--debug``."""
+    parser = argparse.ArgumentParser(
+        description=description.strip(), formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of every error")
+    return parser
+
+
+def newest_run(runs: str | Path = "runs") -> Path:
+    """The folder of the last finished run: the one below ``runs`` whose ``scores.json`` is the newest.
+
+    Raises:
+        UserError: no run below ``runs`` has finished.
+    """
+    runs = Path(runs)
+    finished = [scores for scores in runs.glob("*/scores.json") if _has_weights(scores.parent)]
+    if not finished:
+        raise UserError(
+            f"no finished run in {runs}{os.sep} (a folder with best.safetensors and scores.json): "
+            "train one with tools/train.py or name one with --checkpoint"
+        )
+    return max(finished, key=lambda scores: (scores.stat().st_mtime, scores)).parent
+
+
+def _has_weights(run: Path) -> bool:
+    """Whether a run folder holds a network, or one per dataset in a folder each."""
+    return (run / "best.safetensors").is_file() or any(run.glob("*/best.safetensors"))
+
+
+def _discard_stdout() -> None:
+    """Let what is still in the buffer go nowhere: Python flushes it at its end and would complain."""
+    with suppress(OSError):  # stdout is not a file of the system, so nothing is flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

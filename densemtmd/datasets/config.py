@@ -1,0 +1,384 @@
+"""A dataset is one plain YAML file: :class:`DatasetConfig` is what it may say, :func:`load_dataset_config` reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule
+from densemtmd.errors import UserError
+from densemtmd.tasks import VOID, Colour, Labelset, nearest
+
+BUILT_IN = Path(__file__).parents[2] / "conf" / "dataset"
+"""The folder of the datasets that come with the project."""
+
+Code: TypeAlias = int | Colour
+"""What a file of labels says of a pixel: a number or, where labels are colours, an (R, G, B)."""
+
+ENCODINGS = ("index", "colour", "mat", "text")
+ONE_SEQUENCE = "one"
+REST = "rest"
+NEGATIVE = "negative"
+QUOTES = "; put quotes around one that YAML takes for something else"
+DEFAULT_SPLIT = Fractions(train=0.6, val=0.1, test=0.3)  # section 4.2: about 70 % to train and validate, 30 % to test
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the codes in files of labels mean."""
+
+    labels: tuple[tuple[Code, ...], ...]  # of each label
+    void: tuple[Code, ...]
+    negative: bool                        # every code below 0 is void
+    rest: int | None                      # the class id of every other code (255: void); None: other codes are errors
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One dataset: where it lies, its format, its labelset, its domain, its split. The keys of the YAML, in turn:
+
+    ``name``
+        What people call the dataset and its labelset.
+    ``domain``
+        What the domain discriminator tells apart; by default the name. Datasets of one camera and one place share a
+        domain (the seven KITTI labelsets: ``kitti``).
+    ``folder``
+        Where it lies beneath the data root; by default the name. An absolute path is taken as it is.
+    ``images``, ``labels``
+        Where the files lie beneath the folder: one glob or a list of globs, ``images/*.jpg``, ``**/*_labels.png``.
+    ``key``
+        How a picture finds its labels. By default two files belong together where the wildcards of their globs stand
+        for the same text: ``images/*.jpg`` and ``labels/*.regions.txt`` pair ``images/7.jpg`` with
+        ``labels/7.regions.txt``, ``*/rgb/*.png`` and ``*/gt/*.png`` pair within each folder. A glob that ends in
+        ``*`` leaves the suffix out. Where names differ more, give a regular expression, searched in the path below
+        the folder: its groups, joined by ``/``, are the key. The lists of a split, ``sequence`` and ``together``
+        speak of these keys.
+    ``encoding``
+        ``index``: pictures whose values are codes (8 or 16 bits of grey, or the indices of a palette); ``colour``:
+        pictures whose colours are codes; ``mat``: a MATLAB file with a matrix of codes; ``text``: a matrix of codes as
+        text, a line per row.
+    ``mat_key``
+        What the matrix of a MATLAB file is called.
+    ``labelset``
+        The labels in the order of their class ids. In full ``{label: car, colour: [64, 0, 128], codes: [7, 8]}``:
+        ``colour`` is how the label is drawn (chosen where not given), ``codes`` is what the files say of its pixels
+        (by default the position in this list or, with ``encoding: colour``, the colour). In short ``car``. One label
+        may have ``codes: rest``: every code that nothing else has. Instead of a list, the name of another dataset, or
+        the path of its YAML: its labels, with their codes and void, which then share the outputs of the network.
+    ``void``
+        The codes of unlabelled pixels, which teach nothing and are not scored: a list; ``negative``, for every code
+        below 0; or ``rest``, for every code that no label has. Without ``rest``, a code that nothing has is an error.
+    ``sequence``
+        Which pictures are frames of one video sequence: they share a split (section 4.2). A regular expression,
+        searched in the key: its groups, joined by ``/``, name the sequence, and the keys in which it finds nothing
+        are one sequence together. ``one``: all are one sequence. Not given: every picture stands alone. Fewer
+        sequences than splits are cut into blocks in the order of the keys.
+    ``together``
+        Lists of keys that must share a split, such as two scans of one photo.
+    ``split``
+        One of :class:`~densemtmd.datasets.splits.Fractions`, ``Patterns``, ``Lists`` and ``Folds``, as written there,
+        or the name of one of ``splits``. By default fractions of 0.6, 0.1 and 0.3.
+    ``splits``
+        Named splits to choose from.
+    ``where``
+        Where to get the dataset, for the message that it is missing.
+    """
+
+    name: str
+    domain: str
+    folder: str
+    images: tuple[str, ...]
+    labels: tuple[str, ...]
+    key: str | None
+    encoding: str
+    mat_key: str | None
+    labelset: Labelset
+    codes: Codes
+    sequence: str | None
+    together: tuple[tuple[str, ...], ...]
+    split: SplitRule
+    splits: Mapping[str, SplitRule]
+    where: str | None
+    path: Path  # the YAML itself
+
+    def choose_split(self, choice: str | Mapping[str, Any] | None) -> SplitRule:
+        """The split of a data choice: one of ``splits`` by name, one written out, or the dataset's own for None."""
+        return self.split if choice is None else _split(choice, self.splits, self.path)
+
+
+KEYS = (*(field.name for field in fields(DatasetConfig) if field.name not in ("codes", "path")), "void")
+
+
+def built_in_datasets() -> tuple[str, ...]:
+    """Names of the datasets that come with the project."""
+    return tuple(sorted(path.stem for path in BUILT_IN.glob("*.yaml")))
+
+
+def load_dataset_config(name_or_path: str | Path) -> DatasetConfig:
+    """Read and check a dataset's YAML.
+
+    Args:
+        name_or_path: a built-in name such as ``"kundu"`` (``conf/dataset/kundu.yaml``), or the path of your own YAML.
+
+    Raises:
+        UserError: no such dataset or file, not YAML, or a key that is unknown, missing or wrong.
+
+    >>> load_dataset_config("xu").labelset.labels
+    ('sky', 'ground', 'vegetation', 'infrastructure', 'movable')
+    """
+    path, data = _read(name_or_path)
+    return parse_dataset_config(data, path)
+
+
+def parse_dataset_config(data: Any, path: Path) -> DatasetConfig:
+    """Check what a dataset's YAML says.
+
+    Args:
+        data: its content, as plain dicts, lists and scalars.
+        path: where it came from, for messages and for the lists of a split that lie beside it.
+
+    Raises:
+        UserError: a key that is unknown, missing or wrong.
+    """
+    data = {key: value for key, value in _mapping(data, KEYS, str(path)).items() if value is not None}
+    for key in ("name", "images", "labels", "encoding", "labelset"):
+        if key not in data:
+            raise UserError(f"{path} has no key {key!r}, which every dataset needs")
+    name = _text(data["name"], "name", path)
+    encoding, mat_key = data["encoding"], data.get("mat_key")
+    if encoding not in ENCODINGS:
+        raise UserError(f"{path}: unknown encoding {encoding!r}; {nearest(encoding, ENCODINGS)}")
+    if (encoding == "mat") != (mat_key is not None):
+        raise UserError(f"{path} has encoding {encoding!r} and mat_key {mat_key!r}, expected both 'mat' and its key")
+    labelset, codes = _labelset(*_borrowed_labelset(data, path), encoding, path)
+    splits = {}
+    for split, rule in _mapping(data.get("splits", {}), None, f"{path}: splits").items():
+        splits[str(split)] = _split(rule, {}, path)
+    return DatasetConfig(
+        name=name,
+        domain=_text(data.get("domain", name), "domain", path),
+        folder=_text(data.get("folder", name), "folder", path),
+        images=_globs(data["images"], "images", path),
+        labels=_globs(data["labels"], "labels", path),
+        key=_expression(data.get("key"), "key", path),
+        encoding=encoding,
+        mat_key=None if mat_key is None else _text(mat_key, "mat_key", path),
+        labelset=labelset,
+        codes=codes,
+        sequence=_expression(data.get("sequence"), "sequence", path),
+        together=_together(data.get("together", []), path),
+        split=_split(data["split"], splits, path) if "split" in data else DEFAULT_SPLIT,
+        splits=splits,
+        where=_text(data["where"], "where", path) if "where" in data else None,
+        path=path,
+    )
+
+
+def _read(name_or_path: str | Path) -> tuple[Path, Any]:
+    """The path and the content of a dataset's YAML."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        if path.name not in (known := built_in_datasets()):
+            raise UserError(f"unknown dataset {path.name!r}; {nearest(path.name, known)}; or give the path of a YAML")
+        path = BUILT_IN / f"{path.name}.yaml"
+    try:
+        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected a dataset's YAML there") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _mapping(data: Any, known: Collection[str] | None, what: str) -> dict[str, Any]:
+    """``data`` as a mapping, all of whose keys are known (None: any will do)."""
+    if not isinstance(data, Mapping):
+        keys = f" ({', '.join(known)})" if known else ""
+        raise UserError(f"{what} is {data!r}, expected keys{keys} with values")
+    for key in data:
+        if known is not None and key not in known:
+            raise UserError(f"{what} has the unknown key {key!r}; {nearest(str(key), known)}")
+    return dict(data)
+
+
+def _text(value: Any, key: str, path: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{path}: {key} is {value!r}, expected a text{QUOTES}")
+    return value
+
+
+def _texts(value: Any, key: str, path: Path) -> tuple[str, ...]:
+    """One text or a list of them, as a tuple."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not values or not all(isinstance(v, str) and v for v in values):
+        raise UserError(f"{path}: {key} is {value!r}, expected a text or a list of texts{QUOTES}")
+    return tuple(values)
+
+
+def _globs(value: Any, key: str, path: Path) -> tuple[str, ...]:
+    globs = _texts(value, key, path)
+    for glob in globs:
+        if Path(glob).is_absolute() or ".." in Path(glob).parts:
+            raise UserError(f"{path}: {key} has {glob!r}, expected one beneath the folder: put the rest into 'folder'")
+    return globs
+
+
+def _expression(value: Any, key: str, path: Path) -> str | None:
+    """A regular expression, or None."""
+    if value is None:
+        return None
+    try:
+        re.compile(_text(value, key, path))
+    except re.error as error:
+        raise UserError(f"{path}: {key} is {value!r}, which is not a regular expression: {error}") from error
+    return value
+
+
+def _together(value: Any, path: Path) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list):
+        raise UserError(f"{path}: together is {value!r}, expected a list of lists of keys")
+    return tuple(_texts(keys, "together", path) for keys in value)
+
+
+def _share(value: Any, key: str, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"{path}: {key} of the split is {value!r}, expected a share from 0 to 1")
+    return float(value)
+
+
+def _whole(value: Any, key: str, path: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{path}: {key} of the split is {value!r}, expected a whole number")
+    return value
+
+
+def _split(raw: Any, named: Mapping[str, SplitRule], path: Path) -> SplitRule:
+    """A split as the YAML says it, or the name of one of ``named``."""
+    if isinstance(raw, str):
+        if raw not in named:
+            raise UserError(f"{path} has no split {raw!r}; {nearest(raw, named)}")
+        return named[raw]
+    raw = _mapping(raw, None, f"{path}: split")
+    forms: dict[str, Callable[[dict[str, Any], Path], SplitRule]] = {
+        "fractions": _fractions, "patterns": _patterns, "lists": _lists, "folds": _folds,
+    }  # fmt: skip
+    found = [form for form in forms if form in raw]
+    if len(found) != 1:
+        raise UserError(f"{path}: the split has {', '.join(raw) or 'no key'}, expected one of {', '.join(forms)}")
+    return forms[found[0]](raw, path)
+
+
+def _fractions(raw: dict[str, Any], path: Path) -> Fractions:
+    _mapping(raw, ("fractions", "seed"), f"{path}: split")
+    given = _mapping(raw["fractions"], SPLITS, f"{path}: fractions")
+    shares = {part: _share(given.get(part, 0), part, path) for part in SPLITS}
+    if abs(sum(shares.values()) - 1) > 1e-6 or shares["train"] == 0:
+        raise UserError(f"{path}: the fractions are {shares}, expected a sum of 1 and some for train")
+    return Fractions(**shares, seed=_whole(raw.get("seed", 0), "seed", path))
+
+
+def _patterns(raw: dict[str, Any], path: Path) -> Patterns:
+    return Patterns(*_named_parts(raw, "patterns", path))
+
+
+def _lists(raw: dict[str, Any], path: Path) -> Lists:
+    return Lists(*_named_parts(raw, "lists", path))
+
+
+def _named_parts(
+    raw: dict[str, Any], form: str, path: Path
+) -> tuple[tuple[str, ...], tuple[str, ...] | float, tuple[str, ...], int]:
+    """Train, val, test and seed of a split by patterns or by lists."""
+    _mapping(raw, (form, "seed"), f"{path}: split")
+    parts = _mapping(raw[form], SPLITS, f"{path}: {form}")
+    if "train" not in parts or "test" not in parts:
+        raise UserError(f"{path}: the {form} name {', '.join(parts) or 'nothing'}, expected train and test")
+    val = parts.get("val", 0)
+    return (
+        _texts(parts["train"], "train", path),
+        _share(val, "val", path) if isinstance(val, int | float) else _texts(val, "val", path),
+        _texts(parts["test"], "test", path),
+        _whole(raw.get("seed", 0), "seed", path),
+    )
+
+
+def _folds(raw: dict[str, Any], path: Path) -> Folds:
+    _mapping(raw, ("folds", "count", "test", "val", "seed"), f"{path}: split")
+    count, test = _whole(raw.get("count", 5), "count", path), _whole(raw.get("test", 1), "test", path)
+    if count < 2 or not 1 <= test <= count:
+        raise UserError(f"{path}: fold {test} of {count} shall test, expected one of at least 2 folds")
+    files = None if raw["folds"] is None else _text(raw["folds"], "folds", path)
+    if files is not None and "{}" not in files:
+        raise UserError(f"{path}: folds is {files!r}, expected a file name with {{}} for the number of the fold")
+    return Folds(files, count, test, _share(raw.get("val", 0), "val", path), _whole(raw.get("seed", 0), "seed", path))
+
+
+def _borrowed_labelset(data: Mapping[str, Any], path: Path) -> tuple[str, Any, Any]:
+    """Name, labels and void of the labelset, from the YAML that lists them: this one, or the one that it names."""
+    own_void, source, seen = data.get("void"), path, {path}
+    while isinstance(labels := data["labelset"], str):
+        beside = source.parent / labels
+        source, content = _read(beside if beside.suffix in (".yaml", ".yml") else labels)
+        data = _mapping(content, KEYS, str(source))
+        if source in seen or not {"name", "labelset"} <= data.keys():
+            raise UserError(f"{path} takes its labelset from {labels!r}, expected a dataset that lists its labels")
+        seen.add(source)
+    return data["name"], labels, data.get("void") if own_void is None else own_void
+
+
+def _labelset(name: str, raw: Any, raw_void: Any, encoding: str, path: Path) -> tuple[Labelset, Codes]:
+    """The labelset, and what the codes in its files mean."""
+    if not isinstance(raw, list):
+        raise UserError(f"{path}: labelset is {raw!r}, expected a list of labels or the name of another dataset")
+    keys = ("label", "colour", "codes")
+    entries = [{"label": e} if isinstance(e, str) else _mapping(e, keys, f"{path}: an entry of labelset") for e in raw]
+    labels = [_text(entry.get("label"), "a label", path) for entry in entries]
+    given = [_codes([e["colour"]], "colour", f"{path}: {e['label']!r}")[0] if "colour" in e else None for e in entries]
+    try:
+        spare = [colour for colour in Labelset(name, [str(i) for i in range(VOID)]).palette if colour not in given]
+        colours = [spare[i % len(spare)] if colour is None else colour for i, colour in enumerate(given[:VOID])]
+        labelset = Labelset(name, labels, colours)  # type: ignore[arg-type]  # given colours are no numbers
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+    codes: list[tuple[Code, ...]] = []
+    rest = VOID if raw_void == REST else None
+    for position, (label, entry) in enumerate(zip(labels, entries, strict=True)):
+        own = entry.get("codes", entry.get("colour") if encoding == "colour" else position)
+        if own is None:
+            raise UserError(f"{path}: {label!r} has neither colour nor codes, but with encoding: colour it needs one")
+        if own == REST and rest is not None:
+            other = "void" if rest == VOID else repr(labels[rest])
+            raise UserError(f"{path}: both {other} and {label!r} have the codes 'rest', expected one at most")
+        if own == REST:
+            rest = position
+        codes.append(() if own == REST else _codes(own, encoding, f"{path}: {label!r}"))
+    listed = raw_void not in (None, [], REST, NEGATIVE)
+    void = _codes(raw_void, encoding, f"{path}: void") if listed else ()
+
+    owner: dict[Code, str] = {}
+    for label, own in zip((*labels, "void"), (*codes, void), strict=True):
+        for code in own:
+            if code in owner:
+                raise UserError(f"{path}: the code {code} belongs to {owner[code]!r} and {label!r}, expected only one")
+            owner[code] = label
+    return labelset, Codes(tuple(codes), void, raw_void == NEGATIVE, rest)
+
+
+def _codes(raw: Any, encoding: str, what: str) -> tuple[Code, ...]:
+    """One code or a list of codes, as a tuple: whole numbers, or (R, G, B)."""
+
+    def is_code(value: Any) -> bool:
+        if encoding != "colour":
+            return type(value) is int and -(2**15) <= value < 2**24
+        return isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
+
+    codes = [raw] if is_code(raw) else raw
+    if not isinstance(codes, list) or not codes or not all(map(is_code, codes)):
+        expected = "colours [R, G, B] with values 0..255" if encoding == "colour" else "whole numbers"
+        raise UserError(f"{what} has {raw!r}, expected {expected}")
+    return tuple(tuple(code) if isinstance(code, list) else code for code in codes)

@@ -1,0 +1,395 @@
+"""A dataset on disk, as its YAML describes it.
+
+:func:`open_dataset` finds the files, pairs and splits them, and decodes none; :meth:`Dataset.load` decodes one picture
+with its labels, :func:`load_split` all of a split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig
+from densemtmd.datasets.labels import CodeTable, code_table, read_labels
+from densemtmd.datasets.pictures import read_picture
+from densemtmd.datasets.sample import Sample
+from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, divide, joined, too_few
+from densemtmd.errors import UserError
+from densemtmd.tasks import Labelset, nearest
+
+LISTED = 0.8
+"""The share of a list's keys that must exist: a copy may lack a few pictures, a wrong list names none that exist."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture with its labels, not yet read."""
+
+    key: str       # unique within its dataset
+    image: Path
+    labels: Path
+    sequence: str  # pictures of one sequence share a split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that was found on disk."""
+
+    name: str
+    labelset: Labelset
+    domain: str
+    config: DatasetConfig
+    folder: Path
+    splits: Mapping[str, tuple[Item, ...]]  # train, val and test, each in the order of the keys
+    notes: tuple[str, ...]                  # sentences for whoever trains on it or scores with it
+    codes: CodeTable
+
+    def load(self, item: Item) -> Sample:
+        """Read one picture and its labels.
+
+        Raises:
+            UserError: a file cannot be read, a code is unknown, or picture and labels differ in size.
+        """
+        image = read_picture(item.image)
+        target = read_labels(item.labels, self.config, self.codes)
+        if image.shape[:2] != target.shape:
+            raise UserError(
+                f"{item.labels} has {target.shape[1]}×{target.shape[0]} pixels but its picture {item.image} has "
+                f"{image.shape[1]}×{image.shape[0]}, expected the same size: pair other files or make them anew"
+            )
+        return Sample(image, target, item.key)
+
+
+def open_dataset(
+    config: DatasetConfig,
+    data_root: str | Path,
+    *,
+    domain: str | None = None,
+    split: str | Mapping[str, Any] | None = None,
+    fold: int | None = None,
+) -> Dataset:
+    """Find the files of a dataset, pair and split them; nothing is decoded yet.
+
+    Pictures without labels are left out, with a note. Labels without a picture are an error: something is missing.
+
+    Args:
+        config: what the dataset's YAML says.
+        data_root: the folder that holds the dataset's folder, or that folder itself.
+        domain: another domain than the YAML's.
+        split: another split than the YAML's: the name of one of its ``splits``, or one written out.
+        fold: the fold that tests, where the split is by folds.
+
+    Raises:
+        UserError: nothing there, labels without a picture, a key twice, or a split that names what does not exist.
+    """
+    rule = config.choose_split(split)
+    if fold is not None:
+        if not isinstance(rule, Folds) or not 1 <= fold <= rule.count:
+            has = f"folds 1 to {rule.count}" if isinstance(rule, Folds) else "no folds"
+            raise UserError(f"fold {fold} of {config.name} was asked for, but its split has {has}: choose another")
+        rule = replace(rule, test=fold)
+    folder = _find_folder(config, Path(data_root))
+    items, notes = _pair(config, folder)
+    keys = _split(config, rule, items, folder, Path(data_root), notes)
+    if not keys["train"]:
+        raise UserError(f"{config.name}: its split leaves none of {len(items)} pictures to train: see {config.path}")
+    return Dataset(
+        name=config.name,
+        labelset=config.labelset,
+        domain=domain or config.domain,
+        config=config,
+        folder=folder,
+        splits={part: tuple(items[key] for key in sorted(keys[part])) for part in SPLITS},
+        notes=tuple(notes),
+        codes=code_table(config),
+    )
+
+
+def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Sample]:
+    """Decode all pictures of a split, on two threads.
+
+    Args:
+        dataset: an open dataset.
+        split: ``train``, ``val`` or ``test``.
+        progress: show a bar, on a terminal, once it has taken two seconds.
+
+    Returns:
+        The samples in the order of their keys.
+
+    Raises:
+        UserError: no such split, or what :meth:`Dataset.load` raises.
+    """
+    if split not in dataset.splits:
+        raise UserError(f"{dataset.name} has no split {split!r}; {nearest(split, dataset.splits)}")
+    items = dataset.splits[split]
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(dataset.load, item) for item in items]
+        bar = tqdm(futures, f"{dataset.name} {split}", unit="picture", delay=2, disable=None if progress else True)
+        try:
+            return [future.result() for future in bar]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error, do not decode the others first
+
+
+def _find_folder(config: DatasetConfig, data_root: Path) -> Path:
+    """The dataset's folder: beneath the data root, or the data root itself."""
+    folder = data_root / config.folder  # an absolute config.folder is taken as it is
+    if folder.is_dir():
+        return folder
+    parts = Path(config.folder).parts
+    if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
+        return data_root
+    raise UserError(f"dataset {config.name} was not found: {folder} is not a folder{_where(config)}")
+
+
+def _where(config: DatasetConfig) -> str:
+    return f"; get the dataset from {config.where}" if config.where else ""
+
+
+def _pair(config: DatasetConfig, folder: Path) -> tuple[dict[str, Item], list[str]]:
+    """All pictures that have labels, by key and in its order, and notes."""
+    labels = _scan(config, folder, "labels", config.labels, frozenset())
+    images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
+    if lonely := sorted(labels.keys() - images.keys()):
+        raise UserError(
+            f"{folder / labels[lonely[0]]} has no picture, as have {len(lonely)} of {len(labels)} files of labels: "
+            f"expected the key {lonely[0]!r} among the pictures, whose keys are like {min(images)!r}; add pictures, "
+            f"or see 'images' and 'key' in {config.path}"
+        )
+    items = {
+        key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key)) for key in sorted(labels)
+    }
+    notes = []
+    if bare := sorted(images.keys() - labels.keys()):
+        notes.append(
+            f"{config.name}: {len(bare)} of {len(images)} pictures have no labels and are left out, the first is "
+            f"{images[bare[0]]}"
+        )
+    unnamed = sum(item.sequence == "" for item in items.values())
+    if unnamed and config.sequence != ONE_SEQUENCE:
+        notes.append(f"{config.name}: {unnamed} of {len(items)} pictures name no sequence and are taken for one")
+    return items, notes
+
+
+def _scan(
+    config: DatasetConfig, folder: Path, what: str, globs: Sequence[str], others: frozenset[Path]
+) -> dict[str, Path]:
+    """The files that match, by key, as paths below the folder; hidden files and ``others`` do not count."""
+    found: dict[str, Path] = {}
+    for glob in globs:
+        for path in sorted(folder.glob(glob)):
+            relative = path.relative_to(folder)
+            if relative in others or path.name.startswith(".") or not path.is_file():
+                continue
+            key = _key(config, glob, relative)
+            if found.setdefault(key, relative) != relative:
+                raise UserError(
+                    f"{folder / found[key]} and {folder / relative} have the same key {key!r}, expected one file each: "
+                    f"make '{what}' more exact or set 'key' in {config.path}"
+                )
+    if not found:
+        there = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))[:8])
+        raise UserError(
+            f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "
+            f"there are {there or 'no files at all'}{_where(config)}"
+        )
+    return found
+
+
+def _key(config: DatasetConfig, glob: str, path: Path) -> str:
+    """What pairs a picture with its labels: see ``key`` of :class:`DatasetConfig`."""
+    text = path.as_posix()
+    if config.key is None:
+        match = _expression(glob).fullmatch(text)
+        return "/".join(group for group in match.groups() if group) if match and match.re.groups else path.stem
+    match = re.search(config.key, text)
+    if match is None:
+        raise UserError(
+            f"{path} does not match {config.key!r}, the 'key' in {config.path}, expected every picture and every file "
+            "of labels to match: write it for all of them"
+        )
+    return _groups(match)
+
+
+def _expression(glob: str) -> re.Pattern[str]:
+    """A regular expression for a glob, with one group per wildcard; a ``*`` at the end leaves the suffix out."""
+    tokens = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", glob)  # text and wildcards in turn
+    expression = ""
+    for text, wildcard in zip(tokens[::2], [*tokens[1::2], ""], strict=True):
+        expression += re.escape(text)
+        if wildcard == "**/":
+            expression += "(?:(.*)/)?"
+        elif wildcard == "?":
+            expression += "([^/])"
+        elif wildcard.startswith("["):
+            expression += f"({wildcard.replace('[!', '[^')})"
+        elif wildcard:
+            expression += "([^/]*)"
+    if glob.endswith("*"):
+        expression = expression.removesuffix("([^/]*)") + r"([^/]*?)(?:\.[^./]*)?"
+    return re.compile(expression)
+
+
+def _groups(match: re.Match[str]) -> str:
+    """The groups of a match, joined; the match itself where the expression has none."""
+    return "/".join(group for group in match.groups() if group) if match.re.groups else match[0]
+
+
+def _sequence(config: DatasetConfig, key: str) -> str:
+    """The video sequence of a key: see ``sequence`` of :class:`DatasetConfig`."""
+    if config.sequence is None:
+        return key
+    match = None if config.sequence == ONE_SEQUENCE else re.search(config.sequence, key)
+    return _groups(match) if match else ""
+
+
+def _split(
+    config: DatasetConfig,
+    rule: SplitRule,
+    items: Mapping[str, Item],
+    folder: Path,
+    data_root: Path,
+    notes: list[str],
+) -> dict[str, list[str]]:
+    """The keys of train, val and test; adds to the notes how they were chosen."""
+    groups = joined({key: item.sequence for key, item in items.items()}, config.together)
+    if isinstance(rule, Fractions):
+        shares = (rule.train, rule.val, rule.test)
+        return dict(zip(SPLITS, _divide(config, groups, shares, rule.seed, notes), strict=True))
+
+    if isinstance(rule, Patterns):
+        named = _by_patterns(config, rule, items, folder)
+    elif isinstance(rule, Lists):
+        named = _by_lists(config, rule, items, folder, notes)
+    else:
+        folds = _folds(config, rule, items, groups, (data_root, folder, folder.parent, config.path.parent), notes)
+        named = {"test": folds.pop(rule.test - 1), "train": [key for fold in folds for key in fold]}
+    _once(config, named)
+    if missing := sorted(items.keys() - {key for keys in named.values() for key in keys}):
+        notes.append(
+            f"{config.name}: {len(missing)} of {len(items)} pictures are in no split and are left out, the first is "
+            f"{missing[0]!r}"
+        )
+    if isinstance(rule.val, float):
+        train = {key: groups[key] for key in named["train"]}
+        named["train"], named["val"] = _divide(config, train, (1 - rule.val, rule.val), rule.seed, notes)
+    return named
+
+
+def _divide(
+    config: DatasetConfig, groups: Mapping[str, str], shares: Sequence[float], seed: int, notes: list[str]
+) -> list[list[str]]:
+    """:func:`divide`, with a note where sequences had to be cut."""
+    if too_few(groups, shares):
+        parts = sum(share > 0 for share in shares)
+        notes.append(
+            f"{config.name}: {len(groups)} pictures of too few sequences ({len(set(groups.values()))}) are cut into "
+            f"{parts} blocks in the order of their keys"
+        )
+    return divide(groups, shares, seed)
+
+
+def _once(config: DatasetConfig, named: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a key that is in two parts."""
+    part_of: dict[str, str] = {}
+    for part, keys in named.items():
+        for key in keys:
+            if part_of.setdefault(key, part) != part:
+                raise UserError(
+                    f"{config.name}: {key!r} is in {part_of[key]} and in {part}, expected one: see 'split' in "
+                    f"{config.path}"
+                )
+
+
+def _by_patterns(
+    config: DatasetConfig, rule: Patterns, items: Mapping[str, Item], folder: Path
+) -> dict[str, list[str]]:
+    """The keys whose picture or labels lie where a pattern says."""
+    paths = {
+        key: [path.relative_to(folder).as_posix() for path in (item.image, item.labels)] for key, item in items.items()
+    }
+    named: dict[str, list[str]] = {}
+    for part in SPLITS:
+        patterns = getattr(rule, part)
+        if isinstance(patterns, float):
+            continue
+        named[part] = []
+        for pattern in patterns:
+            keys = [key for key in items if any(fnmatchcase(path, pattern) for path in paths[key])]
+            if not keys:
+                raise UserError(
+                    f"{config.name}: the pattern {pattern!r} for {part} matches nothing, expected paths such as "
+                    f"{' or '.join(next(iter(paths.values())))}: see 'split' in {config.path}"
+                )
+            named[part] += keys
+    return named
+
+
+def _by_lists(
+    config: DatasetConfig, rule: Lists, items: Mapping[str, Item], folder: Path, notes: list[str]
+) -> dict[str, list[str]]:
+    """The keys that the files list."""
+    named: dict[str, list[str]] = {}
+    for part in SPLITS:
+        files = getattr(rule, part)
+        if not isinstance(files, float):
+            paths = [_find_list(config, file, (folder, config.path.parent)) for file in files]
+            named[part] = [key for path in paths for key in _read_list(config, path, items, notes)]
+    return named
+
+
+def _find_list(config: DatasetConfig, file: str, places: Sequence[Path]) -> Path:
+    for place in places:
+        if (place / file).is_file():
+            return place / file
+    looked = " nor in ".join(str(place) for place in dict.fromkeys(places))
+    raise UserError(f"{config.name}: the list {file} of its split is neither in {looked}{_where(config)}")
+
+
+def _read_list(config: DatasetConfig, path: Path, items: Mapping[str, Item], notes: list[str]) -> list[str]:
+    """The keys that a text file lists, one per line, with or without a suffix."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line") from error
+    listed = dict.fromkeys(line if line in items else line.rsplit(".", 1)[0] for line in lines if line)
+    keys = [key for key in listed if key in items]
+    missing = [key for key in listed if key not in items]
+    if not keys or len(keys) < LISTED * len(listed):
+        raise UserError(
+            f"{path} lists {len(listed)} keys, of which {config.name} lacks {len(missing)}, the first is "
+            f"{missing[0] if missing else ''!r}, expected keys like {next(iter(items))!r}: is it the right list?"
+        )
+    if missing:
+        notes.append(
+            f"{config.name}: {len(missing)} of {len(listed)} pictures in the list {path.name} do not exist, the first "
+            f"is {missing[0]!r}"
+        )
+    return keys
+
+
+def _folds(
+    config: DatasetConfig,
+    rule: Folds,
+    items: Mapping[str, Item],
+    groups: Mapping[str, str],
+    places: Sequence[Path],
+    notes: list[str],
+) -> list[list[str]]:
+    """The keys of each fold: as the files list them or, where there are none, dealt by the seed."""
+    files = [] if rule.files is None else [rule.files.replace("{}", str(number + 1)) for number in range(rule.count)]
+    if any((place / file).is_file() for place in places for file in files):
+        folds = [_read_list(config, _find_list(config, file, places), items, notes) for file in files]
+        _once(config, dict(zip(files, folds, strict=True)))
+        notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, as {rule.files} lists them")
+        return folds
+    why = f", since there is no {rule.files}" if rule.files else ""
+    notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, drawn with seed {rule.seed}{why}")
+    return _divide(config, groups, [1] * rule.count, rule.seed, notes)

@@ -1,0 +1,168 @@
+"""From files of labels to class ids, one small function per format on disk.
+
+All formats hold *codes* (numbers or colours), which the dataset's YAML turns into class ids: :func:`code_table` writes
+that down as one array, and :func:`read_labels` looks every pixel up in it.
+
+Shapes: ``H``, ``W`` pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat, whosmat
+
+from densemtmd.datasets.config import Code, DatasetConfig
+from densemtmd.datasets.pictures import open_picture
+from densemtmd.errors import UserError
+from densemtmd.tasks import VOID
+
+UNKNOWN = 0  # in the table; a class id is kept as 1 + class id
+
+
+@dataclass(frozen=True)
+class CodeTable:
+    """What every code means: ``ids[code - lowest + 1] - 1`` is the class id; the ends stand for the codes beyond."""
+
+    ids: np.ndarray  # int16: UNKNOWN, or 1 + class id
+    lowest: int
+
+
+def code_table(config: DatasetConfig) -> CodeTable:
+    """The class id of every code of a dataset.
+
+    For colours it has 2^24 entries, but takes little memory: the system gives memory to the pages that are touched.
+    """
+    meanings = [(_number(code), i) for i, codes in enumerate(config.codes.labels) for code in codes]
+    meanings += [(_number(code), VOID) for code in config.codes.void]
+    lowest = min([0, *(code for code, _ in meanings)])
+    highest = max([65535, *(code for code, _ in meanings)])
+    ids = np.zeros(highest - lowest + 3, dtype=np.int16)
+    for code, class_id in meanings:
+        ids[code - lowest + 1] = class_id + 1
+    return CodeTable(ids, lowest)
+
+
+def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarray:
+    """Read one file of labels.
+
+    Args:
+        path: the file, in the format that ``config.encoding`` says.
+        config: the dataset.
+        table: ``code_table(config)``, made once.
+
+    Returns:
+        (H, W) uint8 class ids, 255 = unlabelled.
+
+    Raises:
+        UserError: the file cannot be read, is of another format, or holds a code that the dataset does not know.
+    """
+    read = {"index": _read_indices, "colour": _read_colours, "mat": _read_mat, "text": _read_text}[config.encoding]
+    codes = read(path, config)
+    ids = np.take(table.ids, codes - (table.lowest - 1), mode="clip")
+    if config.codes.negative:
+        ids[(ids == UNKNOWN) & (codes < 0)] = VOID + 1
+    if (unknown := ids == UNKNOWN).any():
+        if config.codes.rest is None:
+            raise UserError(_unknown_codes(path, config, codes[unknown]))
+        ids[unknown] = config.codes.rest + 1
+    return (ids - 1).astype(np.uint8)
+
+
+def _number(code: Code) -> int:
+    """A colour as one number of 24 bits; a number as it is."""
+    return code if isinstance(code, int) else code[0] << 16 | code[1] << 8 | code[2]
+
+
+def _read_indices(path: Path, config: DatasetConfig) -> np.ndarray:
+    """(H, W) int32: grey values as they are (8 or 16 bits, not scaled), of a palette the indices, not the colours."""
+    with open_picture(path) as picture:
+        if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+            raise UserError(
+                f"{path} is a picture of mode {picture.mode}, expected one value per pixel (grey or a palette) because "
+                f"of encoding: index in {config.path}; if the colours are the codes, write encoding: colour"
+            )
+        return np.asarray(picture).astype(np.int32)
+
+
+def _read_colours(path: Path, config: DatasetConfig) -> np.ndarray:
+    """(H, W) int32: colours as numbers of 24 bits; alpha says nothing."""
+    with open_picture(path) as picture:
+        if picture.mode not in ("RGB", "RGBA", "P", "L"):
+            raise UserError(
+                f"{path} is a picture of mode {picture.mode}, expected RGB because of encoding: colour in {config.path}"
+                "; if the values are the codes, write encoding: index"
+            )
+        rgb = np.asarray(picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGB"))
+    packed = rgb[..., 0].astype(np.int32)
+    for channel in (1, 2):
+        packed <<= 8
+        packed |= rgb[..., channel]
+    return packed
+
+
+def _read_mat(path: Path, config: DatasetConfig) -> np.ndarray:
+    """(H, W) int32: the matrix ``mat_key`` of a MATLAB file."""
+    assert config.mat_key is not None  # checked with the YAML
+    key = config.mat_key
+    try:
+        matrices = loadmat(str(path), appendmat=False, variable_names=[key])
+        names = [name for name, _, _ in whosmat(str(path), appendmat=False)] if key not in matrices else []
+    except NotImplementedError as error:
+        raise UserError(f"{path} is a MATLAB 7.3 file, expected an older version: save it with -v7") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path} cannot be read: no such file; expected a .mat there") from error
+    except Exception as error:  # scipy raises whatever it stumbles over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as .mat ({reason}): it is damaged or cut off, copy it again") from error
+    if key not in matrices:
+        raise UserError(
+            f"{path} has no matrix {key!r} but {', '.join(names) or 'none at all'}: name the right one as mat_key in "
+            f"{config.path}"
+        )
+    codes = np.asarray(matrices[key])
+    if codes.ndim != 2 or codes.dtype.kind not in "buif":
+        raise UserError(f"{path}: {key!r} is {codes.dtype} of shape {codes.shape}, expected whole numbers (H, W)")
+    with np.errstate(invalid="ignore"):  # what does not fit is refused by the next line
+        whole = codes.astype(np.int32)
+    if (strange := codes[whole != codes]).size:
+        raise UserError(f"{path}: {key!r} has the value {strange[0]}, expected whole numbers of at most 32 bits")
+    return whole
+
+
+def _read_text(path: Path, config: DatasetConfig) -> np.ndarray:
+    """(H, W) int32: whole numbers as text, a line per row."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected a text file there") from error
+    if strange := content.translate(None, b"0123456789+- \t\r\n"):
+        raise UserError(
+            f"{path} has the character {chr(strange[0])!r}, expected whole numbers with spaces between, a line per row"
+        )
+    lines = content.split(b"\n")
+    rows = sum(1 for line in lines if line.strip())
+    columns = len(next((line for line in lines if line.strip()), b"").split())
+    codes = np.fromstring(content, dtype=np.int32, sep=" ")
+    if rows == 0 or codes.size != rows * columns:
+        raise UserError(
+            f"{path} has {codes.size} numbers in {rows} lines, the first of {columns}, expected lines of one length: "
+            "it is damaged or cut off, copy it again"
+        )
+    return codes.reshape(rows, columns)
+
+
+def _unknown_codes(path: Path, config: DatasetConfig, codes: np.ndarray) -> str:
+    """The sentence about codes that the dataset does not know; ``codes`` holds one per pixel."""
+    values, counts = np.unique(codes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    colour = config.encoding == "colour"
+    shown = [str((v >> 16, v >> 8 & 255, v & 255) if colour else v) for v in map(int, values[order[:3]])]
+    what = ("colour" if colour else "code") + "s" * (len(values) > 1)
+    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+    blurred = path.suffix.lower() in (".jpg", ".jpeg") and config.encoding in ("index", "colour")
+    advice = "JPEG changes values, so labels must be PNG" if blurred else "add it to the codes of a label or to void"
+    pixels = f"{len(codes)} pixel{'s' * (len(codes) > 1)}"
+    return f"{path} has {pixels} of the {what} {', '.join(shown)}{more}, which no label of {config.path} has: {advice}"

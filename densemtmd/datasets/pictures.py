@@ -1,0 +1,98 @@
+"""Any picture file as RGB: :func:`read_picture`, for training, for labelling and for the demo alike.
+
+Shapes: ``H``, ``W`` pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from densemtmd.errors import UserError
+
+# Pillow has one limit for the whole process (it refuses 179 million pixels); that of `open_picture` holds instead.
+Image.MAX_IMAGE_PIXELS = None
+
+MAX_PIXELS = 200_000_000
+WHITE = (255, 255, 255, 255)
+
+
+def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read any picture that Pillow knows, as people see it.
+
+    Rotated as its EXIF says; the first frame of an animation; transparency laid on white, as a browser shows it; grey
+    repeated in the three channels; 16 bits of grey scaled to 8 by the high byte (never clipped); palettes and CMYK
+    turned into RGB.
+
+    Args:
+        path: the file.
+        max_pixels: refuse a picture whose header claims more, before anything is decoded: a small file can claim a
+            picture that fills the memory.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        UserError: no such file, not a picture, cut off, or too large.
+    """
+    path = Path(path)
+    with open_picture(path, max_pixels) as picture:
+        if picture.mode == "F":
+            raise UserError(f"{path} holds floating-point values, expected 8 or 16 bits per channel: save it as PNG")
+        try:
+            return _to_rgb(_upright(picture))
+        except Exception as error:  # Pillow raises whatever it stumbles over
+            raise _damaged(path, error) from error
+
+
+def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open a picture, decoded whole but not converted: labels need its values as they are.
+
+    Raises:
+        UserError: no such file, not a picture, cut off, or more pixels than ``max_pixels``.
+    """
+    try:
+        picture = Image.open(path)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected a picture there") from error
+    except Exception as error:
+        found = "is an empty file" if path.stat().st_size == 0 else "is not a picture that Pillow can read"
+        raise UserError(f"{path} {found}: expected PNG, JPEG or another common format") from error
+    width, height = picture.size
+    if width * height > max_pixels:
+        picture.close()
+        raise UserError(
+            f"{path} claims {width}×{height} pixels, expected at most {max_pixels / 1e6:g} million: make it smaller"
+        )
+    try:
+        picture.load()
+    except Exception as error:
+        picture.close()
+        raise _damaged(path, error) from error
+    return picture
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Rotate as the EXIF orientation says; unreadable EXIF says nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:
+        return picture
+
+
+def _to_rgb(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 from any of Pillow's modes but floating point."""
+    if picture.mode.startswith("I"):  # I;16 in either byte order, or I: 16 bits kept in 32
+        grey = (np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
+    return np.array(picture.convert("RGB"))
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path} cannot be decoded ({reason}): it is damaged or cut off, copy it again")

@@ -1,0 +1,141 @@
+"""Which picture trains, validates and tests: the four ways in which a dataset's YAML may say so.
+
+The rule of section 4.2 holds everywhere: "any two images from the same video sequence end up in the same split". Lots
+are drawn by a hash of the seed and the name, so they fall alike on every machine and with every version of every
+library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """``{fractions: {train: 0.6, val: 0.1, test: 0.3}, seed: 0}``: shares of the pictures, in whole sequences."""
+
+    train: float
+    val: float
+    test: float
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """``{patterns: {train: 'day1/*', test: 'day2/*', val: 0.15}, seed: 0}``: by where the picture or its labels lie.
+
+    A pattern is matched with the whole path below the dataset's folder, of the picture or of its labels; its ``*`` also
+    stands for ``/``. A list of patterns is allowed. A number for ``val`` is the share of the training pictures that is
+    put aside, in whole sequences.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...] | float
+    test: tuple[str, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lists:
+    """``{lists: {train: train.txt, test: test.txt, val: 0.15}, seed: 0}``: text files of keys, one per line.
+
+    The files lie in the dataset's folder or beside its YAML; a suffix after the key is allowed. A number for ``val`` is
+    the share of the training pictures that is put aside, in whole sequences.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...] | float
+    test: tuple[str, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Folds:
+    """``{folds: 'folds/fold{}.txt', count: 5, test: 1, val: 0.1, seed: 0}``: fold ``test`` tests, the others train.
+
+    The files hold keys, one per line; ``{}`` stands for the numbers 1 to ``count``. They lie beneath the data root,
+    in the dataset's folder, or beside that folder or its YAML. Where they are not there, or none are named (``folds:
+    null``), the pictures are dealt into folds of equal size. ``val`` is the share of the training pictures that is
+    put aside.
+    """
+
+    files: str | None
+    count: int
+    test: int
+    val: float
+    seed: int = 0
+
+
+SplitRule = Fractions | Patterns | Lists | Folds
+
+
+def divide(groups: Mapping[str, str], shares: Sequence[float], seed: int) -> list[list[str]]:
+    """Divide keys by shares, whole groups at a time; too few groups are cut into blocks in the order of the keys.
+
+    Args:
+        groups: the group (video sequence) of each key.
+        shares: of each part, in any unit.
+        seed: decides which of the groups of one size go where.
+
+    Returns:
+        The keys of each part, sorted.
+    """
+    if too_few(groups, shares):
+        return blocks(sorted(groups), shares)
+    members: dict[str, list[str]] = {}
+    for key, group in groups.items():
+        members.setdefault(group, []).append(key)
+    parts = partition({group: len(keys) for group, keys in members.items()}, shares, seed)
+    return [sorted(key for group in part for key in members[group]) for part in parts]
+
+
+def too_few(groups: Mapping[str, str], shares: Sequence[float]) -> bool:
+    """Whether there are fewer groups than parts that want one."""
+    return len(set(groups.values())) < sum(share > 0 for share in shares)
+
+
+def partition(sizes: Mapping[str, int], shares: Sequence[float], seed: int) -> list[list[str]]:
+    """Deal groups into parts whose sizes are near the shares: no group is divided, no part that has a share is empty.
+
+    The largest group goes first, each to the part that lacks most, so that the small ones even out what the large ones
+    leave. Among groups of one size the seed decides.
+
+    Args:
+        sizes: the pictures of each group; at least one group per part.
+        shares: of each part, in any unit.
+        seed: decides which of the groups of one size go where.
+
+    Returns:
+        The groups of each part, sorted.
+    """
+    scale = sum(sizes.values()) / sum(shares)
+    lacks = [share * scale for share in shares]
+    wanted = [part for part, share in enumerate(shares) if share > 0]
+    parts: list[list[str]] = [[] for _ in shares]
+    order = sorted(sizes, key=lambda group: (-sizes[group], hashlib.sha256(f"{seed}:{group}".encode()).digest()))
+    for left, group in zip(range(len(order), 0, -1), order, strict=True):
+        empty = [part for part in wanted if not parts[part]]
+        part = max(empty if left <= len(empty) else wanted, key=lambda part: lacks[part])
+        parts[part].append(group)
+        lacks[part] -= sizes[group]
+    return [sorted(part) for part in parts]
+
+
+def blocks(keys: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
+    """Cut an ordered list into contiguous blocks: for the frames of one drive, of which neighbours look alike."""
+    bounds = [round(len(keys) * sum(shares[:part]) / sum(shares)) for part in range(len(shares) + 1)]
+    return [list(keys[first:last]) for first, last in pairwise(bounds)]
+
+
+def joined(sequences: Mapping[str, str], together: Iterable[Iterable[str]]) -> dict[str, str]:
+    """The group of each key: its sequence, where the sequences of keys that must share a split are one group."""
+    group_of = {sequence: sequence for sequence in sequences.values()}
+    for keys in together:
+        groups = {group_of[sequences[key]] for key in keys if key in sequences}
+        group_of = {sequence: min(groups) if group in groups else group for sequence, group in group_of.items()}
+    return {key: group_of[sequence] for key, sequence in sequences.items()}

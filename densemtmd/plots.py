@@ -1,0 +1,475 @@
+"""The pictures that densemtmd shows: label maps in their colours, overlays with a legend, and the figures of a run.
+
+Label maps and photos are drawn with Pillow; figures with matplotlib's objects alone, so that no window system and no
+global state is touched. Nothing here changes a class id: what is drawn is what was found.
+
+Shapes: ``H``, ``W`` pixels, ``L`` labels of one labelset. A label map is (H, W) uint8: class ids, 255 = unlabelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from densemtmd.errors import UserError
+from densemtmd.evaluation import per_class, scores
+from densemtmd.files import atomic_write
+from densemtmd.tasks import VOID, Colour, Labelset, OutputSpace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SMALLEST_SHARE = 0.001
+"""Legends leave out classes with a smaller share of a picture: one cannot see a speck, nor read a legend of specks."""
+
+INK, FAINT, LINE, PAPER = (31, 35, 40), (110, 118, 129), (230, 232, 235), (255, 255, 255)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Label maps
+
+
+def save_indexed(path: str | Path, ids: np.ndarray, palette: Sequence[Colour]) -> None:
+    """Write a label map as an 8-bit palette PNG: class ids and their colours; 255 stays 255, in black.
+
+    Args:
+        path: where; written whole or not at all.
+        ids: (H, W) uint8.
+        palette: one (R, G, B) per label.
+
+    Raises:
+        UserError: a class id without a colour, or a place that cannot be written.
+    """
+    picture = Image.fromarray(_checked(ids, len(palette)))
+    picture.putpalette(_table(palette).tobytes())
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def colourise(ids: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
+    """(H, W, 3) uint8: a label map in the colours of its palette, 255 black.
+
+    Raises:
+        UserError: a class id without a colour.
+
+    >>> colourise(np.array([[1, 255]], np.uint8), [(9, 9, 9), (255, 0, 0)]).tolist()
+    [[[255, 0, 0], [0, 0, 0]]]
+    """
+    return _table(palette)[_checked(ids, len(palette))]
+
+
+def class_shares(ids: np.ndarray, labelset: Labelset) -> dict[str, float]:
+    """The share of each label in a label map, largest first, without those below ``SMALLEST_SHARE``.
+
+    Pixels of 255 count as ``unlabelled``.
+
+    Raises:
+        UserError: a class id without a label.
+
+    >>> class_shares(np.array([[1, 1, 0, 255]], np.uint8), Labelset("demo", ["car", "road"]))
+    {'road': 0.5, 'car': 0.25, 'unlabelled': 0.25}
+    """
+    return {entry.name: entry.share for entry in _entries(ids, labelset)}
+
+
+def _checked(ids: np.ndarray, labels: int) -> np.ndarray:
+    """``ids``, if it is a label map of so many labels."""
+    if ids.ndim != 2 or ids.dtype != np.uint8:
+        raise UserError(f"expected a label map of shape (H, W) and type uint8, found {ids.shape} and {ids.dtype}")
+    if len(stray := np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[labels:VOID])):
+        found = int(stray[0]) + labels
+        expected = f"expected 0..{labels - 1} or {VOID}"
+        raise UserError(f"the label map holds the class id {found}, {expected}: is it another labelset's?")
+    return ids
+
+
+def _table(palette: Sequence[Colour]) -> np.ndarray:
+    """(256, 3) uint8: the colour of every class id, black where it has none."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    return table
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Overlays and sheets
+
+
+def overlay(image: np.ndarray, ids: np.ndarray, labelset: Labelset, opacity: float = 0.5) -> Image.Image:
+    """A photo under the colours of its label map, with thin lines between classes and a legend beneath.
+
+    Small photos are enlarged, so that the legend can be read; others keep their size, and the legend grows with them.
+    Unlabelled pixels are darkened.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        ids: (H, W) uint8.
+        labelset: names and colours.
+        opacity: of the colours: 0 shows the photo alone, 1 the colours alone.
+
+    Raises:
+        UserError: a class id without a label, or a label map of another size than the photo.
+    """
+    height, width = ids.shape
+    factor = max(1, math.ceil(480 / max(height, width)))
+    photo, ids = _resized(image, ids, (width * factor, height * factor))
+    size = _font_size(photo.width * photo.height)
+    painted = _painted(photo, ids, labelset, opacity)
+    legend = _Legend.of(ids, labelset, size, width=painted.width)
+    sheet = Image.new("RGB", (max(painted.width, legend.width), painted.height + legend.height), PAPER)
+    sheet.paste(painted, ((sheet.width - painted.width) // 2, 0))
+    legend.draw(sheet, (0, painted.height))
+    return sheet
+
+
+def sheet(
+    image: np.ndarray,
+    answers: Mapping[str, np.ndarray],
+    space: OutputSpace,
+    columns: int | None = None,
+    opacity: float = 0.7,
+) -> Image.Image:
+    """A photo and what each labelset says of it, side by side, each with its title and legend.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        answers: (H, W) uint8 by the name of the labelset, shown in this order.
+        space: holds the labelsets.
+        columns: panels side by side; without it, as many as make the sheet about half again as wide as high.
+        opacity: of the colours over the photo.
+
+    Raises:
+        UserError: an answer of no labelset of the space, or one that does not fit the photo or the labelset.
+    """
+    height, width = image.shape[:2]
+    # Panels of equal area whatever the photo's shape; the second bound keeps strips from running off the screen.
+    factor = min(math.sqrt(220_000 / (width * height)), 1000 / max(width, height))
+    panel = max(1, round(width * factor)), max(1, round(height * factor))
+    count = len(answers) + 1
+    columns = columns or _columns(count, panel)
+    size = max(_font_size(panel[0] * panel[1]), round(panel[0] * min(columns, count) / 100))
+
+    panels = [_Panel("photo", f"{width} x {height}", _resized(image, None, panel)[0], None)]
+    for name, ids in answers.items():
+        labelset = space[name]
+        if not isinstance(labelset, Labelset):
+            raise UserError(f"{name!r} names keypoints, expected a labelset: a sheet shows label maps")
+        legend = _Legend.of(ids, labelset, size, width=panel[0])
+        photo, small = _resized(image, ids, panel)
+        panels.append(_Panel(name, f"{labelset.channels} labels", _painted(photo, small, labelset, opacity), legend))
+    return _arranged(panels, columns, size)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line of a legend."""
+
+    name: str
+    share: float
+    colour: Colour
+
+
+def _entries(ids: np.ndarray, labelset: Labelset) -> list[_Entry]:
+    """The labels to be seen in a label map, largest share first."""
+    shares = np.bincount(_checked(ids, labelset.channels).ravel(), minlength=256) / max(1, ids.size)
+    own = zip(labelset.labels, shares.tolist(), labelset.palette, strict=False)
+    entries = [*(_Entry(*one) for one in own), _Entry("unlabelled", float(shares[VOID]), (0, 0, 0))]
+    return sorted((e for e in entries if e.share >= SMALLEST_SHARE), key=lambda e: -e.share)
+
+
+@dataclass(frozen=True)
+class _Legend:
+    """Swatch, name and share of each class in a grid of equal cells; made before it is drawn: others need its size."""
+
+    entries: list[_Entry]
+    size: int     # of the font, pixels; every distance is a multiple of it
+    columns: int
+    name: int     # width of the longest name, pixels
+    share: int    # width of the widest share, pixels
+
+    @classmethod
+    def of(cls, ids: np.ndarray, labelset: Labelset, size: int, width: int) -> _Legend:
+        """The legend of a label map, in as many columns as ``width`` pixels hold; wider where one name needs it."""
+        entries = _entries(ids, labelset)
+        name = max((_text_width(e.name, size) for e in entries), default=0)
+        share = max((_text_width(_percent(e.share), size) for e in entries), default=0)
+        legend = cls(entries, size, 1, name, share)
+        fit = max(1, (width - 2 * legend.margin + legend.gap) // (legend.cell + legend.gap))
+        rows = math.ceil(len(entries) / fit)
+        return cls(entries, size, math.ceil(len(entries) / max(1, rows)), name, share)
+
+    @property
+    def margin(self) -> int:
+        return round(0.9 * self.size)
+
+    @property
+    def gap(self) -> int:
+        return round(1.6 * self.size)
+
+    @property
+    def cell(self) -> int:
+        return round(1.55 * self.size) + self.name + self.size + self.share
+
+    @property
+    def width(self) -> int:
+        return 2 * self.margin + self.columns * (self.cell + self.gap) - self.gap
+
+    @property
+    def line(self) -> int:
+        return round(1.6 * self.size)
+
+    @property
+    def height(self) -> int:
+        return 2 * round(0.7 * self.size) + math.ceil(len(self.entries) / max(1, self.columns)) * self.line
+
+    def draw(self, canvas: Image.Image, corner: tuple[int, int]) -> None:
+        """Draw it with its upper left corner at (x, y)."""
+        pen = ImageDraw.Draw(canvas)
+        for i, entry in enumerate(self.entries):
+            left = corner[0] + self.margin + i % self.columns * (self.cell + self.gap)
+            middle = corner[1] + round(0.7 * self.size) + i // self.columns * self.line + self.line // 2
+            half = round(0.5 * self.size)
+            swatch = (left, middle - half, left + 2 * half, middle + half)
+            pen.rounded_rectangle(swatch, radius=self.size // 5, fill=entry.colour, outline=FAINT)
+            _write(pen, (left + round(1.55 * self.size), middle), entry.name, self.size, INK, "lm")
+            _write(pen, (left + self.cell, middle), _percent(entry.share), self.size, FAINT, "rm")
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One field of a sheet."""
+
+    title: str
+    note: str
+    picture: Image.Image
+    legend: _Legend | None
+
+
+def _arranged(panels: Sequence[_Panel], columns: int, size: int) -> Image.Image:
+    """Panels row by row on one sheet; a row is as high as its highest panel, a column as wide as the widest of all."""
+    gap, head, title = round(1.2 * size), round(2.2 * size), round(1.3 * size)
+    columns = min(columns, len(panels))
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heads = [_text_width(p.title, title) + size + _text_width(p.note, size) for p in panels]
+    wide = max(*heads, *(p.picture.width for p in panels), *(p.legend.width for p in panels if p.legend))
+    high = [max(head + p.picture.height + (p.legend.height if p.legend else size) for p in row) for row in rows]
+    canvas = Image.new("RGB", (gap + columns * (wide + gap), sum(high) + gap), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    top = round(0.4 * size)
+    for row, height in zip(rows, high, strict=True):
+        for i, panel in enumerate(row):
+            left = gap + i * (wide + gap)
+            base = top + round(0.68 * head)
+            _write(pen, (left, base), panel.title, title, INK, "ls")
+            _write(pen, (left + _text_width(panel.title, title) + size, base), panel.note, size, FAINT, "ls")
+            canvas.paste(panel.picture, (left, top + head))
+            if panel.legend:
+                panel.legend.draw(canvas, (left - panel.legend.margin, top + head + panel.picture.height))
+        top += height
+    return canvas
+
+
+def _columns(count: int, panel: tuple[int, int]) -> int:
+    """How many columns make a sheet nearest to 3:2 and with few empty fields; a legend has about 110 pixels."""
+
+    def cost(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        shape = columns * panel[0] / (rows * (panel[1] + 110))
+        return abs(math.log(shape / 1.5)) + (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=cost)
+
+
+def _resized(image: np.ndarray, ids: np.ndarray | None, size: tuple[int, int]) -> tuple[Image.Image, np.ndarray]:
+    """A photo, smoothly, and its label map, by nearest neighbour, at (width, height)."""
+    if ids is not None and image.shape[:2] != ids.shape:
+        expected = f"expected the photo's, {image.shape[:2]}"
+        raise UserError(f"the label map has (H, W) = {ids.shape}, {expected}: is it another photo's?")
+    photo = Image.fromarray(image)
+    small = Image.fromarray(np.zeros(image.shape[:2], np.uint8) if ids is None else ids)
+    if photo.size != size:
+        photo = photo.resize(size, Image.Resampling.LANCZOS)
+        small = small.resize(size, Image.Resampling.NEAREST)
+    return photo, np.asarray(small)
+
+
+def _painted(photo: Image.Image, ids: np.ndarray, labelset: Labelset, opacity: float) -> Image.Image:
+    """The photo blended with the colours of its label map, a thin light line where two classes meet."""
+    painted = Image.blend(photo, Image.fromarray(colourise(ids, labelset.palette)), opacity)
+    edge = np.zeros(ids.shape, bool)
+    edge[:, :-1] |= ids[:, 1:] != ids[:, :-1]
+    edge[:-1] |= ids[1:] != ids[:-1]
+    for _ in range(round(math.sqrt(ids.size) / 700) - 1):
+        edge[:, 1:] |= edge[:, :-1]
+        edge[1:] |= edge[:-1]
+    # Faint where there are many: a map as grainy as noise would be lines and nothing else.
+    strength = 200 * max(0.0, 1 - 4 * edge.mean())
+    painted.paste(PAPER, mask=Image.fromarray(edge.astype(np.uint8) * np.uint8(strength)))
+    return painted
+
+
+def _font_size(pixels: int) -> int:
+    """The size of a font that is read as easily beneath a large photo as beneath a small one, shown at one size."""
+    return max(15, round(math.sqrt(pixels) / 36))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+@cache
+def _font(size: int, ascii_only: bool) -> Any:
+    """Pillow's own font; it knows little beyond ASCII, so other texts are set in the one that comes with matplotlib."""
+    if ascii_only:
+        return ImageFont.load_default(size=size)
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), round(0.92 * size))
+
+
+def _text_width(text: str, size: int) -> int:
+    return math.ceil(_font(size, text.isascii()).getlength(text))
+
+
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: Colour, anchor: str) -> None:
+    """Set one line of text; ``anchor`` as Pillow knows it."""
+    pen.text(at, text, fill=colour, font=_font(size, text.isascii()), anchor=anchor)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figures of a run
+
+SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
+"""The scores by their names in ``scores.json``, and what the paper calls them."""
+
+
+def confusion_figure(matrix: np.ndarray, labelset: Labelset, path: str | Path) -> None:
+    """Draw what became of the pixels of each label: a row per true label, which sums to 100 %, a column per answer.
+
+    At the right of each row: the label's share of all labelled pixels, and its IoU. A label that never occurs has an
+    empty row. Numbers below 0.5 % are left out.
+
+    Args:
+        matrix: (L, L) counts of pixels; rows are the true labels, columns the answers.
+        labelset: names the labels.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+
+    Raises:
+        UserError: a matrix of another size than the labelset, or a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    count = labelset.channels
+    if matrix.shape != (count, count):
+        expected = f"expected {(count, count)}, a row and a column per label"
+        raise UserError(f"the confusion matrix of {labelset.name!r} has the shape {matrix.shape}, {expected}")
+    counts = np.asarray(matrix, float)
+    pixels = counts.sum(1)
+    percent = 100 * np.divide(counts, pixels[:, None], out=np.zeros_like(counts), where=pixels[:, None] > 0)
+    iou = per_class(counts)[1]
+    total = scores([counts])
+
+    cell = 0.36  # inches, whatever the number of labels: the numbers fit, and the figure grows
+    side, names = max(count * cell, 1.8), 0.08 * max(map(len, labelset.labels))
+    left, top, right, bottom = 0.6 + names, 1.0 + 0.75 * names, 1.6, 0.2
+    width, height = left + side + right, top + side + bottom
+    figure = Figure(figsize=(width, height), dpi=150)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), value in np.ndenumerate(percent):
+        if value >= 0.5:
+            colour = "white" if value > 55 else _hex(INK)
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+
+    inch = count / side  # in units of the axes, where a cell is 1
+    margin: dict[str, Any] = {"ha": "right", "fontsize": 8, "color": _hex(FAINT)}
+    share_at, iou_at = (count - 0.5 + x * inch for x in (0.75, 1.35))
+    axes.text(share_at, -0.5 - 0.08 * inch, "share", va="bottom", **margin)
+    axes.text(iou_at, -0.5 - 0.08 * inch, "IoU", va="bottom", **margin)
+    for row in range(count):
+        share = f"{100 * pixels[row] / total.pixels:.1f} %" if pixels[row] else "none"
+        axes.text(share_at, row, share, va="center", **margin)
+        axes.text(iou_at, row, f"{iou[row]:.1f}" if pixels[row] else "–", va="center", **margin)
+
+    axes.set_xticks(range(count), labelset.labels, rotation=50, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(count), labelset.labels)
+    axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=_hex(LINE), linewidth=0.6)
+    axes.tick_params(which="both", length=0, labelsize=9, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+
+    said = total.line() if total.pixels else "no labelled pixel"
+    read = "of 100 pixels of the label at the left, so many got the label above"
+    for i, (text, size, ink) in enumerate(((labelset.name, 12, INK), (said, 9, FAINT), (read, 8, FAINT))):
+        figure.text(0, 1 - 0.21 * i / height, text, fontsize=size, va="top", color=_hex(ink))
+    _save_figure(figure, path)
+
+
+def curves_figure(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draw how a training went: the loss, and the three scores of each dataset and of all together, over the epochs.
+
+    Args:
+        history: a record per validation, in order: ``epoch`` (a number), ``loss`` (None before the first step) and
+            ``scores``, as :func:`densemtmd.evaluation.report` gives them.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+
+    Raises:
+        UserError: an empty history, or a place that cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not history:
+        raise UserError(f"there is nothing to draw in {path}: the training was not validated once")
+
+    def series(*keys: str) -> list[float]:
+        """One value per record, NaN where there is none."""
+        values = []
+        for record in history:
+            found: Any = record
+            for key in keys:
+                found = found.get(key, {})
+            values.append(float(found) if isinstance(found, int | float) else math.nan)
+        return values
+
+    figure = Figure(figsize=(11, 7), dpi=150, layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True).ravel()
+    epochs, datasets = series("epoch"), list(history[-1]["scores"]["datasets"])
+    colours = matplotlib.colormaps["tab10" if len(datasets) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    dots: dict[str, Any] = {"marker": "o" if len(history) < 30 else None, "markersize": 3}
+    axes[0].plot(epochs, series("loss"), color=_hex(INK), linewidth=2, **dots)
+    axes[0].set_title("training loss", loc="left", fontsize=11)
+    for one, (score, title) in zip(axes[1:], SCORES.items(), strict=True):
+        for i, name in enumerate(datasets):
+            line = series("scores", "datasets", name, score)
+            one.plot(epochs, line, color=colours[i % len(colours)], linewidth=1.2, label=name, **dots)
+        if len(datasets) > 1:
+            line = series("scores", "pooled", score)
+            one.plot(epochs, line, color=_hex(INK), linewidth=2.4, label="all together", **dots)
+        one.set_title(f"{title}, validation, %", loc="left", fontsize=11)
+    for one in axes:
+        one.grid(color=_hex(LINE), linewidth=0.8)
+        one.spines[["top", "right"]].set_visible(False)
+        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for one in axes[2:]:
+        one.set_xlabel("epoch")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=10)
+    _save_figure(figure, path)
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _save_figure(figure: Figure, path: str | Path) -> None:
+    """A figure without pyplot draws itself with Agg, or as the suffix asks; ``tight`` grows it until no text is cut."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15)

@@ -1,0 +1,775 @@
+"""Where a run is written down: in an MLflow store, or nowhere.
+
+This is the only file of the project that imports mlflow, and it does so inside functions: with ``tracking=none``
+everything runs where mlflow is not installed. :func:`open_tracker` gives a :class:`Tracker`; the plain ``Tracker``
+writes nothing, and its methods say what the tracker of MLflow writes.
+
+Three rules keep it out of the training's way:
+
+- **A run is named, never active.** Every write carries its run id, so a parent and its children, or two trainings in
+  one process, cannot confuse each other.
+- **The training never waits.** A background thread writes what has gathered in the last second, as one batch. It lives
+  only while there is something to write, and the interpreter does not exit before it is done.
+- **A failure is a sentence, not an end.** A store that cannot be opened is the user's to mend (:class:`UserError`).
+  Once a run is open, a locked store, a full disk or a server that has gone costs one line on stderr: the write is tried
+  again for a while, then dropped.
+"""
+
+from __future__ import annotations
+
+import getpass
+import io
+import json
+import logging
+import math
+import os
+import platform
+import posixpath
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from densemtmd.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+    from PIL.Image import Image
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+"""The store of a user who names none: a file in the folder where they stand, its artifacts beside it in mlartifacts/."""
+
+GATHER_SECONDS = 1.0
+"""How long the writer lets metrics gather: a batch of 100 costs it 15 ms, a hundred batches of one half a second."""
+
+RETRY_PAUSES = (1.0, 4.0, 15.0, 60.0)
+"""Seconds before each further attempt at a write that may yet succeed."""
+
+FINISH_SECONDS = 60.0
+"""How long :meth:`Tracker.finish` waits for what is still unwritten."""
+
+# The limits of MLflow's stores, in characters and in metrics per write. A digest may have 36 characters; 12 can be read.
+MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST, MAX_BATCH = 250, 6000, 8000, 12, 1000
+
+# Neighbouring runs must differ in a chart; MLflow picks a colour by the run id and often picks the same one twice.
+# Okabe and Ito's, which colour-blind people can tell apart, less black and yellow.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+
+# Read by mlflow when it is imported or asked for something; what the user has set stays.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",                # nothing is sent to the makers of MLflow
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # "View run at ..." at the end of each run
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",            # a missing server is told in 2 s, not 4 min; the writer retries
+    "GIT_PYTHON_REFRESH": "quiet",                     # no warning where git is missing
+}
+
+
+class Tracker:
+    """A run that is written down nowhere: what ``tracking=none`` gives, and the face of every tracker.
+
+    As a context manager it finishes the run: ``FINISHED``, ``KILLED`` after a keyboard interrupt, ``FAILED`` after any
+    other exception, whose text becomes the tag ``error``.
+    """
+
+    run_id: str | None = None
+    """Names the run in its store, for ``resume=`` and ``parent=``, also from other processes."""
+
+    uri: str | None = None
+    """The store, with an absolute path where it is a file."""
+
+    viewer: str = ""
+    """What shows the run: a shell command for a file, an address for a server."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record the settings of the run; nested ones get dotted keys (:func:`flatten`), long values are cut.
+
+        A store never changes a parameter. A resumed run may repeat equal ones; what differs from the beginning becomes
+        a tag ``resumed.<key>`` and a warning.
+        """
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Record facts to search runs by; a tag that exists is replaced."""
+
+    def config(self, text: str) -> None:
+        """Keep the whole configuration as the artifact ``config.yaml``."""
+
+    def metrics(self, values: Mapping[str, Any], step: int, synchronous: bool = False) -> None:
+        """Record numbers at a step. Returns at once, in about 2 µs per number, unless ``synchronous``.
+
+        NaN is kept (the score of a label that does not occur) and leaves a gap in a chart. SQL has no infinity, and
+        MLflow would store ±1.8e308, which flattens the chart: infinity is recorded as NaN, and the first one of each
+        metric as a tag ``infinite.<metric>`` with its step.
+
+        Args:
+            values: numbers, or 0-d arrays and tensors (one on a GPU waits for the GPU). Nested mappings get keys with
+                slashes: ``{"val": {"kundu": {"global": 0.8}}}`` is ``val/kundu/global``. MLflow draws what stands
+                before the last slash as a section of charts.
+            step: of the optimiser, or of whatever the run counts. A metric that has only step 0 is drawn as bars, one
+                per run: right for final scores.
+            synchronous: wait until this and everything before it is written.
+        """
+
+    def figure(self, figure: Figure | Image | str | Path, name: str) -> None:
+        """Keep a matplotlib figure, a picture or a picture file as the artifact ``figures/<name>``.
+
+        Args:
+            name: may hold slashes, e.g. ``"confusion/kundu"``; PNG unless it has another suffix.
+        """
+
+    def image(self, image: Image | np.ndarray, key: str, step: int) -> None:
+        """Keep a picture of this step; MLflow shows all steps of one key behind a slider.
+
+        Args:
+            image: a PIL image, or (H, W, 3) or (H, W), uint8 in 0..255 or float in [0, 1].
+            key: the same at every step, e.g. ``"val/kundu/0003"``.
+        """
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Copy a file or a folder into the run, below ``folder``; leave it in place until :meth:`flush`."""
+
+    def dataset(
+        self, name: str, folder: str | Path, digest: str, context: str, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record which data the run saw, without copying them.
+
+        Args:
+            digest: tells versions of the data apart. Its first 12 characters are shown, all of it is kept.
+            context: what the run did with them: ``"training"``, ``"validation"`` or ``"test"``.
+            facts: what is worth keeping beside, e.g. ``{"images": 715, "labelset": "kundu"}``; plain JSON.
+        """
+
+    def child(self, run_name: str) -> Tracker:
+        """Open a run below this one; several may be open at once.
+
+        Other processes use ``open_tracker(..., parent=tracker.run_id)``. Where the store cannot be written, the child
+        writes nothing.
+        """
+        return Tracker()
+
+    def flush(self) -> None:
+        """Wait until everything recorded so far is written, a minute at most."""
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Write the rest and end the run; further calls do nothing. Finish the children first."""
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = _status(error)
+        if error is not None and status == "FAILED":
+            self.tags({"error": f"{type(error).__name__}: {error}"})
+        self.finish(status)
+
+
+def open_tracker(
+    kind: str,
+    experiment: str,
+    run_name: str,
+    uri: str | None = None,
+    resume: str | None = None,
+    parent: str | None = None,
+    system_metrics: bool = True,
+) -> Tracker:
+    """Open a run.
+
+    On the way, runs of this machine in the same experiment whose process has died without a word (SIGKILL, a power cut)
+    are marked ``KILLED``. Opening takes about 2 s, most of it the import of mlflow, and 1 s more where the store must
+    be created.
+
+    Args:
+        kind: ``"mlflow"`` or ``"none"``.
+        experiment: the group of runs that MLflow shows as one table; created where it does not exist.
+        run_name: what the table calls the run; need not be unique.
+        uri: of the store; by default ``$MLFLOW_TRACKING_URI``, else :data:`DEFAULT_URI`.
+        resume: the run id of an interrupted run, which goes on under its own name in its own experiment.
+        parent: the run id of the run that this one is part of, and in whose experiment it lies.
+        system_metrics: record the load of processors, memory, disk, network and, where ``nvidia-ml-py`` is installed,
+            GPU every 10 s until the run is finished.
+
+    Raises:
+        UserError: an unknown kind, mlflow is not installed, the store cannot be opened, a run is not in it, or the run
+            to be resumed is still going.
+    """
+    if kind == "none":
+        return Tracker()
+    if kind != "mlflow":
+        raise UserError(f"tracking={kind} is unknown: expected tracking=mlflow or tracking=none")
+    uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    try:
+        _import_mlflow()
+        client = _open_store(uri)
+        if resume is not None:
+            experiment_id, run_id = _resume(client, resume, uri)
+        else:
+            experiment_id = (
+                _experiment(client, experiment, uri)
+                if parent is None
+                else _find(client, parent, uri).info.experiment_id
+            )
+            _mark_dead(client, experiment_id)
+            run_id = _create_run(client, experiment_id, run_name, parent)
+        monitor = _start_monitor(uri, run_id, resumed=resume is not None) if system_metrics else None
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(
+            f"tracking=mlflow needs MLflow, which does not work here ({_line(error)}): "
+            "run `pip install 'mlflow>=3.1' psutil` or set tracking=none"
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"the MLflow store {uri} cannot be used ({_line(error)}): "
+            "mend it, name another one with MLFLOW_TRACKING_URI or set tracking=none"
+        ) from error
+    return _MlflowTracker(client, _Writer(client, uri), uri, experiment_id, run_id, monitor)
+
+
+def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """What a result depends on besides its settings: code, versions, hardware by its kind, and what was asked for.
+
+    Args:
+        overrides: the settings given on the command line, e.g. ``["data=stanford", "strategy=jtsc"]``.
+    """
+    import torch
+
+    tags = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL", **_git_tags()}
+    with suppress(OSError, KeyError, ImportError):  # in a container the user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    if overrides:
+        tags["overrides"] = " ".join(overrides)
+    tags["version.python"] = platform.python_version()
+    for package in ("densemtmd", "torch", "kornia", "numpy", "mlflow"):
+        with suppress(metadata.PackageNotFoundError):
+            tags[f"version.{package}"] = metadata.version(package)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [torch.cuda.get_device_name(i) for i in range(count)]
+    tags["hardware.gpu"] = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"
+    tags["hardware.cpu"] = _cpu()
+    tags["hardware.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    return tags
+
+
+def flatten(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Nested mappings as one, with joined keys; lists that hold mappings are numbered, other lists stay values.
+
+    >>> flatten({"model": {"name": "patchnet"}, "stages": [{"epochs": 2}, {"epochs": 3}], "seeds": [0, 1]})
+    {'model.name': 'patchnet', 'stages.0.epochs': 2, 'stages.1.epochs': 3, 'seeds': [0, 1]}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value):
+            value = dict(enumerate(value))
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{key}{separator}{inner}": v for inner, v in flatten(value, separator).items()}
+        else:
+            flat[str(key)] = value
+    return flat
+
+
+class _MlflowTracker(Tracker):
+    """Writes a run into an MLflow store; :class:`Tracker` says what each method records."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        writer: _Writer,
+        uri: str,
+        experiment_id: str,
+        run_id: str,
+        monitor: Any = None,
+        nested: bool = False,
+    ) -> None:
+        self.run_id: str = run_id
+        self.uri: str = uri
+        self.viewer = (
+            f"{uri}/#/experiments/{experiment_id}/runs/{run_id}"
+            if uri.startswith("http")
+            else f"mlflow ui --backend-store-uri {uri}"
+        )
+        self._client = client
+        self._writer = writer
+        self._experiment_id = experiment_id
+        self._monitor = monitor
+        self._nested = nested
+        self._infinite: set[str] = set()
+        self._finished = False
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        texts = {_key(key): _text(value, MAX_PARAM) for key, value in flatten(values).items()}
+        self._writer.put("the settings", partial(self._write_params, texts))
+
+    def _write_params(self, texts: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self.run_id).data.params
+        new = [Param(key, text) for key, text in texts.items() if key not in known]
+        self._client.log_batch(self.run_id, params=new)
+        changed = {key: text for key, text in texts.items() if known.get(key, text) != text}
+        if changed:
+            self._write_tags({_key(f"resumed.{key}"): text for key, text in changed.items()})
+            _warn(
+                f"run {self.run_id} began with other values of {', '.join(changed)}; "
+                "the new ones are its tags resumed.*"
+            )
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        texts = {_key(key): _text(value, MAX_TAG) for key, value in flatten(values).items()}
+        self._writer.put("tags", partial(self._write_tags, texts))
+
+    def _write_tags(self, texts: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self.run_id, tags=[RunTag(key, text) for key, text in texts.items()])
+
+    def config(self, text: str) -> None:
+        self._writer.put("config.yaml", partial(self._client.log_text, self.run_id, text, "config.yaml"))
+
+    def metrics(self, values: Mapping[str, Any], step: int, synchronous: bool = False) -> None:
+        from mlflow.entities import Metric
+
+        now = _milliseconds()
+        batch = []
+        for name, value in flatten(values, "/").items():
+            key = _key(name)
+            try:
+                number = float(value)
+            except (TypeError, ValueError) as error:
+                self._writer.warn(f"metric {key}", error)
+                continue
+            if math.isinf(number):
+                if key not in self._infinite:
+                    self._infinite.add(key)
+                    self.tags({f"infinite.{key}": f"{number} at step {step}"})
+                number = math.nan
+            batch.append(Metric(key, number, now, int(step)))
+        self._writer.put_metrics(self.run_id, batch)
+        if synchronous:
+            self.flush()
+
+    def figure(self, figure: Figure | Image | str | Path, name: str) -> None:
+        is_file = isinstance(figure, (str, Path))
+        suffix = PurePosixPath(name).suffix or (Path(str(figure)).suffix if is_file else "") or ".png"
+        file = PurePosixPath(_key(f"figures/{name.removesuffix(suffix)}") + suffix)
+        save: Callable[[Path], object]
+        if isinstance(figure, (str, Path)):
+            save = partial(shutil.copyfile, figure)
+        elif hasattr(figure, "savefig"):
+            buffer = io.BytesIO()
+            try:  # here and not in the writer: matplotlib is not made for threads, and the caller may close the figure
+                figure.savefig(buffer, format=suffix[1:], bbox_inches="tight")
+            except Exception as error:
+                self._writer.warn(f"figure {name}", error)
+                return
+            save = partial(_write_bytes, buffer.getvalue())
+        else:
+            save = figure.copy().save
+        self._writer.put(f"figure {name}", partial(self._write_file, save, file))
+
+    def _write_file(self, save: Callable[[Path], object], file: PurePosixPath) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder) / file.name)
+            self._client.log_artifact(self.run_id, str(Path(folder) / file.name), str(file.parent))
+
+    def image(self, image: Image | np.ndarray, key: str, step: int) -> None:
+        picture = image.copy()  # the caller may go on drawing
+        key = re.sub(r"[^A-Za-z0-9_\-./ ]", "_", key)
+        write = partial(self._client.log_image, self.run_id, picture, key=key, step=int(step))
+        self._writer.put(f"picture {key}", partial(write, timestamp=_milliseconds(), synchronous=True))
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        path = Path(path).absolute()
+        write: Callable[[], None]
+        if path.is_dir():
+            below = posixpath.join(folder or "", path.name)
+            write = partial(self._client.log_artifacts, self.run_id, str(path), below)
+        else:
+            write = partial(self._client.log_artifact, self.run_id, str(path), folder)
+        self._writer.put(f"artifact {path}", write)
+
+    def dataset(
+        self, name: str, folder: str | Path, digest: str, context: str, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": str(Path(folder).absolute())})  # as mlflow's LocalArtifactDatasetSource has it
+        profile = json.dumps({"digest": digest, **(facts or {})}, default=str)
+        dataset = Dataset(name, digest[:MAX_DIGEST], source_type="local", source=source, profile=profile)
+        inputs = [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
+        self._writer.put(f"dataset {name}", partial(self._client.log_inputs, self.run_id, datasets=inputs))
+
+    def child(self, run_name: str) -> Tracker:
+        try:
+            run_id = _create_run(self._client, self._experiment_id, run_name, self.run_id)
+        except Exception as error:
+            self._writer.warn(f"run {run_name}", error)
+            return Tracker()
+        return _MlflowTracker(self._client, self._writer, self.uri, self._experiment_id, run_id, nested=True)
+
+    def flush(self) -> None:
+        self._writer.flush(FINISH_SECONDS)
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        if self._finished:
+            return
+        self._finished = True
+        if self._monitor is not None:
+            self._writer.put("system metrics", self._monitor.finish)
+        self._writer.put(f"status {status}", partial(self._client.set_terminated, self.run_id, status))
+        self.flush()
+        if not self._nested:
+            self._writer.close()
+
+
+class _Writer:
+    """The background thread of one store: gathers metrics, keeps the order of all else, tries again, never raises."""
+
+    def __init__(self, client: MlflowClient, uri: str) -> None:
+        self._client = client
+        self._uri = uri
+        self._state = threading.Condition()
+        self._metrics: dict[str, list[Metric]] = {}                # by run id
+        self._writes: list[tuple[str, Callable[[], object]]] = []  # what, how
+        self._unwritten = 0               # metrics and other writes asked for that have not succeeded
+        self._running = False
+        self._hurry = threading.Event()   # somebody waits: let nothing gather
+        self._closed = threading.Event()  # nobody waits any longer: drop what is left
+        self._warned = False
+
+    def put_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        with self._state:
+            self._metrics.setdefault(run_id, []).extend(metrics)
+            self._unwritten += len(metrics)
+            self._wake()
+
+    def put(self, what: str, write: Callable[[], object]) -> None:
+        with self._state:
+            self._writes.append((what, write))
+            self._unwritten += 1
+            self._wake()
+
+    def flush(self, seconds: float) -> None:
+        with self._state:
+            self._hurry.set()
+            self._state.wait_for(lambda: not self._running, seconds)
+            self._hurry.clear()
+
+    def close(self) -> None:
+        """Drop what could not be written in time, and say how much that is."""
+        with self._state:
+            self._closed.set()
+            self._hurry.set()
+        if self._unwritten:
+            _warn(f"{self._unwritten} records of this run were not written to {self._uri}")
+
+    def warn(self, what: str, error: BaseException) -> None:
+        """Tell the first failure only: a store that is gone fails every second."""
+        if not self._warned:
+            self._warned = True
+            _warn(
+                f"{what} could not be written to {self._uri} ({_line(error)}); "
+                "the training goes on, further failures are not shown"
+            )
+
+    def _wake(self) -> None:
+        if not self._running:
+            self._running = True
+            # Not a daemon, so that the interpreter waits for it.
+            threading.Thread(target=self._run, name="densemtmd-tracking").start()
+
+    def _run(self) -> None:
+        while True:
+            self._hurry.wait(GATHER_SECONDS)
+            with self._state:
+                metrics, self._metrics = self._metrics, {}
+                writes, self._writes = self._writes, []
+                if not metrics and not writes:
+                    self._running = False
+                    self._state.notify_all()
+                    return
+            for run_id, numbers in metrics.items():
+                for i in range(0, len(numbers), MAX_BATCH):
+                    batch = numbers[i : i + MAX_BATCH]
+                    self._attempt("metrics", partial(self._client.log_batch, run_id, metrics=batch), len(batch))
+            for what, write in writes:
+                self._attempt(what, write, 1)
+
+    def _attempt(self, what: str, write: Callable[[], object], records: int) -> None:
+        for pause in (*RETRY_PAUSES, None):
+            if self._closed.is_set():
+                return
+            try:
+                write()
+            except Exception as error:
+                self.warn(what, error)
+                if pause is None or not _may_pass(error):
+                    return
+                self._closed.wait(pause)
+            else:
+                with self._state:
+                    self._unwritten -= records
+                return
+
+
+def _import_mlflow() -> None:
+    """Import mlflow without its telemetry and without its chatter."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:  # it logs its errors and raises them: the exception is enough
+        for logger in ("mlflow", "alembic"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+
+
+def _open_store(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(f"MLflow no longer keeps runs in a folder such as {uri}: use a file such as {DEFAULT_URI}")
+    file = _sqlite_file(uri)
+    if file is not None and not file.exists():
+        _create_sqlite(file)
+    return MlflowClient(uri)
+
+
+def _create_sqlite(file: Path) -> None:
+    """Create a store whole or not at all.
+
+    MLflow builds one by taking an empty file through all versions of its schema. Two processes that do so at once in
+    one file break each other, and one that is killed half-way leaves a file that nothing opens. Built aside and linked
+    into place, the first one wins and the others use it.
+    """
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent, ignore_cleanup_errors=True) as folder:
+        built = Path(folder) / "built.db"
+        MlflowClient(f"sqlite:///{built.as_posix()}").search_experiments(max_results=1)
+        copy = Path(folder) / "copy.db"  # mlflow holds on to the one that it built
+        shutil.copyfile(built, copy)
+        try:
+            os.link(copy, file)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not file.exists():
+                copy.replace(file)
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    """The id of an experiment, created where it does not exist: with its artifacts beside a store that is a file."""
+    from mlflow.exceptions import MlflowException
+
+    file = _sqlite_file(uri)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        folder = None if file is None else file.parent / "mlartifacts" / re.sub(r"[^\w\-. ]", "_", name)
+        try:
+            return client.create_experiment(name, artifact_location=None if folder is None else folder.as_uri())
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process may have been quicker
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"experiment {name} in {uri} has been deleted: choose another name or run "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    if file is not None and found.artifact_location.startswith("mlflow-artifacts:"):
+        raise UserError(
+            f"experiment {name} in {uri} keeps its artifacts behind the server that created it: choose another name, "
+            "or set MLFLOW_TRACKING_URI to the server's address"
+        )
+    return found.experiment_id
+
+
+def _find(client: MlflowClient, run_id: str, uri: str) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(f"run {run_id} is not in the MLflow store {uri}: expected the id of a run in it") from error
+
+
+def _create_run(client: MlflowClient, experiment_id: str, run_name: str, parent: str | None) -> str:
+    tags = {**_process_tags(), "mlflow.runColor": _next_colour(client, experiment_id)}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent
+    return client.create_run(experiment_id, tags=tags, run_name=run_name).info.run_id
+
+
+def _next_colour(client: MlflowClient, experiment_id: str) -> str:
+    latest = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"], max_results=1)
+    used = latest[0].data.tags.get("mlflow.runColor") if latest else None
+    return COLOURS[(COLOURS.index(used) + 1) % len(COLOURS)] if used in COLOURS else COLOURS[0]
+
+
+def _resume(client: MlflowClient, run_id: str, uri: str) -> tuple[str, str]:
+    """Set an interrupted run going again; the ids of its experiment and of itself."""
+    run = _find(client, run_id, uri)
+    if run.info.lifecycle_stage != "active":
+        raise UserError(f"run {run_id} in {uri} has been deleted: run `mlflow runs restore --run-id {run_id}` first")
+    tags = run.data.tags
+    elsewhere = tags.get("densemtmd.host") == socket.gethostname() and tags.get("densemtmd.pid") != str(os.getpid())
+    if run.info.status == "RUNNING" and elsewhere and _alive(tags):
+        raise UserError(f"run {run_id} is still going in process {tags['densemtmd.pid']}: end it before resuming it")
+    client.update_run(run_id, status="RUNNING")
+    for key, value in _process_tags().items():
+        client.set_tag(run_id, key, value)
+    return run.info.experiment_id, run_id
+
+
+def _mark_dead(client: MlflowClient, experiment_id: str) -> None:
+    """Runs of this machine that are said to be running, but whose process is gone, were killed."""
+    query = f"attributes.status = 'RUNNING' AND tags.`densemtmd.host` = '{socket.gethostname()}'"
+    for run in client.search_runs([experiment_id], query):
+        if not _alive(run.data.tags):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _process_tags() -> dict[str, str]:
+    import psutil
+
+    started = psutil.Process().create_time()
+    return {
+        "densemtmd.host": socket.gethostname(),
+        "densemtmd.pid": str(os.getpid()),
+        "densemtmd.started": f"{started:.0f}",  # the number of a process is used again later
+    }
+
+
+def _alive(tags: Mapping[str, str]) -> bool:
+    """Whether the process of :func:`_process_tags` still lives on this machine."""
+    import psutil
+
+    try:
+        process = psutil.Process(int(tags["densemtmd.pid"]))
+        same = abs(process.create_time() - float(tags["densemtmd.started"])) < 60  # clocks get set
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, KeyError, ValueError):  # not known: leave the run alone
+        return True
+
+
+def _start_monitor(uri: str, run_id: str, resumed: bool) -> Any:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=resumed, tracking_uri=uri)
+    monitor.start()
+    return monitor
+
+
+def _absolute(uri: str) -> str:
+    """The same store from every folder: the process may change its own later."""
+    file = _sqlite_file(uri)
+    return uri if file is None else f"sqlite:///{file.as_posix()}"
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of a store that is one. The fourth slash, if there is one, begins an absolute path."""
+    name = uri.removeprefix("sqlite:///")
+    return None if name in (uri, "", ":memory:") else Path(name).absolute()
+
+
+@cache
+def _key(name: str) -> str:
+    """A name that MLflow accepts for a parameter, tag or metric: letters, digits and ``_-. :/``, no ``..`` or ``//``."""
+    allowed = r"[^\w\-. /]" if os.name == "nt" else r"[^\w\-. :/]"
+    return posixpath.normpath("/" + re.sub(allowed, "_", name)).lstrip("/")[:MAX_KEY].rstrip("/") or "_"
+
+
+def _text(value: Any, limit: int) -> str:
+    """A value as people write it in a YAML file, cut to what a store takes."""
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        text = f"[{', '.join(map(str, value))}]"
+    elif value is None or isinstance(value, bool):
+        text = json.dumps(value)
+    else:
+        text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _status(error: BaseException | None) -> Status:
+    """How a run ended that was left by ``error``; exit codes above 128 stand for signals, as shells have it."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "FINISHED"
+    signalled = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
+    return "KILLED" if signalled or isinstance(error, KeyboardInterrupt) else "FAILED"
+
+
+def _may_pass(error: Exception) -> bool:
+    """A locked store, a full disk or a server that starts again may recover; a value that was refused will not."""
+    if hasattr(error, "error_code"):  # an MlflowException
+        return error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+
+
+def _git_tags() -> dict[str, str]:
+    """The commit of the code and whether it was changed since; nothing where git or a repository is missing."""
+    folder = str(Path(__file__).resolve().parent)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", folder, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        dirty = git("status", "--porcelain", "--untracked-files=no") != ""
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": json.dumps(dirty)}
+
+
+def _cpu() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _write_bytes(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)
+
+
+def _line(error: BaseException) -> str:
+    """What went wrong, in one line: what the operating system or SQLite said where one of them lies at the bottom."""
+    chain = [error]
+    while deeper := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(deeper)
+    told = next((e for e in reversed(chain) if isinstance(e, (OSError, sqlite3.Error))), error)
+    text = (str(told).strip() or type(told).__name__).splitlines()[0].rstrip(".")
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _warn(sentence: str) -> None:
+    print(f"warning: tracking: {sentence}", file=sys.stderr, flush=True)

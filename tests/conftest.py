@@ -1,0 +1,21 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the networks of the tests are so small that a second thread costs more than it brings
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the real datasets: ``$DENSEMTMD_DATA``, else ``data/real`` in the checkout; skips without it."""
+    given = os.environ.get("DENSEMTMD_DATA")
+    root = Path(given) if given else Path(__file__).parents[1] / "data" / "real"
+    if not root.is_dir():
+        pytest.skip(f"no real data: {root} is not a folder (set DENSEMTMD_DATA)")
+    return root

@@ -1,0 +1,863 @@
+"""Datasets on disk: every format comes back, splits keep their promises, and every mistake gets a sentence."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import loadmat, savemat
+
+from densemtmd.datasets.config import built_in_datasets, load_dataset_config
+from densemtmd.datasets.folder import Dataset, load_split, open_dataset
+from densemtmd.datasets.labels import code_table, read_labels
+from densemtmd.datasets.splits import blocks, divide, joined, partition
+from densemtmd.errors import UserError
+from densemtmd.tasks import VOID
+
+KITTI = {"he": 8, "kundu": 11, "ladicky": 12, "ros": 11, "sengupta": 11, "xu": 5, "zhang": 10}
+
+PLAIN: dict[str, Any] = {
+    "name": "mine",
+    "images": "images/*.png",
+    "labels": "labels/*.png",
+    "encoding": "index",
+    "labelset": ["sky", "road", "car"],
+    "void": [255],
+}
+
+
+def write_yaml(root: Path, **changes: Any) -> Path:
+    """``PLAIN`` with changes (None: without the key), as a YAML."""
+    content = {key: value for key, value in (PLAIN | changes).items() if value is not None}
+    path = root / "mine.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def write_picture(path: Path, height: int = 2, width: int = 3) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height)).save(path)
+
+
+def write_index(path: Path, codes: Any = 0, height: int = 2, width: int = 3) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.broadcast_to(np.asarray(codes, dtype=np.uint8), (height, width)).copy()).save(path)
+
+
+def write_pairs(root: Path, *names: str) -> None:
+    """Pictures and labels of these names in the folder of ``PLAIN``."""
+    for name in names:
+        write_picture(root / "mine" / "images" / f"{name}.png")
+        write_index(root / "mine" / "labels" / f"{name}.png")
+
+
+def opened(root: Path, options: dict[str, Any] | None = None, **changes: Any) -> Dataset:
+    return open_dataset(load_dataset_config(write_yaml(root, **changes)), root, **(options or {}))
+
+
+def keys(dataset: Dataset) -> dict[str, list[str]]:
+    return {split: [item.key for item in items] for split, items in dataset.splits.items()}
+
+
+@contextmanager
+def refused(*words: object) -> Iterator[None]:
+    """The block raises a UserError of one sentence with these words."""
+    with pytest.raises(UserError) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 700
+    for word in words:
+        assert str(word) in message, f"{word!r} is not in: {message}"
+
+
+# The YAML
+
+
+def test_the_datasets_that_come_with_the_project():
+    others = {"stanford": 8, "camvid": 11, "labelmefacade": 8, "siftflow": 33, "kitti_semantics": 19}
+    assert set(built_in_datasets()) == KITTI.keys() | others.keys()
+    for name, labels in (KITTI | others).items():
+        config = load_dataset_config(name)
+        assert config.name == config.labelset.name == name
+        assert config.labelset.channels == labels == len(set(config.labelset.palette))
+        assert config.domain == ("kitti" if name in KITTI or name == "kitti_semantics" else name)
+        assert config.where
+
+
+def test_the_seven_have_the_68_labels_of_the_paper():
+    assert sum(load_dataset_config(name).labelset.channels for name in KITTI) == 68
+
+
+def test_the_29_codes_of_xu():
+    config = load_dataset_config("xu")
+    assert sorted(itertools.chain(*config.codes.labels)) == list(range(1, 30)) and config.codes.void == (0,)
+    assert [len(codes) for codes in config.codes.labels] == [1, 5, 3, 8, 12]
+
+
+def test_cityscapes_codes_of_the_benchmark_are_all_known():
+    config = load_dataset_config("kitti_semantics")
+    assert sorted([*itertools.chain(*config.codes.labels), *config.codes.void]) == [*range(34), 255]
+
+
+def test_defaults(tmp_path):
+    config = load_dataset_config(write_yaml(tmp_path))
+    assert (config.domain, config.folder) == ("mine", "mine")
+    assert config.codes.labels == ((0,), (1,), (2,))
+    assert len(set(config.labelset.palette)) == 3
+
+
+def test_chosen_colours_avoid_the_given_ones(tmp_path):
+    first = load_dataset_config(write_yaml(tmp_path)).labelset.palette
+    labelset = ["sky", {"label": "road", "colour": list(first[0])}, "car"]
+    palette = load_dataset_config(write_yaml(tmp_path, labelset=labelset)).labelset.palette
+    assert palette[1] == first[0] and len(set(palette)) == 3
+
+
+def test_a_labelset_can_be_shared(tmp_path):
+    shared = load_dataset_config(write_yaml(tmp_path, labelset="xu", void=None))
+    xu = load_dataset_config("xu")
+    assert shared.name == "mine" and shared.labelset == xu.labelset and shared.codes == xu.codes
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(PLAIN | {"name": "other", "labelset": "mine.yaml"}))
+    assert load_dataset_config(tmp_path / "other.yaml").labelset == shared.labelset
+    own_void = load_dataset_config(write_yaml(tmp_path, labelset="xu", void=[0, 255]))
+    assert own_void.labelset == xu.labelset and own_void.codes.void == (0, 255)
+    with refused("mine.yaml", "lists its labels"):
+        load_dataset_config(write_yaml(tmp_path, labelset="other.yaml"))
+
+
+def label(**changes: Any) -> list[Any]:
+    return [{"label": "sky", **changes}, "road"]
+
+
+FRACTIONS = {"train": 0.5, "val": 0.2, "test": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lables": "x"}, ["unknown key 'lables'", "did you mean 'labels'"]),
+        ({"images": None}, ["no key 'images'"]),
+        ({"name": 7}, ["name is 7"]),
+        ({"images": []}, ["images is []"]),
+        ({"images": "/abs/*.png"}, ["'/abs/*.png'", "'folder'"]),
+        ({"labels": "../*.png"}, ["'../*.png'", "'folder'"]),
+        ({"key": "("}, ["key is '('", "regular expression"]),
+        ({"sequence": "["}, ["sequence is '['", "regular expression"]),
+        ({"encoding": "color"}, ["unknown encoding 'color'", "did you mean 'colour'"]),
+        ({"encoding": "mat"}, ["mat_key None"]),
+        ({"mat_key": "S"}, ["encoding 'index'", "'S'"]),
+        ({"labelset": {"sky": 0}}, ["labelset is", "list of labels"]),
+        ({"labelset": ["sky"]}, ["mine.yaml", "1 label", "at least 2"]),
+        ({"labelset": ["sky", "sky"]}, ["mine.yaml", "more than once"]),
+        ({"labelset": ["sky", False]}, ["False", "expected keys"]),
+        ({"labelset": label(color=[0, 0, 0])}, ["unknown key 'color'", "did you mean 'colour'"]),
+        ({"labelset": label(colour=[0, 0])}, ["'sky' has [[0, 0]]", "[R, G, B]"]),
+        ({"labelset": label(colour=[0, 0, 256])}, ["256", "0..255"]),
+        ({"labelset": label(codes="zero")}, ["'sky' has 'zero'", "whole numbers"]),
+        ({"labelset": label(codes=[True])}, ["'sky' has [True]", "whole numbers"]),
+        ({"labelset": label(codes=[1])}, ["code 1", "'sky'", "'road'"]),
+        ({"void": [1]}, ["code 1", "'road'", "'void'"]),
+        ({"void": "rest", "labelset": label(codes="rest")}, ["void", "'sky'", "'rest'"]),
+        ({"labelset": "kundo"}, ["unknown dataset 'kundo'", "did you mean 'kundu'"]),
+        ({"encoding": "colour", "void": None}, ["'sky'", "neither colour nor codes"]),
+        ({"encoding": "colour", "labelset": label(codes=[3])}, ["'sky' has [3]", "colours"]),
+        ({"together": "a"}, ["together is 'a'"]),
+        ({"split": "official"}, ["no split 'official'", "known: none"]),
+        ({"splits": {"official": {"fractions": FRACTIONS}}, "split": "oficial"}, ["did you mean 'official'"]),
+        ({"split": {}}, ["no key", "fractions, patterns, lists, folds"]),
+        ({"split": {"fractions": {"train": 0.5}}}, ["sum of 1"]),
+        ({"split": {"fractions": {"test": 1}}}, ["some for train"]),
+        ({"split": {"fractions": {"training": 1}}}, ["unknown key 'training'", "did you mean 'train'"]),
+        ({"split": {"fractions": FRACTIONS, "sed": 1}}, ["unknown key 'sed'", "did you mean 'seed'"]),
+        ({"split": {"fractions": FRACTIONS, "seed": "a"}}, ["seed of the split is 'a'"]),
+        ({"split": {"patterns": {"train": "a"}}}, ["name train", "expected train and test"]),
+        ({"split": {"lists": {"train": "a", "test": "b", "val": 7}}}, ["val of the split is 7"]),
+        ({"split": {"folds": "fold.txt"}}, ["'fold.txt'", "{}"]),
+        ({"split": {"folds": None, "count": 5, "test": 6}}, ["fold 6 of 5"]),
+        ({"where": ["x"]}, ["where is ['x']"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_yaml(tmp_path, changes, words):
+    with refused(*words):
+        load_dataset_config(write_yaml(tmp_path, **changes))
+
+
+def test_unknown_dataset_and_unreadable_yaml(tmp_path):
+    with refused("unknown dataset 'stanfrod'", "did you mean 'stanford'", "YAML"):
+        load_dataset_config("stanfrod")
+    with refused(tmp_path / "missing.yaml", "No such file"):
+        load_dataset_config(tmp_path / "missing.yaml")
+    (tmp_path / "bad.yaml").write_text("name: [")
+    with refused("bad.yaml is not YAML", "line 1"):
+        load_dataset_config(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- name")
+    with refused("list.yaml", "expected keys"):
+        load_dataset_config(tmp_path / "list.yaml")
+
+
+# Labels: random class ids, written with random codes of their labels, come back
+
+CODES = [[3], [1, 200], [7, 0], [9]]  # of four labels; 5 and 100 are void
+COLOURS = [[[0, 0, 1], [1, 0, 0]], [[128, 64, 128]], [[255, 255, 255]], [[0, 1, 0]]]  # (0, 0, 0) is void
+
+
+def labelset_with(codes: list[Any]) -> list[Any]:
+    return [{"label": f"label{i}", "codes": own} for i, own in enumerate(codes)]
+
+
+def random_ids(height: int = 23, width: int = 31) -> np.ndarray:
+    ids = np.random.default_rng(1).integers(0, len(CODES) + 1, (height, width))
+    return np.where(ids == len(CODES), VOID, ids).astype(np.uint8)
+
+
+def written(ids: np.ndarray, codes: list[list[Any]], void: list[Any]) -> np.ndarray:
+    """A random code of every pixel's label: (H, W), or (H, W, 3) for colours."""
+    random = np.random.default_rng(2)
+    chosen = [void if i == VOID else codes[i] for i in ids.flat]
+    flat = np.array([own[random.integers(len(own))] for own in chosen])
+    return flat.reshape(*ids.shape, *flat.shape[1:])
+
+
+def read_back(tmp_path: Path, path: Path, **changes: Any) -> np.ndarray:
+    four_labels = {"labelset": labelset_with(CODES), "void": [5, 100]}
+    config = load_dataset_config(write_yaml(tmp_path, **(four_labels | changes)))
+    ids = read_labels(path, config, code_table(config))
+    assert ids.dtype == np.uint8
+    return ids
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "16 bit", "32 bit"])
+def test_index_pictures(tmp_path, kind):
+    ids = random_ids()
+    codes = written(ids, CODES, [5, 100]).astype({"16 bit": np.uint16, "32 bit": np.int32}.get(kind, np.uint8))
+    picture = Image.fromarray(codes)
+    if kind == "palette":  # two indices have the same colour: only the index may count
+        picture.putpalette([10, 20, 30] * 256)
+    path = tmp_path / ("a.tiff" if kind == "32 bit" else "a.png")
+    picture.save(path)
+    np.testing.assert_array_equal(read_back(tmp_path, path), ids)
+
+
+def test_16_bit_codes_above_255(tmp_path):
+    Image.fromarray(np.array([[1000, 65535, 3]], dtype=np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(
+        read_back(tmp_path, tmp_path / "a.png", labelset=labelset_with([[1000], [65535]]), void=[3]), [[0, 1, VOID]]
+    )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colour_pictures(tmp_path, mode):
+    ids = random_ids()
+    rgb = written(ids, COLOURS, [[0, 0, 0]]).astype(np.uint8)
+    picture = Image.fromarray(rgb)
+    if mode == "RGBA":
+        picture.putalpha(Image.fromarray(np.random.default_rng(0).integers(0, 256, ids.shape, dtype=np.uint8)))
+    picture = picture.convert(mode, palette=Image.Palette.ADAPTIVE) if mode == "P" else picture
+    picture.save(tmp_path / "a.png")
+    changes = {"encoding": "colour", "labelset": labelset_with(COLOURS), "void": [[0, 0, 0]]}
+    np.testing.assert_array_equal(read_back(tmp_path, tmp_path / "a.png", **changes), ids)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float64])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_mat_files(tmp_path, dtype, compressed):
+    ids = random_ids()
+    matrices = {"names": ["a"], "S": written(ids, CODES, [5, 100]).astype(dtype)}
+    savemat(tmp_path / "a.mat", matrices, do_compression=compressed)
+    np.testing.assert_array_equal(read_back(tmp_path, tmp_path / "a.mat", encoding="mat", mat_key="S"), ids)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("ending", ["", "\n\n"])
+def test_text_files(tmp_path, newline, ending):
+    ids = random_ids()
+    codes = written(ids, CODES, [-1, -7])
+    (tmp_path / "a.txt").write_bytes((newline.join(" ".join(map(str, row)) for row in codes) + ending).encode())
+    np.testing.assert_array_equal(read_back(tmp_path, tmp_path / "a.txt", encoding="text", void="negative"), ids)
+    np.testing.assert_array_equal(read_back(tmp_path, tmp_path / "a.txt", encoding="text", void=[-7, -1]), ids)
+
+
+@pytest.mark.parametrize(
+    ("labelset", "void", "expected"),
+    [
+        (labelset_with([[26], "rest"]), [255], [[0, 1, 1, VOID]]),   # the rest was looked at: it is other
+        (labelset_with([[26], [7]]), "rest", [[0, 1, VOID, VOID]]),  # nobody looked at the rest
+        (labelset_with([[26], [7, 24, 255]]), None, [[0, 1, 1, 1]]),
+    ],
+)
+def test_rest_is_other_or_void(tmp_path, labelset, void, expected):
+    write_index(tmp_path / "a.png", [[26, 7, 24, 255]], 1, 4)
+    np.testing.assert_array_equal(read_back(tmp_path, tmp_path / "a.png", labelset=labelset, void=void), expected)
+
+
+def test_rest_takes_codes_beyond_any_table(tmp_path):
+    savemat(tmp_path / "a.mat", {"S": np.array([[0, 2**31 - 1, -(2**31), -1]], dtype=np.int64)})
+    changes = {"encoding": "mat", "mat_key": "S", "labelset": labelset_with([[0], "rest"])}
+    np.testing.assert_array_equal(read_back(tmp_path, tmp_path / "a.mat", **changes, void=None), [[0, 1, 1, 1]])
+    np.testing.assert_array_equal(
+        read_back(tmp_path, tmp_path / "a.mat", **changes, void="negative"), [[0, 1, VOID, VOID]]
+    )
+
+
+def test_unknown_codes(tmp_path):
+    codes = np.zeros((4, 5), dtype=np.uint8)
+    codes[0, :3], codes[1, 0] = 77, 50
+    write_index(tmp_path / "a.png", codes, 4, 5)
+    with refused("a.png has 4 pixels of the codes 77, 50", "mine.yaml", "or to void"):
+        read_back(tmp_path, tmp_path / "a.png")
+    write_index(tmp_path / "b.png", np.arange(10, 18), 1, 8)
+    with refused("b.png has 8 pixels of the codes 10, 11, 12 and 5 more"):
+        read_back(tmp_path, tmp_path / "b.png")
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "c.png")
+    with refused("c.png has 1 pixel of the colour (1, 2, 3),", "mine.yaml"):
+        read_back(tmp_path, tmp_path / "c.png", encoding="colour", labelset=labelset_with(COLOURS), void=None)
+    (tmp_path / "d.txt").write_text("1 -2")
+    with refused("d.txt has 1 pixel of the code -2"):
+        read_back(tmp_path, tmp_path / "d.txt", encoding="text")
+    write_index(tmp_path / "e.jpg", 50)
+    with refused("e.jpg", "JPEG changes values"):
+        read_back(tmp_path, tmp_path / "e.jpg")
+
+
+def test_labels_of_another_format(tmp_path):
+    write_picture(tmp_path / "rgb.png")
+    with refused("rgb.png", "mode RGB", "encoding: colour", "mine.yaml"):
+        read_back(tmp_path, tmp_path / "rgb.png")
+    Image.fromarray(np.zeros((2, 3), dtype=np.uint16)).save(tmp_path / "deep.png")
+    with refused("deep.png", "mode I;16", "encoding: index", "mine.yaml"):
+        read_back(tmp_path, tmp_path / "deep.png", encoding="colour", labelset=labelset_with(COLOURS), void=None)
+    (tmp_path / "text.mat").write_text("1 2 3\n4 5 6\n" * 20)
+    with refused("text.mat", "cannot be read as .mat"):
+        read_back(tmp_path, tmp_path / "text.mat", encoding="mat", mat_key="S")
+    (tmp_path / "float.txt").write_text("0.5 1")
+    with refused("float.txt", "'.'", "whole numbers"):
+        read_back(tmp_path, tmp_path / "float.txt", encoding="text")
+
+
+@pytest.mark.parametrize(
+    ("matrices", "words"),
+    [
+        ({"truth": np.zeros((2, 3))}, ["no matrix 'S' but truth", "mat_key", "mine.yaml"]),
+        ({"S": np.zeros((2, 3, 4))}, ["'S'", "(2, 3, 4)", "(H, W)"]),
+        ({"S": "text"}, ["'S'", "whole numbers"]),
+        ({"S": np.array([[0.5]])}, ["'S' has the value 0.5"]),
+        ({"S": np.array([[np.nan]])}, ["'S' has the value nan"]),
+        ({"S": np.array([[2**32]])}, ["'S' has the value 4294967296"]),
+    ],
+)
+def test_mat_files_with_something_else(tmp_path, matrices, words):
+    savemat(tmp_path / "a.mat", matrices)
+    with refused("a.mat", *words):
+        read_back(tmp_path, tmp_path / "a.mat", encoding="mat", mat_key="S")
+
+
+def test_matlab_7_3(tmp_path):
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    (tmp_path / "a.mat").write_bytes(header + b"\x89HDF\r\n\x1a\n" * 50)
+    with refused("a.mat", "MATLAB 7.3", "-v7"):
+        read_back(tmp_path, tmp_path / "a.mat", encoding="mat", mat_key="S")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("a.png", {}),
+        ("a.mat", {"encoding": "mat", "mat_key": "S"}),
+        ("a.txt", {"encoding": "text"}),
+    ],
+)
+@pytest.mark.parametrize("share", [0, 0.45, 0.9])  # a text that ends after a whole row is only betrayed by its size
+def test_labels_that_are_cut_off_or_missing(tmp_path, name, changes, share):
+    codes = written(random_ids(90, 70), CODES, [5])
+    path = tmp_path / name
+    if name == "a.png":
+        Image.fromarray(codes.astype(np.uint8)).save(path)
+    elif name == "a.mat":
+        savemat(path, {"S": codes}, do_compression=True)
+    else:
+        np.savetxt(path, codes, fmt="%d")
+    read_back(tmp_path, path, **changes)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with refused(path):
+        read_back(tmp_path, path, **changes)
+    path.unlink()
+    with refused(path, "cannot be read", "o such file"):
+        read_back(tmp_path, path, **changes)
+
+
+def test_ragged_text(tmp_path):
+    (tmp_path / "a.txt").write_text("1 1 1\n1 1\n")
+    with refused("a.txt has 5 numbers in 2 lines, the first of 3"):
+        read_back(tmp_path, tmp_path / "a.txt", encoding="text")
+
+
+# Pictures find their labels
+
+
+def test_open_and_load(tmp_path):
+    write_pairs(tmp_path, "b", "a", "c", "d", "e", "f", "g", "h", "i", "j")
+    write_index(tmp_path / "mine" / "labels" / "a.png", [[0, 1, 2], [255, 1, 0]])
+    dataset = opened(tmp_path)
+    assert sorted(itertools.chain(*keys(dataset).values())) == list("abcdefghij")
+    assert all(names == sorted(names) for names in keys(dataset).values())
+    assert Counter({split: len(items) for split, items in dataset.splits.items()}) == {"train": 6, "val": 1, "test": 3}
+    item = next(item for items in dataset.splits.values() for item in items if item.key == "a")
+    sample = dataset.load(item)
+    assert sample.name == "a" and sample.image.shape == (2, 3, 3)
+    np.testing.assert_array_equal(sample.target, [[0, 1, 2], [255, 1, 0]])
+    assert [sample.name for sample in load_split(dataset, "train")] == keys(dataset)["train"]
+    assert dataset.notes == () and (dataset.domain, dataset.name) == ("mine", "mine")
+
+
+def test_the_data_root_may_be_the_folder_itself(tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    everywhere = [
+        open_dataset(load_dataset_config(write_yaml(tmp_path, folder=folder)), root).splits
+        for root, folder in [
+            (tmp_path, "mine"),
+            (tmp_path / "mine", "mine"),
+            (tmp_path / "mine", "."),
+            (tmp_path, str(tmp_path / "mine")),
+            (tmp_path / "elsewhere", str(tmp_path / "mine")),
+        ]
+    ]
+    assert all(splits == everywhere[0] for splits in everywhere)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "files", "expected"),
+    [
+        ("images/*.jpg", "labels/*.regions.txt", ["images/7.jpg", "labels/7.regions.txt"], "7"),
+        ("*/rgb/*.png", "*/gt/*.png", ["d1/rgb/7.png", "d1/gt/7.png"], "d1/7"),
+        ("left/**/*_left.png", "gt/**/*_gt.png", ["left/a/b/7_left.png", "gt/a/b/7_gt.png"], "a/b/7"),
+        ("left/**/*_left.png", "gt/**/*_gt.png", ["left/7_left.png", "gt/7_gt.png"], "7"),
+        ("images/*", "labels/*", ["images/7.5.jpg", "labels/7.5.png"], "7.5"),
+        ("images/*", "labels/*", ["images/7", "labels/7.png"], "7"),
+        (["a/*", "b/*"], ["aa/*.png", "bb/*.png"], ["b/7.jpg", "bb/7.png"], "7"),
+        ("*.png", "*_gt.png", ["7.png", "7_gt.png"], "7"),
+        ("i[0-9]/*.png", "l?/*.png", ["i1/7.png", "l1/7.png"], "1/7"),
+        ("photo (*).jpg", "labels+*.png", ["photo (7).jpg", "labels+7.png"], "7"),
+        ("one.jpg", "one.png", ["one.jpg", "one.png"], "one"),
+    ],
+)
+def test_keys_from_globs(tmp_path, images, labels, files, expected):
+    for file in files:
+        (tmp_path / "mine" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / file).write_text("found, not read")
+    (tmp_path / "mine" / Path(files[0]).parent / ".hidden.png").write_text("")
+    dataset = opened(tmp_path, images=images, labels=labels, split={"fractions": {"train": 1}})
+    (item,) = dataset.splits["train"]
+    assert item.key == expected
+    assert [item.image, item.labels] == [tmp_path / "mine" / file for file in files]
+
+
+def test_keys_from_an_expression(tmp_path):
+    write_picture(tmp_path / "mine" / "2011_drive5" / "img_000010.png")
+    write_index(tmp_path / "mine" / "gt" / "5-10.png")
+    changes = {"images": "*/img_*.png", "labels": "gt/*.png", "key": r"(\d+)(?:/img_0*|-)(\d+)\.png$"}
+    dataset = opened(tmp_path, **changes, split={"fractions": {"train": 1}})
+    assert keys(dataset)["train"] == ["5/10"]
+    write_index(tmp_path / "mine" / "gt" / "odd.png")
+    with refused("gt/odd.png does not match", "mine.yaml"):
+        opened(tmp_path, **changes)
+
+
+def test_two_pictures_with_one_key(tmp_path):
+    write_pairs(tmp_path, "a")
+    write_picture(tmp_path / "mine" / "images" / "a.jpg")
+    with refused("images/a.jpg", "images/a.png", "same key 'a'", "mine.yaml"):
+        opened(tmp_path, images="images/*")
+
+
+def test_labels_without_a_picture(tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    for name in ("x", "y"):
+        write_index(tmp_path / "mine" / "labels" / f"{name}.png")
+    with refused("labels/x.png has no picture", "2 of 4", "'x'", "keys are like 'a'", "mine.yaml"):
+        opened(tmp_path)
+
+
+def test_pictures_without_labels_are_left_out(tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    write_picture(tmp_path / "mine" / "images" / "x.png")
+    dataset = opened(tmp_path)
+    (note,) = [note for note in dataset.notes if "no labels" in note]
+    assert "1 of 3" in note and "images/x.png" in note
+    assert "x" not in itertools.chain(*keys(dataset).values())
+
+
+def test_a_dataset_that_is_not_there(tmp_path):
+    with refused("mine was not found", tmp_path / "mine", "get the dataset from the shop"):
+        opened(tmp_path, where="the shop")
+    (tmp_path / "mine" / "Images").mkdir(parents=True)
+    with refused("no file in", "labels/*.png", "Images", "get the dataset from the shop"):
+        opened(tmp_path, where="the shop")
+    write_index(tmp_path / "mine" / "labels" / "a.png")
+    with refused("no file in", "images/*.png", "there are Images, labels"):
+        opened(tmp_path)
+
+
+def test_labels_of_another_size(tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    write_index(tmp_path / "mine" / "labels" / "a.png", 0, 4, 5)
+    with refused("labels/a.png has 5×4", "images/a.png has 3×2"):
+        load_split(opened(tmp_path, split={"fractions": {"train": 1}}), "train")
+
+
+def test_unknown_split(tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    with refused("no split 'valid'", "did you mean 'val'"):
+        load_split(opened(tmp_path), "valid")
+
+
+# Splits
+
+
+@st.composite
+def sequences(draw: Any) -> dict[str, str]:
+    """Keys with the sequences that they are frames of."""
+    sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=14))
+    return {f"{s:02}_{frame}": f"{s:02}" for s, size in enumerate(sizes) for frame in range(size)}
+
+
+shares_of_three = st.sampled_from([(0.6, 0.1, 0.3), (0.8, 0.1, 0.1), (1 / 3, 1 / 3, 1 / 3), (0.85, 0.15, 0), (1, 0, 0)])
+
+
+@settings(max_examples=200)
+@given(groups=sequences(), shares=shares_of_three, seed=st.integers(0, 3))
+def test_divide(groups, shares, seed):
+    parts = divide(groups, shares, seed)
+    assert sorted(itertools.chain(*parts)) == sorted(groups)  # every key once
+    assert parts == divide(dict(reversed(groups.items())), shares, seed)  # whatever the order in which files are found
+    wanted = sum(share > 0 for share in shares)
+    sizes = Counter(groups.values())
+    if len(sizes) < wanted:
+        assert list(itertools.chain(*parts)) == sorted(groups)  # contiguous blocks
+        return
+    assert not any(set(map(groups.get, a)) & set(map(groups.get, b)) for a, b in itertools.combinations(parts, 2))
+    assert all(bool(part) == (share > 0) for part, share in zip(parts, shares, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(1, 9), min_size=3, max_size=7), seed=st.integers(0, 2))
+def test_partition_is_near_the_best_one(sizes, seed):
+    """Against all ways of dealing the groups: at most one largest group worse."""
+    shares = np.array([0.6, 0.1, 0.3])
+    targets = shares * sum(sizes)
+
+    def error(part_of: Any) -> float:
+        return np.abs(np.bincount(part_of, sizes, 3) - targets).max()
+
+    ways = (way for way in itertools.product(range(3), repeat=len(sizes)) if len(set(way)) == 3)
+    best = min(map(error, ways))
+    names = {str(i): size for i, size in enumerate(sizes)}
+    part_of = np.empty(len(sizes), dtype=int)
+    for part, groups in enumerate(partition(names, tuple(shares), seed)):
+        part_of[[int(group) for group in groups]] = part
+    assert error(part_of) <= best + max(sizes) / 2 + 1e-9
+
+
+def test_equal_sequences_are_divided_exactly():
+    groups = {f"{s:04}_{frame:06}": f"{s:04}" for s in range(10) for frame in range(4)}
+    assert [len(part) for part in divide(groups, (0.6, 0.1, 0.3), 0)] == [24, 4, 12]
+
+
+def test_seeds_differ_and_stay():
+    groups = {f"{i:02}": f"{i:02}" for i in range(20)}
+    parts = {seed: divide(groups, (0.6, 0.1, 0.3), seed) for seed in range(5)}
+    assert len({tuple(part[2]) for part in parts.values()}) == 5
+    assert parts[0][1] == ["03", "11"]  # for ever: results depend on it
+
+
+def test_blocks():
+    assert blocks(list("abcdefghij"), (0.6, 0.1, 0.3)) == [list("abcdef"), ["g"], list("hij")]
+    assert blocks(["a"], (0.85, 0.15)) == [["a"], []]
+
+
+def test_joined_follows_chains():
+    groups = joined({key: key for key in "abcde"}, [["b", "c"], ["d", "c"], ["e", "nobody"]])
+    assert groups == {"a": "a", "b": "b", "c": "b", "d": "b", "e": "e"}
+
+
+def test_fractions_by_sequence(tmp_path):
+    write_pairs(tmp_path, *(f"{drive:04}_{frame:06}" for drive in range(10) for frame in range(3)))
+    split = keys(opened(tmp_path, sequence=r"^(\d{4})_"))
+    assert {part: len(names) for part, names in split.items()} == {"train": 18, "val": 3, "test": 9}
+    drives = [{name[:4] for name in names} for names in split.values()]
+    assert sum(map(len, drives)) == 10
+
+
+def test_frames_of_one_drive_are_cut_into_blocks(tmp_path):
+    names = [f"{frame:06}" for frame in range(10)]
+    write_pairs(tmp_path, *names)
+    for sequence in ("one", r"^(\d{4})_"):
+        dataset = opened(tmp_path, sequence=sequence)
+        assert list(keys(dataset).values()) == [names[:6], names[6:7], names[7:]]
+        assert any("cut into 3 blocks" in note for note in dataset.notes)
+        assert any("name no sequence" in note for note in dataset.notes) == (sequence != "one")
+
+
+def test_pairs_stay_together(tmp_path):
+    names = [f"{i:02}" for i in range(30)]
+    write_pairs(tmp_path, *names)
+    together = [[names[i], names[29 - i]] for i in range(10)]
+    for seed in range(5):
+        split = keys(opened(tmp_path, together=together, split={"fractions": FRACTIONS, "seed": seed}))
+        assert {part: len(names) for part, names in split.items()} == {"train": 15, "val": 6, "test": 9}
+        assert all(len({part for part, own in split.items() if set(pair) & set(own)}) == 1 for pair in together)
+
+
+def test_patterns(tmp_path):
+    write_pairs(tmp_path, "a1", "a2", "b1", "c1", "odd")
+    split = {"patterns": {"train": "images/a*", "val": ["labels/b*"], "test": "*/c1.png"}}
+    dataset = opened(tmp_path, split=split)
+    assert keys(dataset) == {"train": ["a1", "a2"], "val": ["b1"], "test": ["c1"]}
+    (note,) = dataset.notes
+    assert "1 of 5 pictures are in no split" in note and "'odd'" in note
+    with refused("'d*'", "test", "images/a1.png", "mine.yaml"):
+        opened(tmp_path, split={"patterns": {"train": "images/a*", "test": "d*"}})
+    with refused("'a2' is in train and in test"):
+        opened(tmp_path, split={"patterns": {"train": "images/a*", "test": "*2.png"}})
+
+
+def test_validation_by_share_takes_whole_sequences_of_the_training_side(tmp_path):
+    frames = itertools.product(["trn", "tst"], range(7), range(4))
+    write_pairs(tmp_path, *(f"{part}_{drive:04}_{frame}" for part, drive, frame in frames))
+    split = {"patterns": {"train": "*trn*", "test": "*tst*", "val": 0.15}}
+    parts = keys(opened(tmp_path, sequence=r"_(\d{4})_", split=split))
+    assert {part: len(names) for part, names in parts.items()} == {"train": 24, "val": 4, "test": 28}
+    assert all(name.startswith("trn") for name in parts["val"])
+    assert len({name[:8] for name in parts["val"]}) == 1
+    assert keys(opened(tmp_path, split={"patterns": {"train": "*trn*", "test": "*tst*"}}))["val"] == []
+
+
+def test_lists(tmp_path):
+    write_pairs(tmp_path, "a", "b.c", "d", "e")
+    (tmp_path / "mine" / "train.txt").write_text("a\n\nb.c\r\n")
+    (tmp_path / "val.txt").write_text("d.jpg\n")  # beside the YAML
+    (tmp_path / "mine" / "test.txt").write_text("\ufeffe", encoding="utf-8")
+    split = {"lists": {"train": "train.txt", "val": "val.txt", "test": "test.txt"}}
+    assert keys(opened(tmp_path, split=split)) == {"train": ["a", "b.c"], "val": ["d"], "test": ["e"]}
+    (tmp_path / "mine" / "train.txt").write_text("a\nb\ne")
+    with refused("train.txt", "3 keys", "lacks 1", "'b'", "keys like 'a'"):
+        opened(tmp_path, split=split)
+    (tmp_path / "mine" / "train.txt").write_text("a\ne")
+    with refused("'e' is in train and in test"):
+        opened(tmp_path, split=split)
+    (tmp_path / "mine" / "train.txt").write_text("")
+    with refused("train.txt lists 0 keys"):
+        opened(tmp_path, split=split)
+    (tmp_path / "mine" / "train.txt").unlink()
+    with refused("the list train.txt", tmp_path / "mine", "nor in"):
+        opened(tmp_path, split=split)
+
+
+def test_lists_may_name_a_few_pictures_that_are_gone(tmp_path):
+    write_pairs(tmp_path, *"abcdefghi")
+    (tmp_path / "train.txt").write_text("a\nb\nc\nd\ngone\n")
+    (tmp_path / "test.txt").write_text("e\nf\n")
+    dataset = opened(tmp_path, split={"lists": {"train": "train.txt", "test": "test.txt", "val": 0.5}})
+    assert [len(names) for names in keys(dataset).values()] == [2, 2, 2]
+    assert any("1 of 5 pictures in the list train.txt do not exist" in note for note in dataset.notes)
+    assert any("3 of 9 pictures are in no split" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("place", [".", "mine"])
+def test_folds_from_lists(tmp_path, place):
+    write_pairs(tmp_path, *"abcdef")
+    (tmp_path / place / "folds").mkdir()
+    for number, names in enumerate(["ab", "cd", "ef"], 1):
+        (tmp_path / place / "folds" / f"f{number}.txt").write_text("\n".join(names))
+    changes = {"split": {"folds": "folds/f{}.txt", "count": 3, "test": 2, "val": 0.25}}
+    dataset = opened(tmp_path, **changes)
+    assert keys(dataset)["test"] == ["c", "d"] and len(keys(dataset)["val"]) == 1
+    assert any("fold 2 of 3 tests, as folds/f{}.txt lists them" in note for note in dataset.notes)
+    assert keys(opened(tmp_path, {"fold": 3}, **changes))["test"] == ["e", "f"]
+    with refused("fold 4", "folds 1 to 3"):
+        opened(tmp_path, {"fold": 4}, **changes)
+    (tmp_path / place / "folds" / "f1.txt").write_text("a\nc")
+    with refused("'c' is in folds/f1.txt and in folds/f2.txt"):
+        opened(tmp_path, **changes)
+    (tmp_path / place / "folds" / "f1.txt").unlink()
+    with refused("the list folds/f1.txt"):
+        opened(tmp_path, **changes)
+
+
+def test_folds_that_are_drawn(tmp_path):
+    names = [f"{i:02}" for i in range(15)]
+    write_pairs(tmp_path, *names)
+    changes = {"split": {"folds": "nowhere{}.txt", "count": 5, "val": 0.25}, "together": [["00", "14"], ["03", "07"]]}
+    folds = []
+    for fold in range(1, 6):
+        dataset = opened(tmp_path, {"fold": fold}, **changes)
+        assert [len(own) for own in keys(dataset).values()] == [9, 3, 3]
+        assert any("drawn with seed 0, since there is no nowhere{}.txt" in note for note in dataset.notes)
+        folds.append(keys(dataset)["test"])
+    assert sorted(itertools.chain(*folds)) == names
+    assert all(sum(bool(set(pair) & set(fold)) for fold in folds) == 1 for pair in changes["together"])
+
+
+def test_choices_at_open_time(tmp_path):
+    write_pairs(tmp_path, "a", "b", "c")
+    splits = {"one": {"patterns": {"train": "*a.png", "test": "*b.png"}}}
+    assert opened(tmp_path, {"domain": "elsewhere"}).domain == "elsewhere"
+    assert keys(opened(tmp_path, {"split": "one"}, splits=splits))["train"] == ["a"]
+    written_out = {"patterns": {"train": "*c.png", "test": "*b.png"}}
+    assert keys(opened(tmp_path, {"split": written_out}, splits=splits, split="one"))["train"] == ["c"]
+    with refused("no split 'two'", "known: one"):
+        opened(tmp_path, {"split": "two"}, splits=splits)
+    with refused("fold 1 of mine", "no folds"):
+        opened(tmp_path, {"fold": 1})
+
+
+# The layouts of the seven KITTI datasets, as their authors ship them
+
+
+def kitti_layout(root: Path, name: str) -> int:
+    """Write a small dataset where its YAML looks for it; the number of pictures."""
+    config = load_dataset_config(name)
+    folder, count = root / name, 0
+    for drive, frame in itertools.product(range(10), range(4)):
+        own, side = f"{drive:04}_{frame:06}", drive < 7
+        image, labels = f"images/{own}.png", f"labels/{own}.{'mat' if config.encoding == 'mat' else 'png'}"
+        if name == "ros":
+            part = "KITTI_SEMANTIC/" + ("Training_00" if side else "Validation_07")
+            image, labels = f"{part}/RGB/{own}.png", f"{part}/GT_ind/{own}.png"
+        elif name == "zhang":
+            image = f"training/image_02/{drive:04}/{frame:06}.png"
+            labels = f"image_02/{'trn' if side else 'test'}/{drive:04}/{frame:06}.mat"
+        write_picture(folder / image)
+        code = config.codes.labels[count % config.labelset.channels][-1]
+        (folder / labels).parent.mkdir(parents=True, exist_ok=True)
+        if config.encoding == "mat":
+            savemat(folder / labels, {"truth": np.full((2, 3), code, dtype=np.uint8)})
+        elif config.encoding == "colour":
+            Image.new("RGB", (3, 2), code).save(folder / labels)
+        else:
+            write_index(folder / labels, code)
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("name", KITTI)
+def test_kitti_layouts(tmp_path, name):
+    count = kitti_layout(tmp_path, name)
+    dataset = open_dataset(load_dataset_config(name), tmp_path)
+    sizes = [len(items) for items in dataset.splits.values()]
+    assert sizes == [24, 4, 12] and sum(sizes) == count
+    drives = [{item.sequence for item in items} for items in dataset.splits.values()]
+    assert [len(own) for own in drives] == [6, 1, 3] and len(set.union(*drives)) == 10
+    samples = [sample for split in dataset.splits for sample in load_split(dataset, split, progress=False)]
+    seen = {int(sample.target[0, 0]) for sample in samples}
+    assert seen == set(range(dataset.labelset.channels))
+    assert dataset.domain == "kitti" and dataset.notes == ()
+    if name in ("ros", "zhang"):
+        test = "Validation_07" if name == "ros" else "/test/"
+        for split, items in dataset.splits.items():
+            assert all((test in str(item.labels)) == (split == "test") for item in items)
+
+
+def test_siftflow_layout(tmp_path):
+    folder, scene = tmp_path / "SiftFlowDataset", "spatial_envelope_256x256_static_8outdoorcategories"
+    names = [f"coast_natu{i}" for i in range(20)]
+    for i, name in enumerate(names):
+        write_picture(folder / "Images" / scene / f"{name}.jpg")
+        (folder / "SemanticLabels" / scene).mkdir(parents=True, exist_ok=True)
+        savemat(folder / "SemanticLabels" / scene / f"{name}.mat", {"S": np.full((2, 3), i), "names": ["a"]})
+    (folder / "trainval.txt").write_text("\n".join(names[:16]))
+    (folder / "test.txt").write_text("\n".join(names[16:]))
+    dataset = open_dataset(load_dataset_config("siftflow"), tmp_path)
+    assert [len(items) for items in dataset.splits.values()] == [14, 2, 4]
+    assert [sample.target[0, 0] for sample in load_split(dataset, "test")] == [15, 16, 17, 18]
+    assert dataset.labelset.labels[16] == "mountain"
+    items = {item.key: item for split in dataset.splits.values() for item in split}
+    assert (dataset.load(items[names[0]]).target == VOID).all()
+
+
+# The real data, where it is
+
+
+def real(data_root: Path, name: str, **options: Any) -> Dataset:
+    config = load_dataset_config(name)
+    if not (data_root / config.folder).is_dir():
+        pytest.skip(f"{config.folder} is not in {data_root}")
+    return open_dataset(config, data_root, **options)
+
+
+def test_stanford(data_root):
+    folds = [real(data_root, "stanford", fold=fold) for fold in range(1, 6)]
+    pairs = folds[0].config.together
+    for dataset in folds:
+        split = keys(dataset)
+        assert [len(split[part]) for part in ("train", "val", "test")] == [515, 57, 143]
+        assert all(len({part for part, own in split.items() if set(pair) & set(own)}) == 1 for pair in pairs)
+    assert len(set(itertools.chain(*(keys(dataset)["test"] for dataset in folds)))) == 715
+    item = folds[0].splits["train"][0]
+    expected = np.loadtxt(item.labels, dtype=int)
+    np.testing.assert_array_equal(folds[0].load(item).target, np.where(expected < 0, VOID, expected))
+
+
+def test_camvid(data_root):
+    dataset = real(data_root, "camvid")
+    assert [len(items) for items in dataset.splits.values()] == [406, 124, 171]
+    videos = [{item.sequence for item in items} for items in dataset.splits.values()]
+    assert videos == [{"0016E5", "0006R0"}, {"0001TP"}, {"Seq05VD"}]
+    assert [len(items) for items in real(data_root, "camvid", split="official").splits.values()] == [367, 101, 233]
+    item = dataset.splits["val"][5]
+    expected = np.asarray(Image.open(item.labels))
+    np.testing.assert_array_equal(dataset.load(item).target, np.where(expected == 11, VOID, expected))
+
+
+def test_labelmefacade(data_root):
+    dataset = real(data_root, "labelmefacade")
+    sizes = [len(items) for items in dataset.splits.values()]
+    assert sizes[0] + sizes[1] in (91, 100) and sizes[1] == 14 + (sizes[2] > 800) and sizes[2] in (787, 845)
+    item = dataset.splits["train"][3]
+    rgb = np.asarray(Image.open(item.labels).convert("RGB"))
+    target = dataset.load(item).target
+    for class_id, colour in enumerate(dataset.labelset.palette):
+        np.testing.assert_array_equal(target == class_id, (rgb == colour).all(axis=2))
+    np.testing.assert_array_equal(target == VOID, (rgb == 0).all(axis=2))
+
+
+def test_kitti_odometry_colours_and_matrices_agree(data_root, tmp_path):
+    """The same frames as .mat (0 other, then names) and as colour PNG: decoded alike by two formats' readers."""
+    files = sorted((data_root / "kitti_samples").glob("odometry*/gt/*.mat"))
+    if not files:
+        pytest.skip(f"kitti_samples is not in {data_root}")
+    kundu = load_dataset_config("kundu")
+    order = ["building", "sky", "road", "vegetation", "sidewalk", "car"]
+    order += ["pedestrian", "cyclist", "sign", "fence", "pole"]
+    labelset = [{"label": name, "codes": [order.index(name) + 1]} for name in kundu.labelset.labels]
+    changes = {"encoding": "mat", "mat_key": "truth", "labelset": labelset, "void": [0]}
+    matrix = load_dataset_config(write_yaml(tmp_path, **changes))
+    for file in files:
+        from_colours = read_labels(file.with_suffix(".png"), kundu, code_table(kundu))
+        np.testing.assert_array_equal(from_colours, read_labels(file, matrix, code_table(matrix)))
+        np.testing.assert_array_equal(from_colours == VOID, loadmat(file)["truth"] == 0)
+        assert len(np.unique(from_colours)) > 5
+
+
+def test_kitti_semantics(data_root):
+    folder = data_root / "kitti_samples" / "data_semantics"
+    if not folder.is_dir():
+        pytest.skip(f"kitti_samples/data_semantics is not in {data_root}")
+    dataset = open_dataset(load_dataset_config("kitti_semantics"), folder.parent)
+    items = [item for split in dataset.splits.values() for item in split]
+    assert len(items) == 5
+    for item in items:
+        target = read_labels(item.labels, dataset.config, dataset.codes)
+        rgb = np.asarray(Image.open(folder / "training" / "semantic_rgb" / item.labels.name))
+        labelled = target != VOID
+        np.testing.assert_array_equal(np.array(dataset.labelset.palette)[target[labelled]], rgb[labelled])
+        assert labelled.mean() > 0.8

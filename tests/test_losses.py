@@ -1,0 +1,179 @@
+"""The selective losses against plain ones: cross-entropy of the sliced logits, one sample at a time."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from densemtmd import KeypointSet, Labelset, OutputSpace
+from densemtmd.errors import UserError
+from densemtmd.losses import dataset_softmax, selective_cross_entropy, selective_l2
+
+
+def make_space(sizes):
+    return OutputSpace([Labelset(f"set{k}", [f"label{j}" for j in range(n)]) for k, n in enumerate(sizes)])
+
+
+KITTI = make_space([8, 11, 12, 11, 11, 5, 10])
+
+
+def make_batch(space, batch=6, height=5, width=4, void=0.3, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.randn(batch, space.channels, height, width, generator=generator, dtype=torch.float64)
+    task = torch.randint(0, len(space), (batch,), generator=generator)
+    sizes = torch.tensor([t.channels for t in space.tasks])[task].view(-1, 1, 1)
+    target = (torch.rand(batch, height, width, generator=generator) * sizes).long()
+    target[torch.rand(batch, height, width, generator=generator) < void] = 255
+    return logits.to(dtype), target, task
+
+
+def plain(logits, target, task, space, sample_weight=None, task_weight=None):
+    """The loss as the paper writes it: a loop over samples, cross-entropy on the sliced logits."""
+    total, labelled = logits.new_zeros(()), 0
+    for b in range(len(logits)):
+        own = space.slice(space.names[task[b]])
+        weight = (1 if sample_weight is None else sample_weight[b]) * (1 if task_weight is None else task_weight[task[b]])
+        total = total + weight * F.cross_entropy(logits[b : b + 1, own], target[b : b + 1], ignore_index=255, reduction="sum")
+        labelled += int((target[b] != 255).sum())
+    return total / max(labelled, 1)
+
+
+@given(st.lists(st.integers(2, 13), min_size=1, max_size=7), st.integers(0, 2**31), st.sampled_from([0.0, 0.4, 1.0]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_equals_cross_entropy_on_the_sliced_logits(sizes, seed, void, weighted):
+    space = make_space(sizes)
+    logits, target, task = make_batch(space, seed=seed, void=void)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(6 + len(space), generator=generator, dtype=torch.float64)
+    weights = {"sample_weight": drawn[:6], "task_weight": drawn[6:]} if weighted else {}
+    logits.requires_grad_()
+    loss, expected = selective_cross_entropy(logits, target, task, space, **weights), plain(logits, target, task, space, **weights)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    (gradient,), (expected_gradient,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_gradient_outside_the_labelset_is_exactly_zero(dtype):
+    """The remark after Eq. 2."""
+    logits, target, task = make_batch(KITTI, dtype=dtype)
+    logits.requires_grad_()
+    selective_cross_entropy(logits, target, task, KITTI).backward()
+    owner = KITTI.tables(logits.device).owner
+    outside = owner[None] != task[:, None]
+    assert logits.grad is not None and (logits.grad[outside] == 0).all()
+    inside = logits.grad.masked_fill(outside[..., None, None], 0)
+    assert (inside.abs().sum((1, 2, 3)) > 0).all()
+
+
+def test_gradcheck():
+    logits, target, task = make_batch(make_space([2, 4, 3]), batch=3, height=2, width=2)
+    logits.requires_grad_()
+    space = make_space([2, 4, 3])
+    weights = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: selective_cross_entropy(x, target, task, space, weights, weights), (logits,))
+    assert torch.autograd.gradcheck(lambda x: dataset_softmax(x, space), (logits,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_low_precision_and_large_logits_stay_finite(dtype, size):
+    logits, target, task = make_batch(KITTI)
+    low = (size * logits).clamp(-6e4, 6e4).to(dtype).requires_grad_()
+    loss = selective_cross_entropy(low, target, task, KITTI)
+    expected = plain(low.detach().double(), target, task, KITTI)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+    loss.backward()
+    assert low.grad is not None and low.grad.dtype == dtype and low.grad.isfinite().all()
+    soft = dataset_softmax(low, KITTI)
+    assert soft.dtype == dtype and soft.isfinite().all()
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
+    for name in KITTI.names:
+        torch.testing.assert_close(soft[:, KITTI.slice(name)].double().sum(1), torch.ones(6, 5, 4).double(), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_nothing_labelled_gives_zero_and_zero_gradients(dtype):
+    logits, target, task = make_batch(KITTI, dtype=dtype)
+    logits.requires_grad_()
+    loss = selective_cross_entropy(logits, torch.full_like(target, 255), task, KITTI)
+    loss.backward()
+    assert loss.item() == 0 and logits.grad is not None and (logits.grad == 0).all()
+
+
+def test_a_wholly_void_sample_changes_nothing():
+    logits, target, task = make_batch(KITTI)
+    target[2] = 255
+    kept = [0, 1, 3, 4, 5]
+    torch.testing.assert_close(
+        selective_cross_entropy(logits, target, task, KITTI), selective_cross_entropy(logits[kept], target[kept], task[kept], KITTI)
+    )
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_permuting_labels_permutes_the_answer(seed):
+    generator = torch.Generator().manual_seed(seed)
+    space = make_space([4, 6, 3])
+    logits, target, task = make_batch(space, seed=seed)
+    permutations = [torch.randperm(t.channels, generator=generator) for t in space.tasks]
+    channels = torch.cat([p + space.slice(t.name).start for p, t in zip(permutations, space.tasks, strict=True)])
+    renamed = target.clone()
+    for b in range(len(target)):
+        labelled = target[b] != 255
+        renamed[b][labelled] = permutations[task[b]].argsort()[target[b][labelled]]
+    torch.testing.assert_close(
+        selective_cross_entropy(logits[:, channels], renamed, task, space), selective_cross_entropy(logits, target, task, space)
+    )
+    torch.testing.assert_close(dataset_softmax(logits[:, channels], space), dataset_softmax(logits, space)[:, channels])
+
+
+@given(st.lists(st.integers(2, 13), min_size=1, max_size=7), st.integers(0, 2**31), st.sampled_from([(), (3,), (2, 3), (2, 1, 2)]))
+@settings(max_examples=40, deadline=None)
+def test_dataset_softmax_is_a_softmax_per_labelset(sizes, seed, shape):
+    space = make_space(sizes)
+    logits = 20 * torch.randn(2, space.channels, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected = torch.cat([logits[:, space.slice(name)].softmax(1) for name in space.names], 1)
+    torch.testing.assert_close(dataset_softmax(logits, space), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_small_integers_will_do_as_targets():
+    logits, target, task = make_batch(KITTI)
+    assert selective_cross_entropy(logits, target.to(torch.uint8), task.int(), KITTI) == selective_cross_entropy(
+        logits, target, task, KITTI
+    )
+
+
+def test_mistakes_are_sentences():
+    logits, target, task = make_batch(KITTI, void=0)
+    with pytest.raises(UserError, match=r"expected outputs of shape \(B, 68"):
+        selective_cross_entropy(logits[:, :67], target, task, KITTI)
+    with pytest.raises(UserError, match="expected target"):
+        selective_cross_entropy(logits, target[:, 1:], task, KITTI)
+    target[0, 0, 0] = KITTI.tasks[task[0]].channels  # the label of another labelset's channel, without the check
+    with pytest.raises(UserError, match="class id that its labelset does not have"):
+        selective_cross_entropy(logits, target, task, KITTI)
+
+
+def test_selective_l2_is_the_mean_over_a_samples_own_coordinates():
+    space = OutputSpace([KeypointSet("a", ["p", "q"]), KeypointSet("b", ["r"])])
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(4, 9, 1, 1, dtype=torch.float64, generator=generator, requires_grad=True)
+    target, task = torch.randn(4, 6, dtype=torch.float64, generator=generator), torch.tensor([0, 1, 1, 0])
+    mask = torch.ones(4, 6, dtype=torch.bool)
+    mask[task == 1, 3:] = False  # padding
+    mask[0, 2] = False  # one coordinate not annotated
+    mask[2] = False  # a sample without any
+    loss = selective_l2(outputs, target, mask, task, space, task_weight=torch.tensor([1.0, 3.0]))
+    own = outputs.flatten(1)
+    first = (own[0, :6] - target[0])[[0, 1, 3, 4, 5]].square().mean()
+    expected = (first + 3 * (own[1, 6:] - target[1, :3]).square().mean() + (own[3, :6] - target[3]).square().mean()) / 3
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, outputs)
+    owner = space.tables(outputs.device).owner
+    assert (gradient.flatten(1)[owner[None] != task[:, None]] == 0).all() and (gradient[2] == 0).all()
+    target[2] = torch.nan  # what is not annotated may be anything
+    assert selective_l2(outputs, target, mask, task, space).isfinite()
+    nothing = selective_l2(outputs, target, torch.zeros_like(mask), task, space)
+    assert nothing == 0 and (torch.autograd.grad(nothing, outputs)[0] == 0).all()

@@ -1,0 +1,298 @@
+"""The pictures: what is drawn is what was found, nothing is cut, and every size and shape can be drawn."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from densemtmd import plots
+from densemtmd.errors import UserError
+from densemtmd.evaluation import report
+from densemtmd.plots import class_shares, colourise, confusion_figure, curves_figure, overlay, save_indexed, sheet
+from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
+
+RED, GREEN, BLUE = (200, 0, 0), (0, 180, 0), (0, 0, 220)
+STREET = Labelset("street", ["car", "tree", "road"], [RED, GREEN, BLUE])
+SIZES = [(1, 1), (1, 50), (50, 1), (2, 3), (37, 23), (240, 320), (600, 97), (128, 1500)]
+
+
+def photo(height, width, colour=(90, 100, 110)):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def label_map(height, width, labels=3, seed=0):
+    """Blobs of several pixels, so that they have insides."""
+    coarse = np.random.default_rng(seed).integers(0, labels, (height // 40 + 1, width // 40 + 1)).astype(np.uint8)
+    return np.kron(coarse, np.ones((40, 40), np.uint8))[:height, :width]
+
+
+def colours_of(picture):
+    """How often each colour occurs."""
+    return {colour: count for count, colour in picture.getcolors(picture.width * picture.height)}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Label maps
+
+
+@pytest.mark.parametrize("labels", [2, 3, 16, 33, 255])
+def test_an_indexed_file_holds_the_ids_the_palette_and_void(tmp_path, labels):
+    labelset = Labelset("many", [f"label {i}" for i in range(labels)])
+    ids = np.random.default_rng(labels).integers(0, labels, (31, 17)).astype(np.uint8)
+    ids[3:5] = 255
+    save_indexed(tmp_path / "a.png", ids, labelset.palette)
+
+    assert (tmp_path / "a.png").read_bytes()[24] == 8  # bit depth, in the header: small palettes are not packed
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.mode == "P"
+        assert np.array_equal(np.asarray(picture), ids)
+        shown = np.asarray(picture.convert("RGB"))
+    for (y, x), class_id in np.ndenumerate(ids):
+        assert tuple(shown[y, x]) == ((0, 0, 0) if class_id == 255 else labelset.palette[class_id])
+
+
+def test_a_stray_class_id_is_refused_and_nothing_is_written(tmp_path):
+    ids = np.array([[0, 3, 255]], np.uint8)
+    with pytest.raises(UserError, match=r"class id 3, expected 0\.\.2 or 255"):
+        save_indexed(tmp_path / "a.png", ids, STREET.palette)
+    with pytest.raises(UserError, match="class id 3"):
+        overlay(photo(1, 3), ids, STREET)
+    with pytest.raises(UserError, match=r"\(H, W\) and type uint8, found \(1, 3\) and int64"):
+        colourise(ids.astype(np.int64), STREET.palette)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_colours_against_a_loop():
+    ids = label_map(90, 130)
+    ids[10:20, 5:60] = 255
+    expected = [[(0, 0, 0) if i == 255 else STREET.palette[i] for i in row] for row in ids.tolist()]
+    assert np.array_equal(colourise(ids, STREET.palette), np.array(expected, np.uint8))
+
+
+def test_shares_are_sorted_and_leave_specks_out():
+    ids = np.zeros((100, 100), np.uint8)  # car
+    ids[:70] = 2                          # road
+    ids[99, 90:] = 255                    # 10 pixels: 0.1 %
+    ids[98, 91:] = 1                      # 9 pixels: below
+    shares = class_shares(ids, STREET)
+    assert list(shares.items()) == [("road", 0.7), ("car", 0.2981), ("unlabelled", 0.001)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Overlays
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_an_overlay_of_any_size_has_a_legend_that_is_not_cut(height, width):
+    ids = label_map(height, width)
+    picture = np.asarray(overlay(photo(height, width), ids, STREET, opacity=1))
+    factor = max(1, math.ceil(480 / max(height, width)))
+    top = height * factor
+    assert picture.shape[0] > top + 20
+    legend = picture[top:]
+    for label, share in class_shares(ids, STREET).items():  # each swatch is there, in the label's own colour
+        assert share > 0
+        swatch = (legend == STREET.palette[STREET.labels.index(label)]).all(2)
+        assert swatch.sum() >= 100, label
+    frame = [legend[-3:], legend[:, -3:], legend[:3, :3], legend[:, :3]]
+    assert all((part == 255).all() for part in frame), "something is drawn up to the edge of the legend"
+
+
+@pytest.mark.parametrize("opacity", [0, 0.5, 1])
+def test_an_overlay_blends_inside_the_classes(opacity):
+    ids = label_map(500, 600)
+    image = np.random.default_rng(1).integers(0, 256, (500, 600, 3)).astype(np.uint8)
+    painted = np.asarray(overlay(image, ids, STREET, opacity))[:500, :600].astype(float)
+    inside = np.zeros(ids.shape, bool)
+    inside[1:-1, 1:-1] = True
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            inside &= np.roll(ids, (dy, dx), (0, 1)) == ids
+    expected = (1 - opacity) * image + opacity * colourise(ids, STREET.palette)
+    assert np.abs(painted - expected)[inside].max() <= 1
+    if opacity == 1:  # and there are light lines where classes meet
+        assert painted[~inside].mean() > expected[~inside].mean() + 30
+
+
+def test_lines_fade_where_a_map_is_as_grainy_as_noise():
+    ids = np.random.default_rng(0).integers(0, 3, (500, 600)).astype(np.uint8)
+    painted = np.asarray(overlay(photo(500, 600), ids, STREET, opacity=1))[:500, :600]
+    assert np.array_equal(painted, colourise(ids, STREET.palette))
+
+
+def test_unlabelled_pixels_are_darkened_and_in_the_legend():
+    ids = np.zeros((500, 500), np.uint8)
+    ids[200:300, 200:300] = 255
+    picture = np.asarray(overlay(photo(500, 500, (100, 100, 100)), ids, STREET, opacity=0.5))
+    assert tuple(picture[250, 250]) == (50, 50, 50)
+    assert (picture[500:] == 0).all(2).sum() > 50
+
+
+def test_a_speck_is_painted_but_not_in_the_legend():
+    ids = np.zeros((500, 500), np.uint8)
+    ids[100:110, 100:110] = 1  # 0.04 %
+    picture = overlay(photo(500, 500), ids, STREET, opacity=1)
+    assert GREEN in colours_of(picture.crop((0, 0, 500, 500)))
+    assert GREEN not in colours_of(picture.crop((0, 500, *picture.size)))
+
+
+def test_a_long_name_widens_the_picture():
+    name = "a label whose name somebody took for a place to explain at length what it means " * 3
+    picture = overlay(photo(480, 480), np.zeros((480, 480), np.uint8), Labelset("long", [name, "other"]))
+    assert picture.width > ImageFont.load_default(size=13).getlength(name)
+    assert (np.asarray(picture)[:, -3:] == 255).all()
+
+
+def test_names_beyond_ascii_are_not_drawn_as_boxes():
+    legends = [
+        np.asarray(overlay(photo(480, 480), np.zeros((480, 480), np.uint8), Labelset("x", [name, "other"])))
+        for name in ("ßß", "üü", "θθ")
+    ]
+    assert not any(np.array_equal(a, b) for a, b in pairwise(legends))
+
+
+def test_the_font_grows_with_the_photo():
+    def swatch(height, width):
+        picture = np.asarray(overlay(photo(height, width), np.zeros((height, width), np.uint8), STREET, opacity=0))
+        return math.sqrt((picture[height:] == RED).all(2).sum())
+
+    assert 2.5 < swatch(1500, 2000) / swatch(480, 640) < 4
+
+
+def test_a_label_map_of_another_size_is_refused():
+    with pytest.raises(UserError, match=r"\(4, 4\), expected the photo's, \(4, 5\)"):
+        overlay(photo(4, 5), np.zeros((4, 4), np.uint8), STREET)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Sheets
+
+COARSE = Labelset("coarse", ["thing", "ground"], [(201, 103, 7), (9, 77, 99)])
+SPACE = OutputSpace([STREET, COARSE])
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_a_sheet_shows_the_photo_and_every_answer(height, width):
+    colour = (90, 130, 170)
+    answers = {"coarse": np.ones((height, width), np.uint8), "street": np.zeros((height, width), np.uint8)}
+    picture = sheet(photo(height, width, colour), answers, SPACE, opacity=1)
+    counts = colours_of(picture)
+    factor = min(math.sqrt(220_000 / (height * width)), 1000 / max(height, width))
+    area = max(1, round(height * factor)) * max(1, round(width * factor))
+    assert counts[colour] == area
+    for painted in (RED, (9, 77, 99)):
+        assert counts[painted] > area  # the panel, and a swatch
+    assert GREEN not in counts and (201, 103, 7) not in counts
+    frame = np.asarray(picture)
+    assert all((part == 255).all() for part in (frame[:3], frame[-3:], frame[:, :3], frame[:, -3:]))
+
+
+def test_columns_can_be_chosen_and_otherwise_fit_the_photos_shape():
+    many = OutputSpace([Labelset(f"set{i}", ["a", "b"]) for i in range(7)])
+
+    def shape(height, width, columns=None):
+        answers = {name: np.zeros((height, width), np.uint8) for name in many.names}
+        return sheet(photo(height, width), answers, many, columns).size
+
+    wide, high = shape(100, 130, columns=8), shape(100, 130, columns=1)
+    assert wide[0] > 4 * wide[1] and high[1] > 4 * high[0]
+    for height, width in ((128, 320), (375, 1242), (240, 320), (320, 240), (640, 240)):
+        w, h = shape(height, width)
+        assert 0.8 < w / h < 3, (height, width)
+
+
+def test_an_answer_of_no_labelset_is_refused():
+    with pytest.raises(UserError, match=r"unknown labelset 'stret'.*did you mean 'street'"):
+        sheet(photo(4, 4), {"stret": np.zeros((4, 4), np.uint8)}, SPACE)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, to look into."""
+    figures = []
+    save = plots._save_figure
+    monkeypatch.setattr(plots, "_save_figure", lambda figure, path: (figures.append(figure), save(figure, path)))
+    return figures
+
+
+@pytest.mark.parametrize("labels", [2, 8, 33])
+def test_a_confusion_figure_shows_row_percents(tmp_path, drawn, labels):
+    rng = np.random.default_rng(labels)
+    matrix = rng.integers(0, 9, (labels, labels)) ** 4
+    matrix[labels - 1] = 0  # never occurs
+    names = [f"label {i}" for i in range(labels)]
+    confusion_figure(matrix, Labelset("some", names), tmp_path / "c.png")
+
+    axes = drawn[0].axes[0]
+    percents = axes.images[0].get_array()
+    texts = {(t.get_position(), t.get_text()) for t in axes.texts}
+    for row in range(labels):
+        for column in range(labels):
+            expected = 100 * matrix[row, column] / matrix[row].sum() if matrix[row].sum() else 0
+            assert percents[row, column] == pytest.approx(expected)
+            assert (((column, row), f"{expected:.0f}") in texts) == (expected >= 0.5)
+    union = matrix[0].sum() + matrix[:, 0].sum() - matrix[0, 0]
+    assert {f"{100 * matrix[0, 0] / union:.1f}", "none", "–"} <= {text for _, text in texts}
+    assert [t.get_text() for t in axes.get_yticklabels()] == names
+    with Image.open(tmp_path / "c.png") as picture:
+        numbers = [t for t in axes.texts if t.get_text().isdecimal()]
+        boxes = [t.get_window_extent() for t in numbers]
+        cell = axes.get_window_extent().width / labels
+        assert all(box.width < cell and box.height < cell for box in boxes)
+        assert picture.width >= drawn[0].get_size_inches()[0] * 0.7 * 150
+
+
+def test_a_confusion_figure_without_a_pixel_and_of_a_wrong_shape(tmp_path):
+    confusion_figure(np.zeros((3, 3), int), STREET, tmp_path / "empty.svg")
+    assert (tmp_path / "empty.svg").read_text().lstrip().startswith("<?xml")
+    with pytest.raises(UserError, match=r"'street' has the shape \(2, 2\), expected \(3, 3\)"):
+        confusion_figure(np.zeros((2, 2), int), STREET, tmp_path / "wrong.png")
+    assert not (tmp_path / "wrong.png").exists()
+
+
+def history(datasets, epochs):
+    rng = np.random.default_rng(0)
+    records = []
+    for epoch in range(epochs):
+        matrices = {name: rng.integers(0, 50, (3, 3)) for name in datasets}
+        scored = report(matrices, dict.fromkeys(datasets, STREET))
+        records.append({"epoch": epoch, "loss": None if epoch == 0 else 1 / epoch, "scores": scored})
+    return records
+
+
+def test_curves_show_the_history(tmp_path, drawn):
+    records = history(["he", "xu"], 5)
+    records[2]["scores"]["datasets"]["xu"]["iou"] = None  # nothing to score: a gap, not a crash
+    curves_figure(records, tmp_path / "curves.png")
+
+    loss, *scores = drawn[0].axes
+    assert np.allclose(loss.lines[0].get_ydata(), [np.nan, 1, 1 / 2, 1 / 3, 1 / 4], equal_nan=True)
+    for axes, key in zip(scores, ("global", "average", "iou"), strict=True):
+        lines = {line.get_label(): line for line in axes.lines}
+        assert list(lines) == ["he", "xu", "all together"]
+        assert list(lines["he"].get_xdata()) == [0, 1, 2, 3, 4]
+        assert list(lines["he"].get_ydata()) == [r["scores"]["datasets"]["he"][key] for r in records]
+        assert list(lines["all together"].get_ydata()) == [r["scores"]["pooled"][key] for r in records]
+    assert np.isnan(scores[2].lines[1].get_ydata()[2])
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 1200
+
+
+def test_curves_of_one_dataset_have_no_line_for_all_and_an_empty_history_is_refused(tmp_path, drawn):
+    curves_figure(history(["he"], 1), tmp_path / "one.png")
+    assert [line.get_label() for line in drawn[0].axes[1].lines] == ["he"]
+    with pytest.raises(UserError, match="was not validated once"):
+        curves_figure([], tmp_path / "none.png")
+
+
+def test_keypoints_have_no_sheet():
+    with pytest.raises(UserError, match="keypoints"):
+        sheet(photo(4, 4), {"nyu": np.zeros((4, 4), np.uint8)}, OutputSpace([KeypointSet("nyu", ["palm"])]))

@@ -1,0 +1,217 @@
+"""Label pictures with a trained network.
+
+    python tools/infer.py photo.jpg                                  all labelsets of the last finished run
+    python tools/infer.py photos/ --labelset kundu --out labelled
+    python tools/infer.py "photos/*.jpg" --labelset kundu,xu --checkpoint runs/my-run
+
+For each picture and labelset two files are written, and with several labelsets a third:
+
+    OUT/photo.jpg.kundu.png           class ids, in the labelset's palette
+    OUT/photo.jpg.kundu.overlay.png   the picture under those colours, with a legend
+    OUT/photo.jpg.sheet.png           the picture and every labelset's answer, side by side
+
+and a line is printed: the share of each class, largest first (those below 0.1 % are left out). A picture that cannot be
+read is reported at the end, the others are labelled; the exit code is then 1. With --recursive the folders below OUT
+are those below the folder given. Two pictures that would get one name below OUT are refused before anything is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from densemtmd.cli import make_parser, newest_run, tool
+from densemtmd.errors import UserError
+
+if TYPE_CHECKING:  # torch and the rest are imported where they are used, so that --help answers at once
+    from PIL.Image import Image
+
+    from densemtmd.inference import Predictor
+    from densemtmd.tasks import OutputSpace
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+"""What counts as a picture in a folder; a file that is named is opened whatever its suffix."""
+
+
+def make_arguments() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__ or "")
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="picture files, folders of pictures, or quoted patterns")
+    add("--labelset", default="all", metavar="NAME|all|A,B", help="which labelsets answer (default: all)")
+    add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
+    add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
+    add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
+    add("--max-pixels", type=int, default=200_000_000, metavar="N", help="refuse larger pictures (default: 200000000)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    return parser
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_arguments().parse_args(argv)
+    pictures = find_pictures(arguments.images, arguments.recursive, arguments.out)
+    checkpoint = arguments.checkpoint or newest_run()
+
+    from densemtmd.inference import Predictor
+
+    predictor = Predictor.load(checkpoint, arguments.device)
+    print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
+    labelsets = choose_labelsets(arguments.labelset, predictor.space)
+    failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels)
+
+    labelled = len(pictures) - len(failures)
+    print(f"{labelled} of {len(pictures)} picture{'s' * (len(pictures) != 1)} labelled, in {arguments.out}")
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def find_pictures(images: Iterable[str], recursive: bool, out: Path) -> dict[Path, Path]:
+    """The pictures that the command line names, in order, each once: its name below ``out`` -> the file.
+
+    Raises:
+        UserError: a file, folder or pattern without a picture, or two pictures of one name.
+    """
+    found: dict[Path, Path] = {}
+    for image in images:
+        for path in _expanded(image):
+            folder = path if path.is_dir() else path.parent
+            for file in _below(path, recursive, out) if path.is_dir() else [path]:
+                name = file.relative_to(folder)
+                other = found.setdefault(name, file)
+                if other.resolve() != file.resolve():
+                    both = f"{other} and {file} would both be written to {out / name}.*"
+                    raise UserError(f"{both}: label them in two calls, with a different --out each")
+    return found
+
+
+def _expanded(image: str) -> list[Path]:
+    """A path that exists as it stands, or what a pattern stands for."""
+    if Path(image).exists():
+        return [Path(image)]
+    if not glob.has_magic(image):
+        raise UserError(f"there is no picture {image}: check the name, or quote a pattern such as 'photos/*.jpg'")
+    if matches := sorted(glob.glob(image, recursive=True)):  # noqa: PTH207 (Path.glob refuses absolute patterns)
+        return [Path(match) for match in matches]
+    raise UserError(f"no file matches the pattern {image}: check it, ** stands for any folders")
+
+
+def _below(folder: Path, recursive: bool, out: Path) -> list[Path]:
+    """The pictures in a folder, sorted; without hidden ones and those that earlier calls wrote to ``out`` below it."""
+    files = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    if out.resolve() != folder.resolve():
+        files = [p for p in files if not p.resolve().is_relative_to(out.resolve())]
+    if not files:
+        deeper = "" if recursive else "; add --recursive for the folders below it"
+        raise UserError(f"the folder {folder} holds no picture ({', '.join(SUFFIXES)}){deeper}")
+    return files
+
+
+def choose_labelsets(choice: str, space: OutputSpace) -> list[str]:
+    """The labelsets that ``NAME``, ``all`` or ``A,B`` stands for.
+
+    Raises:
+        UserError: an unknown one (the message lists the known), or a network that labels no pictures.
+    """
+    if space.kind != "labelset":
+        raise UserError(f"this network finds keypoints ({', '.join(space.names)}), expected one that labels pictures")
+    if choice in space.names:
+        return [choice]
+    names = list(space.names) if choice == "all" else list(dict.fromkeys(name.strip() for name in choice.split(",")))
+    for name in names:
+        space.index(name)
+    return names
+
+
+def label_pictures(
+    predictor: Predictor,
+    pictures: Mapping[Path, Path],
+    labelsets: Sequence[str],
+    out: Path,
+    max_pixels: int = 200_000_000,
+) -> list[str]:
+    """Label pictures, write the answers below ``out`` and print the shares; what cannot be read is left out.
+
+    Args:
+        predictor: which labels.
+        pictures: name below ``out`` -> the file, as :func:`find_pictures` gives them.
+        labelsets: which of the predictor's labelsets answer.
+        out: the folder, made where it does not exist.
+        max_pixels: of the largest picture that is read.
+
+    Returns:
+        One sentence for each picture that could not be read.
+
+    Raises:
+        UserError: a picture would be overwritten, or ``out`` cannot be written.
+    """
+    from tqdm import tqdm
+
+    from densemtmd.datasets.pictures import read_picture
+    from densemtmd.plots import class_shares, overlay, save_indexed, sheet
+    from densemtmd.tasks import Labelset
+
+    inputs = {file.resolve() for file in pictures.values()}
+    for name, file in pictures.items():
+        for target in _targets(out / name, labelsets):
+            if target.resolve() in inputs:
+                raise UserError(f"the labels of {file} would overwrite the picture {target}: choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {out} cannot be made ({error.strerror}): choose another with --out") from error
+
+    failures = []
+    wide = max(map(len, labelsets))
+    # disable=None: no bar where nobody watches
+    with tqdm(total=len(pictures), unit=" pictures", leave=False, disable=None if len(pictures) > 1 else True) as bar:
+        for name, file in pictures.items():
+            try:
+                image = read_picture(file, max_pixels)
+            except UserError as error:
+                failures.append(str(error))
+                bar.update()
+                continue
+            if len(labelsets) == 1:
+                answers = {labelsets[0]: predictor(image, labelsets[0])}
+            else:
+                everything = predictor.all(image)
+                answers = {labelset: everything[labelset] for labelset in labelsets}
+            for labelset, ids in answers.items():
+                task = predictor.space[labelset]
+                assert isinstance(task, Labelset)
+                save_indexed(_target(out / name, labelset), ids, task.palette)
+                _save(overlay(image, ids, task), _target(out / name, labelset, "overlay"))
+                shares = ", ".join(f"{label} {100 * share:.1f} %" for label, share in class_shares(ids, task).items())
+                bar.write(f"{name}  {labelset:{wide}}  {shares}", file=sys.stdout)
+            if len(answers) > 1:
+                _save(sheet(image, answers, predictor.space), _target(out / name, "sheet"))
+            bar.update()
+    return failures
+
+
+def _target(stem: Path, *parts: str) -> Path:
+    """``photo.jpg``, "kundu", "overlay" -> ``photo.jpg.kundu.overlay.png``."""
+    return stem.with_name(".".join((stem.name, *parts, "png")))
+
+
+def _targets(stem: Path, labelsets: Sequence[str]) -> list[Path]:
+    """All files that are written for one picture."""
+    each = [_target(stem, labelset, *kind) for labelset in labelsets for kind in ((), ("overlay",))]
+    return each + [_target(stem, "sheet")] * (len(labelsets) > 1)
+
+
+def _save(picture: Image, path: Path) -> None:
+    from densemtmd.files import atomic_write
+
+    with atomic_write(path) as temporary:
+        picture.save(temporary)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
