@@ -22,6 +22,10 @@ from densemtmd.network import JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
 
 
+SCORINGS = ("dense", "strided")
+"""How pictures are scored: at every pixel, or at every stride-th pixel of every stride-th row."""
+
+
 def confusion(answer: Tensor, target: Tensor, labels: int) -> Tensor:
     """The confusion matrix of some pixels, on their device; void pixels do not count.
 
@@ -107,8 +111,8 @@ def score_pictures(
         device: where the network is.
         tick: called after each picture.
     """
-    if scoring not in ("dense", "strided"):
-        raise UserError(f"scoring is {scoring!r}; {nearest(scoring, ['dense', 'strided'])}")
+    if scoring not in SCORINGS:
+        raise UserError(f"scoring is {scoring!r}; {nearest(scoring, SCORINGS)}")
     task = network.space[labelset]
     own = network.space.slice(labelset)
     training = network.training

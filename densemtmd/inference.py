@@ -80,8 +80,6 @@ class Predictor:
 
     def logits(self, image: np.ndarray, labelsets: Sequence[str]) -> Iterator[tuple[JointNetwork, slice, Tensor]]:
         """Strip by strip, the logits of each network that learned one of the labelsets: (network, rows, (C, len(rows), W))."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}")
         for network, dense in zip(self.networks, self._dense, strict=True):
             if not set(labelsets) & set(network.space.names):
                 continue
@@ -104,6 +102,7 @@ class Predictor:
     def _answers(self, image: np.ndarray, labelsets: Sequence[str]) -> dict[str, np.ndarray]:
         for name in labelsets:
             self.space.index(name)
+        check_picture(image)
         answers = {name: np.empty(image.shape[:2], np.uint8) for name in labelsets}
         for network, rows, logits in self.logits(image, labelsets):
             for name in labelsets:
@@ -115,11 +114,24 @@ class Predictor:
         """(H, W, 3) uint8 -> (L, H, W) float32, the dataset-wise softmax (Eq. 1): sums to 1 over the labels."""
         task = self.space[labelset]
         assert isinstance(task, Labelset)
+        check_picture(image)
         answer = np.empty((task.channels, *image.shape[:2]), np.float32)
         for network, rows, logits in self.logits(image, [labelset]):
             own = dataset_softmax(logits[None], network.space)[0, network.space.slice(labelset)]
             answer[:, rows] = own.float().cpu().numpy()
         return answer
+
+
+def check_picture(image: object) -> None:
+    """Refuses what is not a picture (H, W, 3) uint8 of at least one pixel.
+
+    Raises:
+        UserError: says what it is instead.
+    """
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got a {type(image).__name__}: see np.asarray")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}")
 
 
 def checkpoints_of(path: Path) -> list[Path]:

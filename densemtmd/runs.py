@@ -13,10 +13,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,10 +24,10 @@ import yaml
 from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation, plots
-from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source
-from densemtmd.datasets.sample import Sample
+from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
@@ -36,7 +36,12 @@ from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import Labelset, OutputSpace, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
-from densemtmd.training import State, TrainSettings, budget, fit, setting
+from densemtmd.training import State, TrainSettings, budget, check_settings, fit, setting
+
+T = TypeVar("T")
+
+FOUND = "found"
+"""The key of ``config.yaml`` under which the datasets' own YAMLs and folders stand."""
 
 
 @dataclass
@@ -57,7 +62,7 @@ class DataSettings:
     domain: str | None = setting(None, "another domain than the datasets' own, for all of them")
     split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
     fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
-    world: dict[str, Any] | None = setting(None, "settings of the synthetic world in which the datasets lie; rendered where it is not there")
+    world: dict[str, Any] | None = setting(None, "settings of the synthetic world in which the datasets lie; rendered where absent")
 
 
 @dataclass
@@ -72,6 +77,7 @@ class RunSettings:
     seed: int = setting(0, "of weights, batches and dropout")
     data_root: str = setting("data", "the folder that holds the datasets' folders")
     runs: str = setting("runs", "the folder that run folders are made in")
+    debug: bool = setting(False, "everything at toy size, to see within seconds whether it works")
     name: str | None = setting(None, "of the run; by default <data>-<strategy>")
     tracking: str = setting("mlflow", "mlflow, or none")
     tracking_uri: str | None = setting(None, "MLflow's store; by default sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set")
@@ -109,6 +115,11 @@ def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
         world = ensure_streets(root, StreetSettings(**data.world, annotators=tuple(data.datasets)))
     added = [] if data.add is None else [data.add] if isinstance(data.add, str) else list(data.add)
     configs = [(load_dataset_config(name), world) for name in data.datasets] + [(load_dataset_config(name), root) for name in added]
+    return open_configs(configs, data)
+
+
+def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings) -> list[Dataset]:
+    """Finds datasets, each beneath its own data root, with what the data choice says of all of them."""
     if not configs:
         raise UserError("data.datasets is empty: choose data=... or list datasets, built-in names or paths of YAMLs")
     folded = [config.name for config, _ in configs if isinstance(config.split, Folds)]
@@ -118,16 +129,10 @@ def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
     if data.split is not None and not named:
         known = sorted({name for config, _ in configs for name in config.splits})
         raise UserError(f"data.split is {data.split!r}, which none of the datasets names; {nearest(data.split, known)}")
-    opened = [
-        open_dataset(
-            config,
-            folder,
-            domain=data.domain,
-            fold=data.fold if config.name in folded else None,
-            split=data.split if config.name in named else None,
-        )
-        for config, folder in configs
-    ]
+    opened = []
+    for config, root in configs:
+        fold, split = (data.fold if config.name in folded else None), (data.split if config.name in named else None)
+        opened.append(open_dataset(config, root, domain=data.domain, fold=fold, split=split))
     names = [dataset.name for dataset in opened]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
@@ -143,62 +148,98 @@ def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
     return OutputSpace(list(labelsets.values()))
 
 
-def spread(samples: Sequence[Sample], at_most: int) -> Sequence[Sample]:
-    """At most so many samples, evenly from all of them; 0: all."""
-    if not at_most or len(samples) <= at_most:
-        return samples
-    return [samples[int(i)] for i in np.linspace(0, len(samples) - 1, at_most)]
+def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
+    """At most so many of them, evenly from all; 0: all."""
+    if not at_most or len(items) <= at_most:
+        return items
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, at_most)]
 
 
 def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     """Trains and scores what the settings say; returns the run's folder.
 
-    Args:
-        settings: of the run.
-        overrides: what was said on the command line, for the record.
-
     Raises:
         UserError: whatever a person can mend.
     """
-    device = checkpoint.device_of(settings.train.device)
+    if settings.debug:
+        settings = toy_size(settings)
+    check(settings)
     datasets = open_data(settings.data, settings.data_root)
-    plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     name = settings.name or f"{settings.data.name}-{settings.strategy['name']}"
+    plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     folder = new_folder(Path(settings.runs), name)
-    for dataset in datasets:
-        for note in dataset.notes:
-            print(note)
     record(folder, settings, datasets)
-    with open_tracker(
-        settings.tracking, settings.data.name, f"{name}-{settings.model['name']}-seed{settings.seed}", settings.tracking_uri
-    ) as tracker:
+    run_name = f"{name}-{settings.model['name']}-seed{settings.seed}"
+    with open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri) as tracker:
+        write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
-        loaded = {dataset.name: load(dataset) for dataset in datasets}
-        print(
-            f"{folder}: {settings.strategy['name']} on "
-            + ", ".join(f"{n} ({len(d.train)}/{len(d.val)}/{len(d.test)})" for n, d in loaded.items())
-        )
-        matrices: dict[str, np.ndarray] = {}
-        own_folder = sum(stage.answers for stage in plan) > 1  # several networks answer, each for its datasets
-        for stage in plan:
-            home = folder / stage.name if own_folder or not stage.answers else folder
-            with tracker.child(f"{name}/{stage.name}") if own_folder else nullcontext(tracker) as log:
-                network, state = train_stage(stage, [loaded[n] for n in stage.datasets], list(loaded.values()), settings, home, device, log)
-                plots.curves_figure(state.history, home / "figures" / "curves.png")
-                if stage.answers:
-                    matrices |= score_test(network, [loaded[n] for n in stage.datasets], settings.score, device)
-        finish(folder, matrices, {n: d.labelset for n, d in loaded.items()}, settings, tracker)
+        carry_out(plan, datasets, settings, folder, tracker)
     return folder
 
 
-def load(dataset: Dataset) -> Loaded:
-    """Decodes all pictures of a dataset.
+def resume(folder: Path, overrides: Sequence[str] = ()) -> Path:
+    """Goes on with an interrupted run, in its folder and under its id in MLflow; its settings are those in its ``config.yaml``.
+
+    Raises:
+        UserError: no run there, or its data are no longer what they were.
+    """
+    settings, datasets = reopen(folder)
+    check(settings)
+    plan = stages(settings.strategy, [dataset.name for dataset in datasets])
+    run_id = tracked(folder).get("")
+    tracking = settings.tracking if run_id else "none"
+    with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
+        tracker.tags({"resumed": datetime.now().isoformat(" ", "seconds")})
+        carry_out(plan, datasets, settings, folder, tracker)
+    return folder
+
+
+def carry_out(plan: Sequence[Stage], datasets: Sequence[Dataset], settings: RunSettings, folder: Path, tracker: Tracker) -> None:
+    """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again."""
+    device = checkpoint.device_of(settings.train.device)
+    for dataset in datasets:
+        for note in dataset.notes:
+            print(note)
+    loaded = {dataset.name: load(dataset, 2 if settings.debug else 0) for dataset in datasets}
+    counts = ", ".join(f"{name} {len(d.train)}/{len(d.val)}/{len(d.test)}" for name, d in loaded.items())
+    print(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
+    several = sum(stage.answers for stage in plan) > 1  # networks that answer, each for its datasets
+    matrices: dict[str, np.ndarray] = {}
+    for stage in plan:
+        data = [loaded[name] for name in stage.datasets]
+        home = folder / stage.name if several or not stage.answers else folder
+        with child(tracker, stage.name, folder) if several else nullcontext(tracker) as log:
+            network, state = train_stage(stage, data, list(loaded.values()), settings, home, device, log)
+            plots.curves_figure(state.history, home / "figures" / "curves.png")
+            if stage.answers:
+                matrices |= score_test(network, data, settings.score, device)
+    finish(folder, matrices, {name: d.labelset for name, d in loaded.items()}, settings, tracker)
+
+
+def check(settings: RunSettings) -> None:
+    """Refuses, before anything is loaded, settings that would fail later."""
+    check_settings(settings.train)
+    if settings.score.scoring not in evaluation.SCORINGS:
+        raise UserError(f"score.scoring is {settings.score.scoring!r}; {nearest(settings.score.scoring, evaluation.SCORINGS)}")
+    checkpoint.device_of(settings.train.device)
+
+
+def toy_size(settings: RunSettings) -> RunSettings:
+    """The same run, small enough to show within seconds whether all of it works."""
+    few = replace(settings.train, epochs=None, minutes=None, outputs=1000, epoch_outputs=500, batch=min(settings.train.batch, 4))
+    return replace(settings, train=few, score=replace(settings.score, scoring="strided"))
+
+
+def load(dataset: Dataset, at_most: int = 0) -> Loaded:
+    """Decodes the pictures of a dataset: all, or at most so many of each split.
 
     Raises:
         UserError: no picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
     """
     if not dataset.splits["val"]:
         raise UserError(f"{dataset.name} has no validation pictures: give its split in {dataset.config.path} some, such as val: 0.1")
+    if at_most:
+        dataset = replace(dataset, splits={split: tuple(spread(items, at_most)) for split, items in dataset.splits.items()})
     return Loaded(dataset, *(load_split(dataset, split) for split in ("train", "val", "test")))
 
 
@@ -227,13 +268,16 @@ def train_stage(
     strided_pass = sum(
         math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train
     )
-    validation = {d.name: spread(d.val, train.validation_pictures) for d in data}
     labelsets = {d.name: d.labelset for d in data}
 
-    def validate(network: JointNetwork) -> dict[str, Any]:
+    def validate(network: JointNetwork, quick: bool = False) -> dict[str, Any]:
+        if train.overfit:
+            return evaluation.report(fitted(network, mixture, train.overfit, labelsets), labelsets)
         matrices = {
-            name: evaluation.score_pictures(network, labelsets[name].name, samples, scoring="strided", device=device)
-            for name, samples in validation.items()
+            d.name: evaluation.score_pictures(
+                network, d.labelset.name, spread(d.val, 1 if quick else train.validation_pictures), scoring="strided", device=device
+            )
+            for d in data
         }
         return evaluation.report(matrices, labelsets)
 
@@ -243,10 +287,35 @@ def train_stage(
         tracker.metrics({"epoch": state.epoch, "train/epoch_loss": state.history[-1]["loss"]}, step=state.step)
 
     state = fit(
-        network, mixture, train, budget(train, strided_pass, stage.budget), folder=folder, model=settings.model, validate=validate, report=report,
-        losses=lambda step, values: tracker.metrics({f"train/{k}": v for k, v in values.items()}, step=step), title=stage.name,
-    )  # fmt: skip
+        network,
+        mixture,
+        train,
+        budget(train, strided_pass, stage.budget),
+        folder=folder,
+        model=settings.model,
+        validate=validate,
+        report=report,
+        losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
+        title=stage.name,
+    )
     return network, state
+
+
+def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Mapping[str, Labelset]) -> dict[str, np.ndarray]:
+    """How the first batches of a mixture are answered: dataset -> (L, L) counts, each under its labelset."""
+    device, space = next(network.parameters()).device, network.space
+    network.eval()
+    with torch.inference_mode():
+        drawn = [mixture.batch(step).to(device) for step in range(batches)]
+        answers = [network(as_input(batch.image)) for batch in drawn]
+    matrices = {}
+    for name, labelset in labelsets.items():
+        counts = torch.zeros(labelset.channels, labelset.channels, dtype=torch.int64, device=device)
+        for batch, logits in zip(drawn, answers, strict=True):
+            own = batch.task == space.index(labelset.name)
+            counts += evaluation.confusion(logits[own][:, space.slice(labelset.name)].argmax(1), batch.target[own], labelset.channels)
+        matrices[name] = counts.cpu().numpy()
+    return matrices
 
 
 def epoch_line(state: State) -> str:
@@ -304,14 +373,76 @@ def new_folder(runs: Path, name: str) -> Path:
 
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
     """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
-    whole = asdict(settings)
-    whole["data"]["found"] = {
-        d.name: {"folder": str(d.folder.resolve()), "yaml": yaml.safe_load(d.config.path.read_text())} for d in datasets
+    found = {
+        d.name: {"folder": str(d.folder.resolve()), "path": str(d.config.path), "yaml": yaml.safe_load(d.config.path.read_text("utf-8"))}
+        for d in datasets
     }
-    write_text(folder / "config.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+    write_text(folder / "config.yaml", yaml.safe_dump({**asdict(settings), FOUND: found}, sort_keys=False, allow_unicode=True))
     for dataset in datasets:
         for split, items in dataset.splits.items():
             write_text(folder / "splits" / dataset.name / f"{split}.txt", "".join(f"{item.key}\n" for item in items))
+
+
+def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, list[Dataset]]:
+    """The settings and datasets of a run, from its folder alone: what its YAMLs said then holds, whatever they say now.
+
+    Args:
+        folder: of the run.
+        data_root: where the datasets lie now, if they have moved since.
+
+    Raises:
+        UserError: no run there, a damaged ``config.yaml``, or other pictures in a split than then.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} is no run's folder: it has no config.yaml; expected one that tools/train.py made, such as runs/<time>-<name>"
+        )
+    try:
+        data = yaml.safe_load(file.read_text("utf-8"))
+        found = data.pop(FOUND)
+        settings = RunSettings(
+            **{
+                **data,
+                "data": DataSettings(**data["data"]),
+                "train": TrainSettings(**data["train"]),
+                "score": ScoreSettings(**data["score"]),
+            }
+        )
+        configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), data_root or Path(d["folder"])) for d in found.values()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
+    datasets = open_configs(configs, settings.data)
+    for dataset in datasets:
+        for split, items in dataset.splits.items():
+            listed = folder / "splits" / dataset.name / f"{split}.txt"
+            if not listed.is_file() or listed.read_text("utf-8").splitlines() != [item.key for item in items]:
+                raise UserError(
+                    f"the {split} pictures of {dataset.name} in {dataset.folder} are not those of {listed}: "
+                    "the data have changed since this run began; bring back the old ones, or start a new run"
+                )
+    return settings, datasets
+
+
+def tracked(folder: Path) -> dict[str, str | None]:
+    """The ids under which the tracker knows a run (``""``) and its stages."""
+    file = folder / "tracking.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
+def child(tracker: Tracker, stage: str, folder: Path) -> Tracker:
+    """The tracker of one stage's network: a new child of the run's, or the one that an earlier attempt began."""
+    known = tracked(folder)
+    if tracker.run_id is None:
+        return Tracker()
+    if (run_id := known.get(stage)) is not None:
+        return open_tracker("mlflow", "", "", tracker.uri, resume=run_id, parent=tracker.run_id)
+    opened = tracker.child(stage)
+    write_json(folder / "tracking.json", {**known, stage: opened.run_id})
+    return opened
 
 
 def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset], folder: Path, overrides: Sequence[str]) -> None:
@@ -340,12 +471,17 @@ def finish(
             plots.confusion_figure(counts.sum(0), labelsets[name], folder / "figures" / f"confusion_{name}.png")
     with atomic_write(folder / "per_image.npz") as temporary:
         np.savez_compressed(temporary, **matrices)  # type: ignore[arg-type]
-    write_text(folder / "scores.json", json.dumps(scored, indent=1))
+    write_json(folder / "scores.json", scored)
     tracker.metrics(flat_scores("test", scored), step=0)
     tracker.artifact(folder / "scores.json")
     tracker.artifact(folder / "figures")
     print(f"test pictures, {settings.score.scoring} scoring" + (", interior only" if settings.score.interior else ""))
     print(evaluation.table(scored))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=False))
 
 
 def write_text(path: Path, text: str) -> None:

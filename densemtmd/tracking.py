@@ -616,15 +616,17 @@ def _find(client: MlflowClient, run_id: str, uri: str) -> Run:
 
 
 def _create_run(client: MlflowClient, experiment_id: str, run_name: str, parent: str | None) -> str:
-    tags = {**_process_tags(), "mlflow.runColor": _next_colour(client, experiment_id)}
+    tags = {**_process_tags(), "mlflow.runColor": _next_colour(client, experiment_id, parent)}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent
     return client.create_run(experiment_id, tags=tags, run_name=run_name).info.run_id
 
 
-def _next_colour(client: MlflowClient, experiment_id: str) -> str:
-    latest = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"], max_results=1)
-    used = latest[0].data.tags.get("mlflow.runColor") if latest else None
+def _next_colour(client: MlflowClient, experiment_id: str, parent: str | None) -> str:
+    """The colour after that of the latest run with the same parent."""
+    latest = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"], max_results=50)
+    beside = (run.data.tags.get("mlflow.runColor") for run in latest if run.data.tags.get("mlflow.parentRunId") == parent)
+    used = next(beside, None)
     return COLOURS[(COLOURS.index(used) + 1) % len(COLOURS)] if used in COLOURS else COLOURS[0]
 
 

@@ -11,6 +11,9 @@ Shapes: ``B`` batch, ``C`` channels of the output space, ``h``, ``w`` outputs of
 from __future__ import annotations
 
 import math
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -31,6 +34,9 @@ from densemtmd.tasks import VOID, nearest
 
 STEPS_UNREAD = 10
 """The loss is read, shown and recorded once in so many steps."""
+
+OVERFIT = 99.0
+"""Percent of the outputs of its few batches that an overfitted network must get right: then the training can learn at all."""
 
 
 def setting(default: Any, help: str) -> Any:
@@ -64,7 +70,27 @@ class TrainSettings:
     precision: str = setting("float32", "float32, or bfloat16 for the layers where it is safe")
     device: str = setting("auto", "auto (a GPU where there is one), cpu, cuda, ...")
     validation_pictures: int = setting(40, "at most this many validation pictures per dataset are scored after an epoch; 0: all")
+    overfit: int = setting(0, "a check that the training can learn: so many batches, over and over, until 99 % of their outputs are right")
     checkpoint_seconds: float = setting(60.0, "seconds between checkpoints; there is one after each epoch too")
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuses, before anything is loaded, what would only show itself in the middle of a training.
+
+    Raises:
+        UserError: a word that is not one of a setting's choices, or a number out of its range.
+    """
+    choices = {"schedule": ("cosine", "constant"), "precision": ("float32", "bfloat16")}
+    for name, known in choices.items():
+        if (value := getattr(settings, name)) not in known:
+            raise UserError(f"train.{name} is {value!r}; {nearest(value, known)}")
+    least = {"batch": 1, "crop": 0, "epoch_outputs": 1, "patience": 0, "validation_pictures": 0, "overfit": 0, "lr": 0, "weight_decay": 0}
+    for name, minimum in least.items():
+        if (value := getattr(settings, name)) < minimum:
+            raise UserError(f"train.{name} is {value}, expected at least {minimum}")
+    for name in ("momentum", "warmup"):
+        if not 0 <= (value := getattr(settings, name)) < 1:
+            raise UserError(f"train.{name} is {value}, expected at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -130,10 +156,8 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
         return settings.lr * progress / settings.warmup
     if settings.schedule == "constant":
         return settings.lr
-    if settings.schedule == "cosine":
-        rest = min(1.0, (progress - settings.warmup) / max(1e-9, 1 - settings.warmup))
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
-    raise UserError(f"train.schedule is {settings.schedule!r}; {nearest(settings.schedule, ['cosine', 'constant'])}")
+    rest = min(1.0, (progress - settings.warmup) / (1 - settings.warmup))
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
 
 
 def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
@@ -164,14 +188,15 @@ def fit(
     *,
     folder: Path,
     model: Mapping[str, Any],
-    validate: Callable[[JointNetwork], dict[str, Any]],
-    report: Callable[[State], None],
-    losses: Callable[[int, dict[str, float]], None],
-    resume: bool = False,
+    validate: Callable[..., dict[str, Any]],
+    report: Callable[[State], None] = lambda state: None,
+    losses: Callable[[int, dict[str, float]], None] = lambda step, values: None,
     title: str = "training",
 ) -> State:
-    """Trains a network until its budget is used up or its validation score no longer rises; leaves the best weights in
-    it.
+    """Trains a network until its budget is used up or its validation score no longer rises; leaves the best weights in it.
+
+    Where ``folder`` holds a ``last.safetensors`` the training goes on from there, and ends with the weights of one that
+    was never interrupted. The first Ctrl-C ends it after the running step, with everything saved.
 
     Args:
         network: with its initial weights, on the device to train on.
@@ -180,80 +205,119 @@ def fit(
         budget: when to end, and how long an epoch is.
         folder: gets ``last.safetensors`` (to resume from) and ``best.safetensors`` (to use).
         model: the settings that the network was built from.
-        validate: scores the network; ``["pooled"]["iou"]`` decides which epoch is best.
+        validate: scores a network; ``["pooled"]["iou"]`` decides which epoch is best. With ``quick=True`` on as little as will
+            show whether it works: before the first step, so that a broken validation does not cost an hour.
         report: called after each epoch.
         losses: called every few steps with the step and numbers worth a curve.
-        resume: go on from ``last.safetensors`` where there is one.
         title: in front of the progress bar.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is no longer a number, or a checkpoint cannot be written.
+        KeyboardInterrupt: it was interrupted.
     """
     device = next(network.parameters()).device
-    if settings.precision not in ("float32", "bfloat16"):
-        raise UserError(f"train.precision is {settings.precision!r}; {nearest(settings.precision, ['float32', 'bfloat16'])}")
     optimizer = make_optimizer(network, settings)
-    state = load_state(folder / "last.safetensors", network, optimizer) if resume and (folder / "last.safetensors").exists() else State()
+    last, best = folder / "last.safetensors", folder / "best.safetensors"
+    state = State()
+    if last.exists():
+        state = load_state(last, network, optimizer)
+    else:
+        validate(network, quick=True)
+        save_state(last, network, optimizer, state, model)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
-    bar = Bar(budget, state, title)
-    running, unread = torch.zeros((), device=device), 0  # the loss stays on the device: reading it makes a GPU wait
-    for batch in made_ahead(mixture.batch, state.step):
-        if state.done:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, budget.progress(state.outputs, state.seconds))
-        torch.manual_seed(mixture.seed * 1_000_003 + state.step)  # dropout: each step has its own, so that a resumed run draws the same
-        network.train()
-        labelled = int((batch.target != VOID).sum())
-        running += train_step(network, optimizer, batch.to(device), settings.precision)
-        unread += 1
-        state.step += 1
-        state.outputs += labelled
-        state.seconds = time.monotonic() - began
-        ended = budget.progress(state.outputs, state.seconds) >= 1
-        epoch_over = ended or state.outputs >= (state.epoch + 1) * budget.epoch_outputs
-        if unread < STEPS_UNREAD and not epoch_over:
-            continue
-        loss = running.item()
-        check_finite(loss, state.step, settings)
-        losses(state.step, {"loss": loss / unread, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
-        bar.show(state, loss / unread)
-        state.epoch_loss, state.epoch_steps = state.epoch_loss + loss, state.epoch_steps + unread
-        running, unread = torch.zeros((), device=device), 0
-        if epoch_over:
-            scored = validate(network)
-            end_epoch(state, scored)
-            if state.best_epoch == state.epoch:
-                checkpoint.save_network(folder / "best.safetensors", network, model, {"scores": scored, "epoch": state.epoch})
-            state.done = ended or (settings.patience > 0 and state.epoch - state.best_epoch >= settings.patience)
+    unread: list[Tensor] = []  # losses stay on the device for a while: reading one makes a GPU wait
+    with Interruption() as interruption, Bar(budget, state, title) as bar:
+        for batch in made_ahead(lambda step: mixture.batch(step % settings.overfit if settings.overfit else step), state.step):
+            if state.done:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, budget.progress(state.outputs, state.seconds))
+            torch.manual_seed(mixture.seed * 1_000_003 + state.step)  # of dropout: the step's own, so that a resumed run draws the same
+            network.train()
+            unread.append(train_step(network, optimizer, batch.to(device), settings.precision))
+            state.step += 1
+            state.outputs += int((batch.target != VOID).sum())
             state.seconds = time.monotonic() - began
-            with tqdm.external_write_mode():
-                report(state)
-        if epoch_over or time.monotonic() - saved >= settings.checkpoint_seconds:
-            save_state(folder / "last.safetensors", network, optimizer, state, model)
-            saved = time.monotonic()
-    bar.close()
-    checkpoint.load_weights(network, checkpoint.load(folder / "best.safetensors")[0])
+            ended = budget.progress(state.outputs, state.seconds) >= 1
+            epoch_over = ended or state.outputs >= (state.epoch + 1) * budget.epoch_outputs
+            save = epoch_over or interruption.asked or time.monotonic() - saved >= settings.checkpoint_seconds
+            if len(unread) < STEPS_UNREAD and not save:
+                continue
+            loss = read_losses(unread, state, settings)
+            losses(state.step, {"loss": loss, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
+            bar.show(state, loss)
+            if epoch_over:
+                scored = validate(network)
+                end_epoch(state, scored, ended, settings)
+                if state.best_epoch == state.epoch:
+                    checkpoint.save_network(best, network, model, {"scores": scored, "epoch": state.epoch})
+                with tqdm.external_write_mode():
+                    report(state)
+            if save:
+                state.seconds = time.monotonic() - began
+                save_state(last, network, optimizer, state, model)
+                saved = time.monotonic()
+                if interruption.asked:
+                    break
+    if not state.done:
+        raise KeyboardInterrupt
+    checkpoint.load_weights(network, checkpoint.load(best)[0])
     return state
 
 
-def end_epoch(state: State, scored: dict[str, Any]) -> None:
-    """Writes the epoch that is over into the history, and notes whether it is the best so far."""
+def read_losses(unread: list[Tensor], state: State, settings: TrainSettings) -> float:
+    """Reads the losses of the last steps, adds them to the epoch's, and returns their mean.
+
+    Raises:
+        UserError: one of them is no number. Every step after that would only spoil the weights further.
+    """
+    values = torch.stack(unread).tolist()
+    for back, loss in enumerate(reversed(values)):
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} at step {state.step - back}: the training diverged and stops, the last checkpoint is still good; "
+                f"lower train.lr (now {settings.lr}), or raise train.warmup (now {settings.warmup})"
+            )
+    for loss in values:  # one by one, so that the sum does not depend on how often they were read
+        state.epoch_loss += loss
+    state.epoch_steps += len(values)
+    unread.clear()
+    return sum(values) / len(values)
+
+
+def end_epoch(state: State, scored: dict[str, Any], ended: bool, settings: TrainSettings) -> None:
+    """Writes the epoch that is over into the history, notes whether it is the best so far, and whether it is the last."""
     loss = state.epoch_loss / state.epoch_steps
     state.history.append({"epoch": state.epoch + 1, "step": state.step, "outputs": state.outputs, "loss": loss, "scores": scored})
     state.epoch_loss, state.epoch_steps = 0.0, 0
     score = scored["pooled"]["iou"] or 0.0
     if score > state.best_score:
         state.best_score, state.best_epoch = score, state.epoch
+    learned = settings.overfit > 0 and (scored["pooled"]["global"] or 0.0) >= OVERFIT
+    stale = settings.patience > 0 and state.epoch - state.best_epoch >= settings.patience
+    state.done = ended or stale or learned
 
 
-def check_finite(loss: float, step: int, settings: TrainSettings) -> None:
-    """Refuses to go on once the loss is no number: every step after that would only spoil the weights further."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss became {loss} by step {step}: the training diverged and stops, the last checkpoint is still good; lower train.lr "
-            f"(now {settings.lr}), or raise train.warmup (now {settings.warmup})"
-        )
+class Interruption:
+    """Ctrl-C, or a polite kill, asks the loop to end after the step it is at; a second one ends it at once."""
+
+    asked = False
+
+    def __enter__(self) -> Interruption:
+        self.before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def ask(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step, and saving; once more stops at once", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -306,5 +370,8 @@ class Bar:
         self.bar.n = min(100.0, 100 * self.budget.progress(state.outputs, state.seconds))
         self.bar.set_postfix_str(f"loss {loss:.3f}, {rate / 1000:.1f}k outputs/s")
 
-    def close(self) -> None:
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.bar.close()

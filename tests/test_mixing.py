@@ -22,7 +22,7 @@ def position_sample(height, width, number=0, labels=5):
 
 
 def label_of(pixel, labels=5):
-    return (pixel.astype(int) @ [3, 1, 2] % labels).astype(np.uint8)  # a class id
+    return (pixel.astype(int) @ [3, 1, 2] % labels).astype(np.uint8)
 
 
 def make_mixture(sources, where=SMALL, **settings):
@@ -91,7 +91,7 @@ def test_a_batch_says_whose_each_crop_is():
     picture = batch.image[:, 2, 0, 0]
     owners = set(zip(picture.tolist(), batch.task.tolist(), batch.domain.tolist(), strict=True))
     assert owners == {(0, 0, 1), (1, 0, 1), (2, 2, 0)}
-    assert (batch.image.dtype, batch.target.dtype, batch.task.dtype, batch.domain.dtype) == (torch.uint8, torch.uint8, torch.int64, torch.int64)
+    assert batch.image.dtype == batch.target.dtype == torch.uint8 and batch.task.dtype == batch.domain.dtype == torch.int64
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -129,10 +129,10 @@ def test_half_of_the_crops_are_mirrored():
 
 @pytest.mark.parametrize("border", ["reflect", "valid"])
 @pytest.mark.parametrize(("crop", "flip"), [(0, False), (0, True), (1, False), (1, True), (8, False), (12, True), (20, False)])
-@pytest.mark.parametrize("size", [(13, 17), (16, 9), (12, 14)])
+@pytest.mark.parametrize("size", [(9, 13), (12, 7), (10, 18)])
 def test_every_pixel_that_may_be_asked_for_is_asked_for_with_its_own_label(size, crop, flip, border):
     """All phases of the grid, the first and the last row and column; with border=valid those, and only those, whose patch fits."""
-    pixels, labels = asked_for(make_mixture(one_source(position_sample(*size)), crop=crop, flip=flip, border=border, batch=500), range(5))
+    pixels, labels = asked_for(make_mixture(one_source(position_sample(*size)), crop=crop, flip=flip, border=border, batch=600), range(2))
     assert (labels == label_of(pixels)).all()
     seen = counts_of(pixels, *size) > 0
     may = np.ones(size, bool)
@@ -159,7 +159,7 @@ def test_all_phases_of_the_grid_occur(size, crop, border):
 
 def test_the_last_pixel_is_as_likely_as_the_first():
     for crop in (1, 12, 0):
-        counts = counts_of(asked_for(make_mixture(one_source(position_sample(29, 31)), crop=crop, batch=500), range(4))[0], 29, 31)
+        counts = counts_of(asked_for(make_mixture(one_source(position_sample(29, 31)), crop=crop, batch=500), range(3))[0], 29, 31)
         for ends in (counts[[0, -1]].sum(1), counts[:, [0, -1]].sum(0)):
             assert_shares(ends, [0.5, 0.5])
 
@@ -181,7 +181,6 @@ def test_pictures_of_differing_sizes_are_taken_whole():
     batch = mixture.batch(0)
     assert batch.target.shape == (600, 8, 10) and batch.image.shape == (600, 3, SMALL.pixels(8), SMALL.pixels(10))
     numbers = batch.image[:, 2, 0, 0]
-    assert set(numbers.tolist()) == {0, 1, 2, 3} or (numbers == 2).sum() == 0  # the single pixel is drawn once in a thousand
     for number, sample in enumerate(samples):
         height, width = sample.target.shape
         labelled = (batch.target[numbers == number] != 255).sum((1, 2))
@@ -205,8 +204,8 @@ def test_single_patches_are_always_labelled_and_every_label_is_as_likely(border)
         may[:, :3], may[:, 48:], may[:, :, :3], may[:, :, 58:] = False, False, False, False
     mixture = make_mixture(one_source(*samples), crop=1, border=border, batch=500)
     assert all((mixture.batch(step).target != 255).all() for step in range(3))
-    pixels, labels = asked_for(mixture, range(20))
-    assert len(labels) == 20 * 500
+    pixels, labels = asked_for(mixture, range(10))
+    assert len(labels) == 10 * 500
     counts = np.zeros((4, 50, 60), int)
     np.add.at(counts, (pixels[:, 2], pixels[:, 0], pixels[:, 1]), 1)
     assert (counts[~may] == 0).all()

@@ -17,6 +17,8 @@ from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 180, 0), (0, 0, 220)
 STREET = Labelset("street", ["car", "tree", "road"], [RED, GREEN, BLUE])
+COARSE = Labelset("coarse", ["thing", "ground"], [(201, 103, 7), (9, 77, 99)])
+SPACE = OutputSpace([STREET, COARSE])
 SIZES = [(1, 1), (1, 50), (50, 1), (2, 3), (37, 23), (240, 320), (600, 97), (128, 1500)]
 
 
@@ -118,6 +120,24 @@ def test_an_overlay_blends_inside_the_classes(opacity):
         assert painted[~inside].mean() > expected[~inside].mean() + 30
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_line_is_where_two_classes_meet_and_nowhere_else(turned):
+    ids = np.zeros((480, 480), np.uint8)
+    ids[:, 200:] = 2
+    ids = ids.T if turned else ids
+    painted = np.asarray(overlay(photo(480, 480), np.ascontiguousarray(ids), STREET, opacity=1))[:480, :480]
+    differs = (painted != colourise(ids, STREET.palette)).any(2)
+    expected = np.zeros((480, 480), bool)
+    expected[:, 199] = True
+    assert np.array_equal(differs, expected.T if turned else expected)
+
+
+def test_enlarging_invents_no_class():
+    ids = np.repeat(np.array([[0, 0, 2, 2]], np.uint8), 3, axis=0)  # halfway between 0 and 2 lies 1, a tree
+    for picture in (overlay(photo(3, 4), ids, STREET, opacity=1), sheet(photo(3, 4), {"street": ids}, SPACE, opacity=1)):
+        assert {RED, BLUE} <= colours_of(picture).keys() and GREEN not in colours_of(picture)
+
+
 def test_lines_fade_where_a_map_is_as_grainy_as_noise():
     ids = np.random.default_rng(0).integers(0, 3, (500, 600)).astype(np.uint8)
     painted = np.asarray(overlay(photo(500, 600), ids, STREET, opacity=1))[:500, :600]
@@ -171,9 +191,6 @@ def test_a_label_map_of_another_size_is_refused():
 # ----------------------------------------------------------------------------------------------------------------------
 # Sheets
 
-COARSE = Labelset("coarse", ["thing", "ground"], [(201, 103, 7), (9, 77, 99)])
-SPACE = OutputSpace([STREET, COARSE])
-
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_a_sheet_shows_the_photo_and_every_answer(height, width):
@@ -203,6 +220,18 @@ def test_columns_can_be_chosen_and_otherwise_fit_the_photos_shape():
     for height, width in ((128, 320), (375, 1242), (240, 320), (320, 240), (640, 240)):
         w, h = shape(height, width)
         assert 0.8 < w / h < 3, (height, width)
+
+
+def test_a_long_name_widens_a_sheet():
+    name = "a label whose name explains at length what it means " * 3
+    space = OutputSpace([Labelset("long", [name, "other"]), Labelset("t" * 200, ["a", "b"])])
+    answers = {task: np.zeros((100, 100), np.uint8) for task in space.names}
+    picture = sheet(photo(100, 100), answers, space, columns=1)
+    assert picture.width > ImageFont.load_default(size=13).getlength("t" * 200)
+    assert (np.asarray(picture)[:, -3:] == 255).all()
+    picture = sheet(photo(100, 100), {"long": answers["long"]}, space, columns=1)
+    assert picture.width > ImageFont.load_default(size=13).getlength(name)
+    assert (np.asarray(picture)[:, -3:] == 255).all()
 
 
 def test_an_answer_of_no_labelset_is_refused():

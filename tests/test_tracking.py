@@ -35,6 +35,8 @@ PACKAGE = Path(densemtmd.__file__).parent
 # Two of these start at the same moment in a folder without a store; the second one dies without a word.
 TRAINING = f"""
 import os, signal, sys, types
+asked = []
+sys.addaudithook(lambda event, _: asked.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
 sys.modules["densemtmd"] = package = types.ModuleType("densemtmd")  # without torch, which takes a second to import
 package.__path__ = [{str(PACKAGE)!r}]
 from densemtmd.tracking import open_tracker
@@ -46,8 +48,7 @@ if sys.argv[1] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 tracker.child("below").finish()
 tracker.finish()
-from mlflow.telemetry import get_telemetry_client
-sys.exit(0 if get_telemetry_client() is None else "telemetry is on")
+sys.exit(f"reached for the network: {{asked}}" if asked else 0)
 """
 
 
@@ -72,9 +73,7 @@ Open = Callable[..., Tracker]
 
 
 @pytest.fixture
-def opened(
-    shared: tuple[Path, list[subprocess.CompletedProcess[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Open:
+def opened(shared: tuple[Path, list[subprocess.CompletedProcess[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     """Opens trackers on a store of this test, in the folder where it stands; a copy, as making one takes a second."""
     shutil.copy(shared[0] / "mlflow.db", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -360,12 +359,20 @@ def test_parent_and_children_do_not_confuse_each_other(opened):
     assert mlflow.active_run() is None
 
 
-def test_neighbouring_runs_have_different_colours(opened):
-    runs = [opened() for _ in range(len(tracking.COLOURS) + 1)]
-    for run in runs:
-        run.finish()
-    colours = [client().get_run(run.run_id).data.tags["mlflow.runColor"] for run in runs]
-    assert colours == [*tracking.COLOURS, tracking.COLOURS[0]]
+def test_neighbours_have_different_colours(opened):
+    def colour(tracker: Tracker) -> str:
+        return client().get_run(tracker.run_id).data.tags["mlflow.runColor"]
+
+    runs, children = [], []
+    for _ in range(3):
+        with opened() as tracker:
+            runs.append(tracker)
+            for name in "ab":
+                children.append(tracker.child(name))
+                time.sleep(0.002)  # runs are told apart by the millisecond they began
+                children[-1].finish()
+    assert tuple(map(colour, runs)) == tracking.COLOURS[:3]
+    assert tuple(map(colour, children)) == tracking.COLOURS[:2] * 3
 
 
 def test_system_metrics_are_recorded_until_the_end(opened, monkeypatch):
@@ -404,15 +411,18 @@ def test_a_run_that_died_without_a_word_is_marked(shared, monkeypatch):
     open_tracker("mlflow", "shared", "next", system_metrics=False).finish()
     found = client().search_runs([client().get_experiment_by_name("shared").experiment_id])
     assert {run.info.run_name: run.info.status for run in found} == {
-        "whole": "FINISHED", "below": "FINISHED", "killed": "KILLED", "next": "FINISHED",
+        "whole": "FINISHED",
+        "below": "FINISHED",
+        "killed": "KILLED",
+        "next": "FINISHED",
     }
 
 
 @pytest.mark.parametrize(
     ("tags", "status"),
     [
-        ({}, "RUNNING"),                            # this process, which lives
-        ({"densemtmd.started": "1"}, "KILLED"),     # an older process that had the number of this one
+        ({}, "RUNNING"),  # this process, which lives
+        ({"densemtmd.started": "1"}, "KILLED"),  # an older process that had the number of this one
         ({"densemtmd.pid": str(2**22 + 1)}, "KILLED"),  # above every number that Linux gives
         ({"densemtmd.host": "another"}, "RUNNING"),  # nobody here can know
         ({"densemtmd.pid": "?"}, "RUNNING"),

@@ -1,6 +1,7 @@
 """The loop: it learns, ends when it should, resumes to the bit, and stops before it spoils a network."""
 
 import math
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.dense import densify, geometry, reflect_border, split_phases
 from densemtmd.errors import UserError
-from densemtmd.training import Budget, State, TrainSettings, budget, fit, learning_rate, make_optimizer
+from densemtmd.training import Budget, State, TrainSettings, budget, check_settings, fit, learning_rate, make_optimizer
 
 SPACE = OutputSpace([Labelset("left", ["other", "red"]), Labelset("right", ["blue", "other", "grey"])])
 MODEL = {"name": "patchnet", "widths": [4, 6, 8], "hidden": 12, "dropout": 0.2}
@@ -38,7 +39,7 @@ def make_samples(task, count=3, size=(34, 41), seed=0):
 
 
 def make_training(seed=0, **changes):
-    settings = TrainSettings(crop=24, batch=4, lr=0.02, minutes=None, checkpoint_seconds=0.0, **changes)
+    settings = TrainSettings(**{"crop": 24, "batch": 4, "lr": 0.02, "minutes": None, "checkpoint_seconds": 0.0, **changes})
     torch.manual_seed(seed)
     network = build(MODEL, SPACE).to(memory_format=torch.channels_last)
     sources = [Source(name, k, k, make_samples(k)) for k, name in enumerate(SPACE.names)]
@@ -47,7 +48,7 @@ def make_training(seed=0, **changes):
     )
     validation = {name: make_samples(k, 2, seed=1) for k, name in enumerate(SPACE.names)}
 
-    def validate(network):
+    def validate(network, quick=False):
         device = torch.device("cpu")
         matrices = {n: evaluation.score_pictures(network, n, s, scoring="strided", device=device) for n, s in validation.items()}
         return evaluation.report(matrices, {task.name: task for task in SPACE.tasks})
@@ -55,11 +56,11 @@ def make_training(seed=0, **changes):
     return network, mixture, settings, validate
 
 
-def train(folder: Path, outputs: float, resume=False, losses=lambda step, values: None, seed=0, epoch_outputs=1500.0, **changes):
+def train(folder: Path, outputs: float, losses=lambda step, values: None, seed=0, epoch_outputs=1500.0, **changes):
     network, mixture, settings, validate = make_training(seed, **changes)
     state = fit(
         network, mixture, settings, Budget(outputs, math.inf, epoch_outputs), folder=folder, model=MODEL, validate=validate,
-        report=lambda state: None, losses=losses, resume=resume,
+        losses=losses,
     )  # fmt: skip
     return network, state
 
@@ -91,7 +92,7 @@ def test_a_resumed_training_ends_with_the_weights_of_the_undisturbed_one(tmp_pat
         train(tmp_path / "b", 4_000, losses=stop)
     halfway = checkpoint.load(tmp_path / "b" / "last.safetensors")[1]["state"]
     assert 10 <= halfway["step"] < expected.step
-    resumed, state = train(tmp_path / "b", 4_000, resume=True)
+    resumed, state = train(tmp_path / "b", 4_000)
     for name, tensor in undisturbed.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     ends = [checkpoint.load(tmp_path / run / "last.safetensors")[0] for run in "ab"]
@@ -103,7 +104,7 @@ def test_a_resumed_training_ends_with_the_weights_of_the_undisturbed_one(tmp_pat
 
 def test_a_finished_training_is_not_trained_further(tmp_path):
     _, first = train(tmp_path, 1_500)
-    _, again = train(tmp_path, 1_500, resume=True, losses=lambda step, values: pytest.fail("trained on"))
+    _, again = train(tmp_path, 1_500, losses=lambda step, values: pytest.fail("trained on"))
     assert again == first
 
 
@@ -119,7 +120,6 @@ def test_a_loss_that_is_no_number_ends_the_training_with_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"loss became (nan|inf).*lower train.lr"):
         fit(
             network, mixture, settings, Budget(50_000, math.inf, 50_000), folder=tmp_path, model=MODEL, validate=validate,
-            report=lambda state: None, losses=lambda step, values: None,
         )  # fmt: skip
 
 
@@ -127,8 +127,6 @@ def test_bfloat16_learns_too(tmp_path):
     _, state = train(tmp_path, 5_000)
     _, low = train(tmp_path / "low", 5_000, precision="bfloat16")
     assert abs(low.history[-1]["loss"] - state.history[-1]["loss"]) < 0.15
-    with pytest.raises(UserError, match=r"float32.*did you mean"):
-        train(tmp_path / "wrong", 100, precision="float64")
 
 
 def test_running_statistics_fit_the_dense_pass(tmp_path):
@@ -152,8 +150,6 @@ def test_schedule():
     assert learning_rate(settings, 0.1) == pytest.approx(0.4) and learning_rate(settings, 0.55) == pytest.approx(0.2)
     assert learning_rate(settings, 1.0) == pytest.approx(0, abs=1e-12) and learning_rate(settings, 1.3) == pytest.approx(0, abs=1e-12)
     assert learning_rate(TrainSettings(lr=0.4, schedule="constant"), 0.9) == 0.4
-    with pytest.raises(UserError, match="cosine"):
-        learning_rate(TrainSettings(schedule="cosin"), 0.9)
 
 
 def test_budgets():
@@ -180,3 +176,52 @@ def test_only_weights_decay():
 
 def test_state_counts_epochs_by_its_history():
     assert State(history=[{}, {}]).epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("schedule", "cosin", "did you mean 'cosine'"),
+        ("precision", "float64", "float32, bfloat16"),
+        ("batch", 0, "at least 1"),
+        ("lr", -1, "at least 0"),
+        ("momentum", 1, "below 1"),
+        ("warmup", -0.1, "below 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused_at_once(name, value, words):
+    with pytest.raises(UserError, match=f"train.{name} is .*{words}"):
+        check_settings(TrainSettings(**{name: value}))
+    check_settings(TrainSettings())
+
+
+def test_an_interrupted_training_saves_after_the_step_and_goes_on(tmp_path):
+    """As Ctrl-C does: the signal comes in the middle of a step."""
+    undisturbed, _ = train(tmp_path / "a", 2_500)
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(step, values):
+        if step == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "b", 2_500, losses=interrupt, checkpoint_seconds=1e9)
+    assert signal.getsignal(signal.SIGINT) is before
+    step = checkpoint.load(tmp_path / "b" / "last.safetensors")[1]["state"]["step"]
+    assert step == 11  # one step more than where it was asked
+    resumed, state = train(tmp_path / "b", 2_500)
+    assert state.done and all(torch.equal(t, resumed.state_dict()[name]) for name, t in undisturbed.state_dict().items())
+
+
+def test_validation_and_saving_are_tried_before_the_first_step(tmp_path):
+    network, mixture, settings, _ = make_training()
+
+    def broken(network, quick=False):
+        assert quick
+        raise RuntimeError("no such metric")
+
+    with pytest.raises(RuntimeError, match="no such metric"):
+        fit(
+            network, mixture, settings, Budget(1e9, math.inf, 1e9), folder=tmp_path, model=MODEL, validate=broken,
+            losses=lambda step, values: pytest.fail("a step was taken"),
+        )  # fmt: skip

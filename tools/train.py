@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from densemtmd.cli import tool
+from densemtmd.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ("data", "model", "strategy", "protocol")
@@ -37,7 +38,9 @@ def help_page() -> str:
             if dataclasses.is_dataclass(f.default_factory):
                 found += settings(f.default_factory, f"{prefix}{f.name}.")
             elif f.metadata:
-                value = "" if f.default in (None, dataclasses.MISSING) else str(f.default).lower() if isinstance(f.default, bool) else f.default
+                value = (
+                    "" if f.default in (None, dataclasses.MISSING) else str(f.default).lower() if isinstance(f.default, bool) else f.default
+                )
                 found.append((f"{prefix}{f.name}={value}", f.metadata["help"]))
         return found
 
@@ -90,10 +93,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         print(help_page())
         return 0
-    from densemtmd.runs import run
+    from densemtmd.runs import resume, run
 
-    for overrides in sweep([a for a in arguments if a != "--debug"]):
-        folder = run(compose(overrides), overrides)
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if folders := [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]:
+        if len(arguments) > 1:
+            raise UserError(f"resume={folders[0]} goes on with the settings of that run: give no others beside it, or start a new run")
+        folder = resume(Path(folders[0]).expanduser())
+    else:
+        for overrides in sweep(arguments):
+            folder = run(compose(overrides), overrides)
     print(f"\nlabel pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}")
     return 0
 

@@ -1,0 +1,5 @@
+"""Worlds that are rendered, and written to disk in the formats of the real datasets, so that the real readers read them.
+
+The street world, in the order in which one reads it: ``textures`` (what things are made of), ``scene`` (what stands in a street),
+``streets`` (the camera: from a street to a picture), ``annotators`` (what seven people say of it, and the files they leave).
+"""

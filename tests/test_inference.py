@@ -1,0 +1,254 @@
+"""The predictor against a loop over pixels: each pixel's patch cut from a picture that NumPy has padded, one answer each."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from densemtmd import Labelset, OutputSpace, Predictor, checkpoint, densify, inference
+from densemtmd.backbones import build
+from densemtmd.datasets.sample import as_input
+from densemtmd.dense import Geometry, geometry
+from densemtmd.errors import UserError
+from densemtmd.inference import bordered, checkpoints_of, strided_logits
+
+MODEL = {"name": "patchnet", "widths": [4, 6, 8], "hidden": 10}
+KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
+XU = Labelset("xu", ["sky", "ground", "movable"])
+HE = Labelset("he", ["sky", "road"])
+SIZES = [(17, 23), (1, 1), (3, 200), (60, 2)]
+
+
+def small_network(*labelsets, seed=0):
+    """A PatchNet whose every parameter and every batch-norm statistic is random."""
+    torch.manual_seed(seed)
+    network = build(MODEL, OutputSpace(labelsets))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            nn.init.normal_(module.bias, std=0.1)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return network.eval()
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng([seed, height, width]).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def plain_logits(network, image):
+    """(H, W, 3) -> (C, H, W), one patch of 46×46 pixels after the other, each about its pixel (23, 23)."""
+    padded = np.pad(image, ((23, 22), (23, 22), (0, 0)), mode="reflect")
+    patches = np.stack([padded[y : y + 46, x : x + 46] for y, x in np.ndindex(image.shape[:2])])
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 255)
+    return logits[..., 0, 0].T.reshape(-1, *image.shape[:2])
+
+
+def assert_same_labels(labels, logits):
+    """The labels are the largest logits, but where two are equal up to rounding."""
+    largest, expected = logits.max(0)
+    chosen = logits.gather(0, torch.from_numpy(labels.astype(np.int64))[None])[0]
+    assert labels.dtype == np.uint8 and labels.shape == tuple(expected.shape)
+    assert (largest - chosen).max() < 1e-4 and (labels != expected.numpy()).mean() < 0.01
+
+
+@pytest.fixture(scope="module")
+def network():
+    return small_network(KUNDU, XU)
+
+
+@pytest.fixture(scope="module")
+def expected(network):
+    """Size -> the logits of a picture of that size, pixel by pixel."""
+    logits = {size: plain_logits(network, picture(*size)) for size in SIZES}
+    assert len(torch.cat([v[:4].argmax(0).flatten() for v in logits.values()]).unique()) > 1
+    return logits
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Answers
+
+
+@pytest.mark.parametrize("at_once", [None, 7, 40, 100_000])
+@pytest.mark.parametrize("size", SIZES)
+def test_labels_are_those_of_each_pixels_own_patch(network, expected, size, at_once, monkeypatch):
+    """Of any picture, however small, and in however many strips."""
+    if at_once:
+        monkeypatch.setitem(inference.OUTPUTS_AT_ONCE, "cpu", at_once)
+    predictor, image, logits = Predictor([network]), picture(*size), expected[size]
+    strips = [(rows.start, rows.stop) for _, rows, _ in predictor.logits(image, ["xu"])]
+    rows = max(1, (at_once or 8192) // size[1])
+    assert strips == [(y, min(y + rows, size[0])) for y in range(0, size[0], rows)]
+    assert_same_labels(predictor(image, labelset="kundu"), logits[:4])
+    assert_same_labels(predictor(image, labelset="xu"), logits[4:])
+    probabilities = predictor.probabilities(image, labelset="kundu")
+    assert probabilities.dtype == np.float32 and probabilities.shape == (4, *size)
+    np.testing.assert_allclose(probabilities, logits[:4].softmax(0).numpy(), atol=1e-5)
+
+
+def test_probabilities_sum_to_1_and_agree_with_the_labels(network):
+    predictor, image = Predictor([network]), picture(40, 33)
+    for labelset, task in (("kundu", KUNDU), ("xu", XU)):
+        labels, probabilities = predictor(image, labelset=labelset), predictor.probabilities(image, labelset=labelset)
+        assert probabilities.shape == (task.channels, 40, 33) and (probabilities >= 0).all()
+        np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-6)
+        chosen = np.take_along_axis(probabilities, labels[None].astype(int), 0)[0]
+        assert (chosen >= probabilities.max(0) - 1e-6).all()
+        assert (predictor.all(image)[labelset] == labels).all()
+    assert list(predictor.all(image)) == ["kundu", "xu"]
+
+
+def test_a_view_of_a_picture_is_a_picture(network):
+    predictor, image = Predictor([network]), picture(30, 50)
+    view = image[::2, ::-1]
+    assert not view.flags.c_contiguous
+    assert (predictor(view, "xu") == predictor(view.copy(), "xu")).all()
+    image.flags.writeable = False
+    before = image.copy()
+    predictor(image, "xu")
+    assert (image == before).all()
+
+
+def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
+    cpu = torch.device("cpu")
+    for size in SIZES:
+        with torch.inference_mode():
+            logits = strided_logits(network, picture(*size), geometry(network), cpu)
+        torch.testing.assert_close(logits, expected[size][:, ::4, ::4], atol=1e-4, rtol=1e-4)
+
+
+def test_bordered_is_the_reflected_picture():
+    where, image = Geometry(46, 4), picture(11, 7)
+    whole = np.pad(image, ((23, 22), (23, 22), (0, 0)), mode="reflect")
+    for rows in (slice(0, 11), slice(0, 1), slice(3, 8), slice(10, 11)):
+        seen = bordered(image, rows, where, torch.device("cpu"))
+        assert seen.shape == (1, 3, len(range(*rows.indices(11))) + 45, 7 + 45) and seen.dtype == torch.float32
+        assert (255 * seen[0].permute(1, 2, 0)).round().numpy().astype(np.uint8).tolist() == whole[rows.start : rows.stop + 45].tolist()
+
+
+def test_a_mirrored_network_gives_a_mirrored_answer(network):
+    """All kernels mirrored, and the centre too: in mirrored patches the answer is about column 46 - 1 - 23 = 22."""
+    mirrored = copy.deepcopy(network)
+    for module in mirrored.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.flip(3)
+    image = picture(21, 34)
+    padded = np.pad(image[:, ::-1], ((23, 22), (22, 23), (0, 0)), mode="reflect")
+    with torch.inference_mode():
+        logits = densify(mirrored)(as_input(torch.from_numpy(padded.copy()).permute(2, 0, 1)[None]))[0]
+    assert logits.shape[1:] == (21, 34)
+    predictor = Predictor([network])
+    assert_same_labels(predictor(image, "kundu")[:, ::-1].copy(), logits[:4])
+    assert_same_labels(predictor(image, "xu")[:, ::-1].copy(), logits[4:])
+    np.testing.assert_allclose(predictor.probabilities(image, "xu")[:, :, ::-1], logits[4:].softmax(0).numpy(), atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Where networks come from
+
+
+def save(path, network):
+    checkpoint.save_network(path, network, MODEL)
+
+
+def test_from_a_file_and_from_a_runs_folder(tmp_path, network):
+    save(tmp_path / "run" / "best.safetensors", network)
+    save(tmp_path / "run" / "last.safetensors", small_network(KUNDU, XU, seed=5))
+    image = picture(19, 26)
+    answer = Predictor([network]).all(image)
+    for path in (tmp_path / "run" / "best.safetensors", tmp_path / "run", str(tmp_path / "run")):
+        predictor = Predictor.load(path, device="cpu")
+        assert predictor.space.names == ("kundu", "xu") and predictor.device == torch.device("cpu")
+        assert all((predictor(image, labelset=name) == answer[name]).all() for name in answer)
+
+
+def test_from_the_folder_of_a_run_with_a_network_per_dataset(tmp_path, monkeypatch):
+    """Each labelset is answered by its own network, and no other network runs for it."""
+    networks = {"he": small_network(HE, seed=1), "kundu": small_network(KUNDU, seed=2), "xu": small_network(XU, seed=3)}
+    for name, network in networks.items():
+        save(tmp_path / name / "best.safetensors", network)
+        save(tmp_path / name / "last.safetensors", small_network(HE, seed=9))
+    (tmp_path / "figures").mkdir()
+    assert checkpoints_of(tmp_path) == [tmp_path / name / "best.safetensors" for name in networks]
+    predictor, image = Predictor.load(tmp_path), picture(20, 31)
+    assert predictor.space == OutputSpace([HE, KUNDU, XU])
+    together = predictor.all(image)
+    ran = []
+    original = inference.dense_logits
+    monkeypatch.setattr(inference, "dense_logits", lambda dense, *rest: ran.append(dense.net.space.names) or original(dense, *rest))
+    for name, network in networks.items():
+        del ran[:]
+        assert (predictor(image, labelset=name) == together[name]).all()
+        probabilities = predictor.probabilities(image, labelset=name)
+        assert ran == [(name,), (name,)]
+        alone = Predictor([network])
+        assert (together[name] == alone(image, labelset=name)).all()
+        assert (probabilities == alone.probabilities(image, labelset=name)).all()
+    del ran[:]
+    predictor.all(image)
+    assert len(ran) == 3
+
+
+def test_nothing_to_load(tmp_path, network):
+    (tmp_path / "run" / "figures").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"folder .*run holds no best\.safetensors"):
+        Predictor.load(tmp_path / "run")
+    with pytest.raises(UserError, match=r"no checkpoint .*gone\.safetensors"):
+        Predictor.load(tmp_path / "gone.safetensors")
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"run/best\.safetensors is not a checkpoint"):
+        Predictor.load(tmp_path / "run")
+    with pytest.raises(UserError, match="called kundu"):
+        Predictor([network, small_network(KUNDU)])
+    save(tmp_path / "good.safetensors", network)
+    with pytest.raises(UserError, match="'gpu' cannot be used here"):
+        Predictor.load(tmp_path / "good.safetensors", device="gpu")
+
+
+def test_a_network_in_training_mode_is_put_in_eval_mode(network):
+    image = picture(9, 12)
+    trained = copy.deepcopy(network).train()
+    assert (Predictor([trained])(image, "xu") == Predictor([network])(image, "xu")).all()
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+@pytest.mark.parametrize("method", ["__call__", "probabilities"])
+def test_an_unknown_labelset(network, method):
+    with pytest.raises(UserError, match=r"unknown labelset 'kudnu'; known: kundu, xu; did you mean 'kundu'\?"):
+        getattr(Predictor([network]), method)(picture(5, 6), labelset="kudnu")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        picture(5, 6).astype(np.float32) / 255,
+        picture(5, 6).astype(np.int64),
+        picture(5, 6)[..., 0],
+        picture(5, 6)[..., [0, 1, 2, 0]],
+        picture(5, 6).transpose(2, 0, 1),
+        picture(5, 6)[None],
+        np.zeros((0, 6, 3), np.uint8),
+        np.zeros(6, np.uint8),
+    ],
+)
+def test_what_is_not_a_picture(network, image):
+    predictor = Predictor([network])
+    for answer in (predictor.all, lambda x: predictor(x, labelset="xu"), lambda x: predictor.probabilities(x, labelset="xu")):
+        with pytest.raises(UserError, match=r"expected a picture of shape \(H, W, 3\) and type uint8, got \("):
+            answer(image)
+
+
+def test_what_is_not_even_an_array(network):
+    predictor = Predictor([network])
+    image = picture(5, 6)
+    for thing, kind in ((image.tolist(), "list"), (torch.from_numpy(image), "Tensor"), ("picture.png", "str"), (None, "NoneType")):
+        for answer in (predictor.all, lambda x: predictor.probabilities(x, labelset="xu")):
+            with pytest.raises(UserError, match=rf"expected a picture .* got a {kind}"):
+                answer(thing)

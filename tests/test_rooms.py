@@ -1,0 +1,149 @@
+"""The order of the house: a room imports only rooms above it, and what is heavy or optional is imported where it is used."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import densemtmd
+
+PACKAGE = Path(densemtmd.__file__).parent
+TOOLS = PACKAGE.parent / "tools"
+
+ORDER = (
+    "errors", "files", "tasks", "losses", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "evaluation", "plots",
+    "tracking", "strategies", "training", "runs",
+)  # fmt: skip
+"""From the top down."""
+
+BESIDE = {"cli": {"errors"}}
+"""Rooms outside the order, and all that they may import."""
+
+CORE = ("tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "evaluation", "training")
+"""What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
+
+
+def imports(source, package):
+    """All modules that a source file imports, also inside functions, by their full names: ``from a import b`` gives ``a.b``.
+
+    Args:
+        source: its text.
+        package: the package that the file is in, which relative imports start from.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(folder):
+    return sorted(folder.rglob("*.py"))
+
+
+def package_of(file):
+    return ".".join(file.relative_to(PACKAGE.parent).parent.parts)
+
+
+def imported_by(file):
+    return imports(file.read_text(encoding="utf-8"), package_of(file))
+
+
+def room_of(file):
+    """``densemtmd/datasets/labels.py`` -> ``datasets``, ``densemtmd/losses.py`` -> ``losses``."""
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+ROOMS = {room_of(file) for file in files(PACKAGE)} - {"__init__"}
+
+
+def test_every_room_has_its_place():
+    assert {*ORDER, *BESIDE} >= ROOMS, f"say in ORDER where {ROOMS - {*ORDER, *BESIDE}} stands"
+    assert {*CORE} <= ROOMS
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_only_rooms_above_it(room):
+    may = BESIDE[room] if room in BESIDE else {*ORDER[: ORDER.index(room) + 1]}
+    for file in files(PACKAGE):
+        if room_of(file) != room:
+            continue
+        own = {name.split(".")[1] for name in imported_by(file) if name.startswith("densemtmd.")}
+        assert own <= may, f"{file.relative_to(PACKAGE.parent)} imports {', '.join(sorted(own - may))}, which stands below it"
+        assert "densemtmd" not in imported_by(file), f"{file} imports the whole package, not a room"
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = """
+import os.path, torch as t
+from densemtmd import plots
+from . import sample
+from ..tasks import VOID
+def f():
+    if True:
+        import mlflow
+        from densemtmd.runs import run as go
+"""
+    expected = {"os.path", "torch", "densemtmd.plots", "densemtmd.datasets.sample", "densemtmd.tasks.VOID", "mlflow", "densemtmd.runs.run"}
+    assert imports(source, "densemtmd.datasets") == expected
+
+
+def test_optional_libraries_are_imported_in_one_place():
+    homes = {
+        "mlflow": {PACKAGE / "tracking.py"},
+        "hydra": {TOOLS / "train.py"},
+        "omegaconf": {TOOLS / "train.py"},
+        "kornia": {PACKAGE / "backbones" / "patchnet.py"},
+        "matplotlib": {PACKAGE / "plots.py", PACKAGE / "tracking.py"},
+    }
+    used = {library: set() for library in homes}
+    for file in [*files(PACKAGE), *files(TOOLS)]:
+        for library in {name.split(".")[0] for name in imported_by(file)} & {*homes}:
+            used[library].add(file)
+    for library, home in homes.items():
+        assert used[library] <= home, f"{library} is imported in {sorted(map(str, used[library] - home))}"
+    assert used["mlflow"] == homes["mlflow"] and used["hydra"] == homes["hydra"]
+
+
+@pytest.fixture(scope="module")
+def without_optional_libraries(tmp_path_factory):
+    """What a Python prints that imports the rooms one by one, and in which none of the optional libraries can be imported."""
+    script = f"""
+import importlib, sys
+BLOCKED = {{"hydra", "omegaconf", "mlflow", "kornia", "matplotlib"}}
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+for room in {(*CORE, "datasets.mixing", "datasets.folder", "backbones.patchnet", "tracking", "strategies", "runs")!r}:
+    importlib.import_module("densemtmd." + room)
+    print("imported", room, flush=True)
+from densemtmd import Labelset, OutputSpace, Predictor, densify
+print("imported the public names", flush=True)
+from densemtmd.tracking import open_tracker
+with open_tracker("none", "experiment", "run") as tracker:
+    tracker.params({{"a": 1}})
+    tracker.metrics({{"loss": 1.0}}, step=0)
+print("tracked nothing", flush=True)
+assert not BLOCKED & {{name.split(".")[0] for name in sys.modules}}
+"""
+    folder = tmp_path_factory.mktemp("empty")
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, timeout=120)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+def test_the_core_needs_no_optional_library(without_optional_libraries):
+    for room in CORE:
+        assert f"imported {room}\n" in without_optional_libraries
+
+
+def test_a_run_without_tracking_needs_neither_mlflow_nor_hydra(without_optional_libraries):
+    assert "imported runs\n" in without_optional_libraries and without_optional_libraries.endswith("tracked nothing\n")

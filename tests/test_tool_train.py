@@ -1,0 +1,220 @@
+"""``tools/train.py`` as a user runs it: from settings to a run's folder, on small datasets described by YAMLs of the user's own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from toy import write_toy
+
+from densemtmd import Predictor, checkpoint, evaluation
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.folder import load_split, open_dataset
+from densemtmd.runs import RunSettings, open_data, output_space
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["data=own", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=3000", "train.crop=24", "train.batch=4"]
+
+
+@pytest.fixture(scope="module")
+def train():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import train
+
+    yield train
+    sys.path.remove(str(ROOT / "tools"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return root, [str(write_toy(root, "squares", "square")), str(write_toy(root, "discs", "disc"))]
+
+
+@pytest.fixture
+def arguments(data, tmp_path):
+    root, files = data
+    return [*SMALL, f"data.datasets=[{','.join(files)}]", f"data_root={root}", f"runs={tmp_path / 'runs'}", "tracking=none"]
+
+
+def only_run(folder):
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+def test_one_network_for_all_datasets(train, arguments, data, tmp_path, capsys):
+    assert train.main([*arguments, "strategy=jt", "name=try"]) == 0
+    run = only_run(tmp_path)
+    assert run.name.endswith("-try")
+    assert {"config.yaml", "best.safetensors", "last.safetensors", "scores.json", "per_image.npz"} <= {f.name for f in run.iterdir()}
+    printed = capsys.readouterr().out
+    assert "epoch  1  loss" in printed and "all together" in printed and str(run) in printed
+
+    scored = json.loads((run / "scores.json").read_text())
+    matrices = dict(np.load(run / "per_image.npz"))
+    datasets = {d.name: d for d in (open_dataset(load_dataset_config(file), data[0]) for file in data[1])}
+    again = evaluation.report(matrices, {name: d.labelset for name, d in datasets.items()})
+    assert again == {k: scored[k] for k in ("pooled", "datasets")} and scored["scoring"] == "dense"
+
+    predictor = Predictor.load(run)
+    assert predictor.space == output_space(list(datasets.values()))
+    for name, dataset in datasets.items():  # the stored matrices are those of the labels that the predictor gives
+        for sample, matrix in zip(load_split(dataset, "test"), matrices[name], strict=True):
+            answer = torch.from_numpy(predictor(sample.image, name))
+            assert torch.equal(evaluation.confusion(answer, torch.from_numpy(sample.target), 2), torch.from_numpy(matrix))
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["train"]["crop"] == 24 and config["found"]["discs"]["yaml"]["labelset"] == ["other", "disc"]
+    listed = (run / "splits" / "discs" / "train.txt").read_text().split()
+    assert listed == [item.key for item in datasets["discs"].splits["train"]] and len(listed) == 6
+
+
+def test_one_network_per_dataset(train, arguments, tmp_path):
+    assert train.main([*arguments, "strategy=nf"]) == 0
+    run = only_run(tmp_path)
+    assert {d.name for d in run.iterdir() if (d / "best.safetensors").exists()} == {"squares", "discs"}
+    assert not (run / "best.safetensors").exists()
+    assert set(json.loads((run / "scores.json").read_text())["datasets"]) == {"squares", "discs"}
+    predictor = Predictor.load(run)
+    picture = np.zeros((20, 30, 3), np.uint8)
+    assert set(predictor.all(picture)) == {"squares", "discs"} and predictor(picture, "discs").shape == (20, 30)
+
+
+def test_the_papers_protocol(train, arguments, tmp_path):
+    assert train.main([*[a for a in arguments if not a.startswith(("train.crop", "train.batch"))], "protocol=paper"]) == 1  # 40 rows
+    assert train.compose(["protocol=paper"]).train.batch == 128
+
+
+def test_too_small_pictures_for_the_papers_protocol_are_a_sentence(train, arguments, capsys):
+    assert train.main([*arguments, "protocol=paper"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: picture") and "46" in error and "train.border=reflect" in error
+
+
+def test_a_seed_gives_the_same_network_twice(train, arguments, tmp_path):
+    for name in ("a", "b"):
+        assert train.main([*arguments, f"name={name}", "train.outputs=1000"]) == 0
+    assert train.main([*arguments, "name=c", "train.outputs=1000", "seed=1"]) == 0
+    biases = {}
+    for run in (tmp_path / "runs").iterdir():
+        biases[run.name[-1]] = Predictor.load(run).networks[0].classifier[-1].bias
+    assert torch.equal(biases["a"], biases["b"]) and not torch.equal(biases["a"], biases["c"])
+
+
+def test_a_killed_run_is_finished_in_its_folder_with_the_same_weights(train, arguments, tmp_path, monkeypatch, capsys):
+    """Both networks of a run, the second of which is stopped on its way."""
+    from densemtmd import training
+
+    assert train.main([*arguments, "strategy=nf", "name=whole"]) == 0
+    save_state, saves = training.save_state, []
+
+    def die(path, *rest):
+        save_state(path, *rest)
+        saves.append(path)
+        if len(saves) > 4 and path.parent.name == "discs":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_state", die)
+    assert train.main([*arguments, "strategy=nf", "name=killed", "train.checkpoint_seconds=0"]) == 130
+    whole, killed = sorted((tmp_path / "runs").iterdir(), key=lambda run: run.name.endswith("killed"))
+    assert not (killed / "scores.json").exists()
+    monkeypatch.setattr(training, "save_state", save_state)
+    capsys.readouterr()
+    assert train.main([f"resume={killed}"]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    for dataset in ("squares", "discs"):
+        networks = [Predictor.load(run / dataset).networks[0].state_dict() for run in (whole, killed)]
+        assert all(torch.equal(tensor, networks[1][name]) for name, tensor in networks[0].items())
+    assert json.loads((whole / "scores.json").read_text()) == json.loads((killed / "scores.json").read_text())
+
+
+def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(train, arguments, data, tmp_path, capsys):
+    assert train.main([f"resume={tmp_path}"]) == 1
+    assert "no run's folder" in capsys.readouterr().err
+    assert train.main([*arguments, "train.outputs=300"]) == 0
+    run = only_run(tmp_path)
+    assert train.main([f"resume={run}", "seed=3"]) == 1
+    assert "give no others" in capsys.readouterr().err
+    listed = run / "splits" / "discs" / "val.txt"
+    listed.write_text(listed.read_text() + "009\n")
+    assert train.main([f"resume={run}"]) == 1
+    error = capsys.readouterr().err
+    assert "val pictures of discs" in error and "have changed" in error
+    (run / "config.yaml").write_text("seed: [")
+    assert train.main([f"resume={run}"]) == 1
+    assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_debug_shows_within_seconds_whether_everything_works(train, arguments, tmp_path):
+    assert train.main([*[a for a in arguments if not a.startswith("train.")], "debug=true"]) == 0
+    scored = json.loads((only_run(tmp_path) / "scores.json").read_text())
+    assert scored["scoring"] == "strided" and scored["datasets"]["discs"]["pixels"] <= 2 * 10 * 13
+
+
+def test_overfitting_one_batch_reaches_99_percent(train, arguments, tmp_path):
+    assert train.main([*arguments, "train.overfit=1", "train.outputs=60000", "model.widths=[8,16,32]", "model.hidden=32"]) == 0
+    state = checkpoint.load(only_run(tmp_path) / "last.safetensors")[1]["state"]
+    assert state["history"][-1]["scores"]["pooled"]["global"] >= 99 and state["outputs"] < 60000
+
+
+def test_a_sweep_runs_every_combination_the_first_setting_outermost(train):
+    assert train.sweep(["seed=0,1", "strategy=nf,jt", "train.lr=0.1"]) == [
+        [f"seed={seed}", f"strategy={strategy}", "train.lr=0.1"] for seed in "01" for strategy in ("nf", "jt")
+    ]
+    assert train.sweep(["model.widths=[1,2,3]"]) == [["model.widths=[1,2,3]"]]
+
+
+@pytest.mark.parametrize("group", ["data", "model", "strategy", "protocol"])
+def test_every_choice_composes(train, group):
+    choices = [file.stem for file in (ROOT / "conf" / group).glob("*.yaml")]
+    assert choices
+    for choice in choices:
+        settings = train.compose([f"{group}={choice}"])
+        assert isinstance(settings, RunSettings)
+        for name in settings.data.datasets:
+            assert load_dataset_config(name).labelset.channels >= 2
+
+
+def test_a_dataset_can_be_added_to_any_choice(train, arguments, data):
+    settings = train.compose([*[a for a in arguments if "datasets" not in a], f"data.datasets=[{data[1][0]}]", f"data.add={data[1][1]}"])
+    assert [d.name for d in open_data(settings.data, settings.data_root)] == ["squares", "discs"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.datasets=[]", ["data.datasets is empty"]),
+        ("data.fold=2", ["data.fold is 2", "squares, discs"]),
+        ("data.split=official", ["official"]),
+        ("train.mixing=pixel", ["train.mixing", "did you mean 'pixels'"]),
+        ("train.border=none", ["train.border", "reflect, valid"]),
+        ("train.outputs=0", ["train.outputs is 0"]),
+        ("train.device=tpu", ["tpu", "auto, cpu or cuda"]),
+        ("score.scoring=dens", ["did you mean 'dense'"]),
+        ("model.widths=[1,2]", ["three widths"]),
+        ("model.dropout=1", ["dropout"]),
+        ("tracking=mlflo", ["mlflo"]),
+        ("runs=/proc/nowhere", ["/proc/nowhere", "runs="]),
+    ],
+)
+def test_mistakes_are_sentences(train, arguments, override, words, capsys):
+    assert train.main([*arguments, "train.outputs=300", override]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    for word in words:
+        assert word in error
+
+
+def test_as_a_command(arguments, tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "train.py", *arguments, "train.outputs=300"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (only_run(tmp_path) / "scores.json").is_file() and "infer.py" in done.stdout
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["runs"]  # nothing else is left behind
+    shown = subprocess.run([sys.executable, ROOT / "tools" / "train.py", "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0 and "train.minutes=" in shown.stdout and len(shown.stdout.splitlines()) < 60

@@ -1,0 +1,118 @@
+"""Render a synthetic world, and write it to disk in the formats of the real datasets.
+
+    python tools/synthesize.py streets                                       as training makes it when it is not there
+    python tools/synthesize.py streets --images 200 --size 640x256 --seed 7
+    python tools/synthesize.py streets --preview streets.png                 and a sheet to look at
+
+streets: a street world that seven annotators have labelled, each their own pictures in their own labelset, as the seven
+subsets of KITTI were (68 labels). Written once: asked for the same world again, the tool finds it and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from densemtmd.cli import make_parser, tool
+from densemtmd.errors import UserError
+
+if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
+    from densemtmd.datasets.synthetic.annotators import StreetSettings
+
+
+def make_arguments() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__ or "")
+    worlds = parser.add_subparsers(dest="world", required=True, metavar="WORLD")
+    streets = worlds.add_parser("streets", help="streets labelled by seven annotators", allow_abbrev=False)
+    streets.set_defaults(run=make_streets)
+    add = streets.add_argument
+    add("--out", type=Path, default="data", metavar="DIR", help="where to put the world's folder (default: data)")
+    add("--images", type=int, default=40, metavar="N", help="pictures per annotator (default: 40)")
+    add("--frames", type=int, default=4, metavar="N", help="pictures per sequence (default: 4)")
+    add("--size", default="320x128", metavar="WxH", help="of the pictures, in pixels (default: 320x128)")
+    add("--seed", type=int, default=0, metavar="N", help="another seed, another world (default: 0)")
+    add("--workers", type=int, metavar="N", help="processes that render (default: one per processor, at most 8)")
+    add("--preview", type=Path, metavar="FILE.png", help="also draw a sheet: a picture of each annotator and its right answers")
+    return parser
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_arguments().parse_args(argv)
+    run: int = arguments.run(arguments)
+    return run
+
+
+def make_streets(arguments: argparse.Namespace) -> int:
+    """The subcommand ``streets``."""
+    size = re.fullmatch(r"(\d+)[x×](\d+)", arguments.size)
+    if not size:
+        raise UserError(f"--size is {arguments.size!r}, expected width x height in pixels: 320x128")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers is {arguments.workers}, expected 1 or more")
+    if arguments.preview and arguments.preview.suffix.lower() != ".png":
+        raise UserError(f"--preview is {str(arguments.preview)!r}, expected a file name that ends in .png")
+    width, height = int(size[1]), int(size[2])
+
+    from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
+
+    settings = StreetSettings(arguments.images, arguments.frames, width, height, arguments.seed)
+    begin = time.monotonic()
+    root = ensure_streets(arguments.out, settings, workers=arguments.workers)
+    count = settings.images * len(settings.annotators)
+    print(f"{root}: {count} images by {len(settings.annotators)} annotators, {time.monotonic() - begin:.1f} s")
+    if arguments.preview:
+        draw_preview(root, settings, arguments.preview)
+        print(f"{arguments.preview}: one picture of each annotator, and what each of the seven labelsets calls what is in it")
+    return 0
+
+
+def draw_preview(root: Path, settings: StreetSettings, path: Path) -> None:
+    """A sheet: a row per annotator with one of their pictures, what they drew, and the right answer of each labelset.
+
+    Args:
+        root: the world's folder.
+        settings: of the world.
+        path: the PNG to write.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    from densemtmd.datasets.config import load_dataset_config
+    from densemtmd.datasets.labels import code_table, read_labels
+    from densemtmd.datasets.synthetic.annotators import files_of, fine_truth, translate
+    from densemtmd.files import atomic_write
+    from densemtmd.plots import colourise
+
+    gap, head = 6, max(20, settings.height // 6)
+    names = settings.annotators
+    across, down = settings.width + gap, settings.height + gap
+    sheet = Image.new("RGB", (across * (len(names) + 2) + gap, down * len(names) + gap + head), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=0.6 * head)
+    for column, title in enumerate(("picture", "as its annotator drew it", *(f"{name}: truth" for name in names))):
+        pen.text((gap + across * column, head / 2), title, fill=(31, 35, 40), font=font, anchor="lm")
+    for row, name in enumerate(names):
+        sequence, frame = row % settings.sequences, 0
+        image, labels = files_of(root, settings, name, sequence, frame)
+        config = load_dataset_config(name)
+        panels = [np.asarray(Image.open(image)), colourise(read_labels(labels, config, code_table(config)), config.labelset.palette)]
+        truth = fine_truth(root, name, f"{sequence:04d}_{frame:06d}")
+        panels += [colourise(translate(truth, other), load_dataset_config(other).labelset.palette) for other in names]
+        for column, panel in enumerate(panels):
+            place = gap + across * column, head + down * row
+            sheet.paste(Image.fromarray(panel), place)
+            if column == 1:
+                pen.text((place[0] + 4, place[1] + 4), name, fill="white", font=font, stroke_width=2, stroke_fill="black")
+    with atomic_write(path) as temporary:
+        sheet.save(temporary)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
