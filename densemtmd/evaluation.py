@@ -21,7 +21,6 @@ from densemtmd.inference import dense_logits, strided_logits
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
 
-
 SCORINGS = ("dense", "strided")
 """How pictures are scored: at every pixel, or at every stride-th pixel of every stride-th row."""
 
@@ -167,14 +166,3 @@ def report(matrices: Mapping[str, np.ndarray], labelsets: Mapping[str, Labelset]
 def _number(value: float) -> float | None:
     """NaN is no JSON: a score that does not exist is null."""
     return None if np.isnan(value) else value
-
-
-def table(scored: Mapping[str, Any]) -> str:
-    """The report as lines for the screen: a row per dataset and, where there are several, one for all of them together."""
-    rows = {**scored["datasets"], **({"all together": scored["pooled"]} if len(scored["datasets"]) > 1 else {})}
-    width = max(map(len, rows))
-    lines = [f"{'':{width}}  Global  Average    IoU  classes"]
-    for name, row in rows.items():
-        values = ["–" if row[key] is None else f"{row[key]:.1f}" for key in ("global", "average", "iou")]
-        lines.append(f"{name:{width}}  {values[0]:>6}  {values[1]:>7}  {values[2]:>5}  {row['classes']:>7}")
-    return "\n".join(lines)

@@ -95,9 +95,9 @@ class Predictor:
         """
         return self._answers(image, [labelset])[labelset]
 
-    def all(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """The answers under every labelset, from one pass: (H, W, 3) uint8 -> name -> (H, W) uint8 class ids."""
-        return self._answers(image, self.space.names)
+    def all(self, image: np.ndarray, labelsets: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The answers under every labelset, or under those named, from one pass: (H, W, 3) uint8 -> name -> (H, W) uint8."""
+        return self._answers(image, self.space.names if labelsets is None else labelsets)
 
     def _answers(self, image: np.ndarray, labelsets: Sequence[str]) -> dict[str, np.ndarray]:
         for name in labelsets:

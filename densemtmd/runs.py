@@ -23,7 +23,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from densemtmd import backbones, checkpoint, evaluation, plots
+from densemtmd import backbones, checkpoint, evaluation, plots, report
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source
@@ -281,7 +281,7 @@ def train_stage(
         }
         return evaluation.report(matrices, labelsets)
 
-    def report(state: State) -> None:
+    def tell(state: State) -> None:
         print(epoch_line(state), flush=True)
         tracker.metrics(flat_scores("val", state.history[-1]["scores"]), step=state.step)
         tracker.metrics({"epoch": state.epoch, "train/epoch_loss": state.history[-1]["loss"]}, step=state.step)
@@ -294,7 +294,7 @@ def train_stage(
         folder=folder,
         model=settings.model,
         validate=validate,
-        report=report,
+        report=tell,
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
         title=stage.name,
     )
@@ -466,17 +466,23 @@ def finish(
 ) -> None:
     """Writes and shows the scores of the run."""
     scored = {**evaluation.report(matrices, labelsets), **asdict(settings.score)}
+    keep_scores(folder, matrices, scored, labelsets)
+    tracker.metrics(flat_scores("test", scored), step=0)
+    for artifact in ("scores.json", "scores.md", "figures"):
+        tracker.artifact(folder / artifact)
+    print(f"test pictures, {settings.score.scoring} scoring" + (", interior only" if settings.score.interior else ""))
+    print(report.scores_table(scored))
+
+
+def keep_scores(folder: Path, matrices: Mapping[str, np.ndarray], scored: Mapping[str, Any], labelsets: Mapping[str, Labelset]) -> None:
+    """Writes all that is known of an evaluation: the scores as JSON and markdown, each picture's matrix, the confusions as figures."""
     for name, counts in matrices.items():
         if counts.sum():
             plots.confusion_figure(counts.sum(0), labelsets[name], folder / "figures" / f"confusion_{name}.png")
     with atomic_write(folder / "per_image.npz") as temporary:
         np.savez_compressed(temporary, **matrices)  # type: ignore[arg-type]
+    write_text(folder / "scores.md", report.scores_markdown(scored))
     write_json(folder / "scores.json", scored)
-    tracker.metrics(flat_scores("test", scored), step=0)
-    tracker.artifact(folder / "scores.json")
-    tracker.artifact(folder / "figures")
-    print(f"test pictures, {settings.score.scoring} scoring" + (", interior only" if settings.score.interior else ""))
-    print(evaluation.table(scored))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,21 +95,21 @@ def lone(distances: tuple[float, ...], fines: tuple[Fine, ...] = (Fine.BIN, Fine
 
 def board_size(scene: Scene, frame: int, fine: Fine = Fine.BIN) -> tuple[int, int]:
     """Height and width in pixels."""
-    truth = render(scene, frame, 640, 256, np.random.default_rng(0)).truth
+    truth = render(scene, frame, 320, 128, np.random.default_rng(0)).truth
     rows, columns = np.nonzero(truth == fine)
     return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
 def test_rendered_sizes_follow_the_pinhole() -> None:
     for distance in (5.0, 10.0, 20.0):
-        expected = 0.58 * 640 / distance
+        expected = 0.58 * 320 / distance
         assert board_size(lone((distance,)), 0) == pytest.approx((expected, expected), abs=1.5)
 
 
 def test_camera_drives_on() -> None:
     scene = lone((12.0,))
-    assert board_size(scene, 0) == pytest.approx((0.58 * 640 / 12,) * 2, abs=1.5)
-    assert board_size(scene, 1) == pytest.approx((0.58 * 640 / 8,) * 2, abs=1.5)
+    assert board_size(scene, 0) == pytest.approx((0.58 * 320 / 12,) * 2, abs=1.5)
+    assert board_size(scene, 1) == pytest.approx((0.58 * 320 / 8,) * 2, abs=1.5)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -352,6 +354,17 @@ def test_an_interrupted_world_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     assert ensure_streets(tmp_path, TINY, progress=False, workers=1).is_dir()
+
+
+def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    root = ensure_streets(tmp_path, TINY, progress=False, workers=1)
+    new, old = (root.parent / f".{root.name}.{age}.partial" for age in ("new", "old"))
+    for folder in (new, old):
+        (folder / "he").mkdir(parents=True)
+    os.utime(old, (time.time() - 90_000,) * 2)
+    root.rename(tmp_path / "elsewhere")
+    ensure_streets(tmp_path, TINY, progress=False, workers=1)
+    assert new.is_dir() and not old.exists()
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

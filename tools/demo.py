@@ -47,13 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code := infer.main([str(picture), "--labelset", "all", "--checkpoint", str(folder), "--out", str(arguments.out)]):
         return code
 
-    opener = "open" if sys.platform == "darwin" else shutil.which("xdg-open") and "xdg-open" or "python -m webbrowser"
+    opener = "open" if sys.platform == "darwin" else (shutil.which("xdg-open") and "xdg-open") or "python -m webbrowser"
     print("\nDone. What there is to look at, and the command that opens it:")
     print(f"  the picture under all labelsets   {opener} {next(arguments.out.glob(f'{picture.name}.sheet.*'))}")
     print(f"  the loss and scores by epoch      {opener} {folder / 'figures' / 'curves.png'}")
     print(f"  the scores of the test pictures   {opener} {folder / 'scores.json'}")
     if arguments.tracking == "mlflow":
         print("  the run in MLflow                 .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db")
+        print("                                    then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning")
     print(f"  your own pictures                 python tools/infer.py PICTURE... --labelset all --checkpoint {folder}")
     return 0
 

@@ -1,16 +1,20 @@
-"""A dataset is one plain YAML file: :class:`DatasetConfig` is what it may say, :func:`load_dataset_config` reads it."""
+"""A dataset is one plain YAML file: :class:`DatasetConfig` is what it may say, :func:`load_dataset_config` reads it.
+
+A dataset may be *derived* from another: the same pictures, or a share of them, seen through another labelset. Its YAML
+says so with ``derive``, and takes all else from its source.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
-from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule
+from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID, Colour, Labelset, nearest
 
@@ -25,6 +29,14 @@ ONE_SEQUENCE = "one"
 REST = "rest"
 NEGATIVE = "negative"
 QUOTES = "; put quotes around one that YAML takes for something else"
+FINDINGS = (
+    "without-labels", "without-picture", "unreadable", "size", "code", "unused", "untrained", "void", "sequence", "leak", "duplicate",
+)  # fmt: skip
+"""What a check of the data may find, each described in :mod:`densemtmd.datasets.checks`."""
+
+FATAL = ("unreadable", "size", "code")
+"""Findings that no YAML can acknowledge: with such a file nothing can be trained."""
+
 DEFAULT_SPLIT = Fractions(train=0.6, val=0.1, test=0.3)  # section 4.2: about 70 % to train and validate, 30 % to test
 
 
@@ -36,6 +48,15 @@ class Codes:
     void: tuple[Code, ...]
     negative: bool                        # every code below 0 is void
     rest: int | None                      # the class id of every other code (255: void); None: other codes are errors
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A file that lists pictures to leave out."""
+
+    file: str
+    beside: Path            # the folder of the YAML that names it
+    names: tuple[str, ...]  # of the datasets whose section of the file counts
 
 
 @dataclass(frozen=True)
@@ -85,8 +106,23 @@ class DatasetConfig:
         or the name of one of ``splits``. By default fractions of 0.6, 0.1 and 0.3.
     ``splits``
         Named splits to choose from.
+    ``exclude``
+        A text file of keys that are left out of whichever split they are in, one per line; what follows a ``#`` is a
+        comment. After a line ``[name]`` come the keys of the dataset of that name alone. It lies beside the YAML or in
+        the dataset's folder. ``tools/check_data.py --exclude-duplicates`` writes such a file.
+    ``known``
+        What ``tools/check_data.py`` found and is right so, as it prints it between brackets: ``[unused:cow]``, or
+        ``[unused]`` for all of the kind. It is then shown as known, and stops nothing.
     ``where``
         Where to get the dataset, for the message that it is missing.
+    ``derive``
+        ``{from: camvid, map: {person: [pedestrian, bicyclist], other: rest}, void: fence, take: {part: 2, of: 7}}``
+        makes the dataset out of another, the name of a built-in one or the path of a YAML. ``map`` makes its labels,
+        in the order of their class ids, of those of the source: of one, of several, or of the ``rest``; in full
+        ``other: {labels: rest, colour: [70, 70, 70]}``. ``void`` names those that become void, or ``rest``. Each label
+        of the source is named once. Without ``map`` the labels are the source's, and share its outputs. ``take`` is
+        the share of the pictures, see :class:`~densemtmd.datasets.splits.Take`; by default all. Besides it only
+        ``name``, ``domain`` (by default the source's), ``split``, ``exclude`` and ``known`` may be given.
     """
 
     name: str
@@ -103,7 +139,10 @@ class DatasetConfig:
     together: tuple[tuple[str, ...], ...]
     split: SplitRule
     splits: Mapping[str, SplitRule]
+    exclude: tuple[Exclusion, ...]
+    known: tuple[str, ...]
     where: str | None
+    derive: Derivation | None
     path: Path  # the YAML itself
 
     def choose_split(self, choice: str | Mapping[str, Any] | None) -> SplitRule:
@@ -111,7 +150,18 @@ class DatasetConfig:
         return self.split if choice is None else _split(choice, self.splits, self.path)
 
 
+@dataclass(frozen=True)
+class Derivation:
+    """What a derived dataset makes of its source."""
+
+    source: DatasetConfig    # never derived itself: of a chain, where it starts
+    ids: tuple[int, ...]     # of each class of the source, the class id here; 255: void
+    takes: tuple[Take, ...]  # one after the other
+    names: tuple[str, ...]   # of all datasets of the chain but the last, nearest first
+
+
 KEYS = (*(field.name for field in fields(DatasetConfig) if field.name not in ("codes", "path")), "void")
+DERIVED_KEYS = ("name", "domain", "derive", "split", "exclude", "known")
 
 
 def built_in_datasets() -> tuple[str, ...]:
@@ -145,7 +195,45 @@ def parse_dataset_config(data: Any, path: Path) -> DatasetConfig:
     Raises:
         UserError: a key that is unknown, missing or wrong.
     """
+    return _parse(data, path, ())
+
+
+def standalone(name_or_path: str | Path) -> dict[str, Any]:
+    """The content of a dataset's YAML, with that of each other YAML in the place where it is named.
+
+    :func:`parse_dataset_config` reads it without those files: it is what a run keeps, to be repeated.
+
+    Raises:
+        UserError: a YAML that is missing or is none.
+
+    >>> standalone("camvid_xu")["derive"]["from"]["name"]
+    'camvid'
+    """
+    path, data = _read(name_or_path)
+    return _standalone(data, path, ())
+
+
+def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    data = dict(_mapping(data, None, str(path)))
+
+    def inlined(named: Any) -> Any:
+        if not isinstance(named, str):
+            return named
+        source, content = _read_named(named, path, (*seen, path))
+        return _standalone(content, source, (*seen, path))
+
+    if isinstance(data.get("derive"), Mapping) and "from" in data["derive"]:
+        data["derive"] = data["derive"] | {"from": inlined(data["derive"]["from"])}
+    if "labelset" in data:
+        data["labelset"] = inlined(data["labelset"])
+    return data
+
+
+def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
+    """:func:`parse_dataset_config`; ``seen`` are the YAMLs that derive from this one."""
     data = {key: value for key, value in _mapping(data, KEYS, str(path)).items() if value is not None}
+    if "derive" in data:
+        return _derived(data, path, seen)
     for key in ("name", "images", "labels", "encoding", "labelset"):
         if key not in data:
             raise UserError(f"{path} has no key {key!r}, which every dataset needs")
@@ -174,9 +262,146 @@ def parse_dataset_config(data: Any, path: Path) -> DatasetConfig:
         together=_together(data.get("together", []), path),
         split=_split(data["split"], splits, path) if "split" in data else DEFAULT_SPLIT,
         splits=splits,
+        exclude=_exclude(data, name, (), path),
+        known=_known(data.get("known"), path),
         where=_text(data["where"], "where", path) if "where" in data else None,
+        derive=None,
         path=path,
     )
+
+
+def _derived(data: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
+    """A dataset that is made out of another."""
+    for key in data:
+        if key not in DERIVED_KEYS:
+            raise UserError(f"{path} has 'derive' and {key!r}, expected only {', '.join(DERIVED_KEYS)}: its source says the rest")
+    if "name" not in data:
+        raise UserError(f"{path} has no key 'name', which every dataset needs")
+    name = _text(data["name"], "name", path)
+    derive = _mapping(data["derive"], ("from", "map", "void", "take"), f"{path}: derive")
+    if "from" not in derive:
+        raise UserError(f"{path}: derive has no key 'from', expected the name of a dataset or the path of its YAML")
+    if isinstance(derive["from"], str):
+        where, content = _read_named(derive["from"], path, (*seen, path))
+        source = _parse(content, where, (*seen, path))
+    else:
+        source = _parse(derive["from"], path, seen)
+    labelset, ids = _seen_as(source.labelset, name, derive, path)
+    take = () if derive.get("take") is None else (_take(derive["take"], path),)
+    earlier = source.derive or Derivation(source, tuple(range(source.labelset.channels)), (), ())
+    names = (source.name, *earlier.names)
+    return replace(
+        source,
+        name=name,
+        domain=_text(data.get("domain", source.domain), "domain", path),
+        labelset=labelset,
+        codes=_merged(source.codes, ids, labelset.channels),
+        split=_split(data["split"], source.splits, path) if "split" in data else source.split,
+        exclude=(*source.exclude, *_exclude(data, name, names, path)),
+        known=(*source.known, *_known(data.get("known"), path)),
+        derive=Derivation(earlier.source, tuple(VOID if i == VOID else ids[i] for i in earlier.ids), (*earlier.takes, *take), names),
+        path=path,
+    )
+
+
+def _seen_as(source: Labelset, name: str, derive: Mapping[str, Any], path: Path) -> tuple[Labelset, tuple[int, ...]]:
+    """The labelset that ``map`` makes of the source's, and the class id in it of each class of the source."""
+    if derive.get("map") is None:
+        if derive.get("void") is not None:
+            raise UserError(f"{path}: derive has 'void' but no 'map', expected both: map says which label each of the others becomes")
+        return source, tuple(range(source.channels))
+    entries = {}
+    for label, value in _mapping(derive["map"], None, f"{path}: map").items():
+        entry = _mapping(value, ("labels", "colour"), f"{path}: {label!r} of map") if isinstance(value, Mapping) else {"labels": value}
+        entries[_text(label, "a label of map", path)] = entry
+    takers = [(label, class_id, entry.get("labels")) for class_id, (label, entry) in enumerate(entries.items())]
+    takers.append(("void", VOID, derive.get("void", [])))
+
+    becomes: dict[str, int] = {}
+    rest: list[tuple[str, int]] = []
+    for label, class_id, sources in takers:
+        if sources == REST:
+            rest.append((label, class_id))
+            continue
+        for one in [] if sources == [] and class_id == VOID else _texts(sources, f"{label!r} of derive", path):
+            if one not in source.labels:
+                raise UserError(f"{path}: {label!r} is made of {one!r}, which {source.name} does not have; {nearest(one, source.labels)}")
+            if one in becomes:
+                raise UserError(f"{path}: derive names {one!r} of {source.name} twice, expected one label to take it")
+            becomes[one] = class_id
+    left = [one for one in source.labels if one not in becomes]
+    if len(rest) > 1 or (rest and not left):
+        found = f"'rest' for {' and '.join(repr(label) for label, _ in rest)}" if left else "'rest', but nothing is left"
+        raise UserError(f"{path}: derive has {found}, expected it once, for what no other label takes")
+    if left and not rest:
+        raise UserError(f"{path}: derive does not say what becomes of {', '.join(left)}: name them in map or void, or give one the rest")
+    if left:
+        becomes |= dict.fromkeys(left, rest[0][1])
+
+    ids = tuple(becomes[label] for label in source.labels)
+    colours: list[Any] = []
+    for label, entry in entries.items():
+        sources = entry["labels"]
+        if "colour" in entry:
+            colours.append(_codes([entry["colour"]], "colour", f"{path}: {label!r} of map")[0])
+        else:  # that of the first label it is made of; the rest is none in particular
+            first = None if sources == REST else source.labels.index(_texts(sources, label, path)[0])
+            colours.append(None if first is None else source.palette[first])
+    return _coloured(name, list(entries), colours, path), ids
+
+
+def _merged(codes: Codes, ids: tuple[int, ...], count: int) -> Codes:
+    """What the codes mean once each class of the source is the class that ``ids`` says."""
+    labels: list[tuple[Code, ...]] = [()] * count
+    void = codes.void
+    for own, class_id in zip(codes.labels, ids, strict=True):
+        if class_id == VOID:
+            void += own
+        else:
+            labels[class_id] += own
+    rest = codes.rest if codes.rest in (None, VOID) else ids[codes.rest]
+    return Codes(tuple(labels), void, codes.negative, rest)
+
+
+def _take(raw: Any, path: Path) -> Take:
+    raw = _mapping(raw, ("part", "of", "splits"), f"{path}: take")
+    parts = raw.get("part") if isinstance(raw.get("part"), list) else [raw.get("part")]
+    of, splits = raw.get("of"), _texts(raw.get("splits", list(SPLITS)), "splits of take", path)
+    whole = all(type(n) is int for n in (*parts, of))
+    if not whole or not parts or of < 1 or not all(1 <= n <= of for n in parts) or len(set(parts)) < len(parts):
+        raise UserError(f"{path}: take is {raw}, expected whole numbers such as {{part: 2, of: 7}}, with parts from 1 to 'of'")
+    for split in splits:
+        if split not in SPLITS:
+            raise UserError(f"{path}: take has the split {split!r}; {nearest(split, SPLITS)}")
+    return Take(tuple(sorted(parts)), of, splits)
+
+
+def _exclude(data: Mapping[str, Any], name: str, others: tuple[str, ...], path: Path) -> tuple[Exclusion, ...]:
+    """The list of pictures that a YAML leaves out, if it names one."""
+    if "exclude" not in data:
+        return ()
+    return (Exclusion(_text(data["exclude"], "exclude", path), path.parent, (name, *others)),)
+
+
+def _known(raw: Any, path: Path) -> tuple[str, ...]:
+    """Findings that are right so, each ``kind`` or ``kind:what``."""
+    known = () if raw is None else _texts(raw, "known", path)
+    for finding in known:
+        kind = finding.partition(":")[0]
+        if kind not in FINDINGS:
+            raise UserError(f"{path}: known has {finding!r}, expected a kind of finding before the colon; {nearest(kind, FINDINGS)}")
+        if kind in FATAL:
+            raise UserError(f"{path}: known has {finding!r}, but such a file cannot be trained on: mend it or list it in 'exclude'")
+    return known
+
+
+def _read_named(name: str, path: Path, seen: Collection[Path]) -> tuple[Path, Any]:
+    """Path and content of the YAML that ``path`` names: a built-in dataset, or a file beside it."""
+    beside = path.parent / name
+    source, content = _read(beside if beside.suffix in (".yaml", ".yml") else name)
+    if source.resolve() in {one.resolve() for one in seen}:
+        raise UserError(f"{path} takes from {name!r}, which takes from it in turn, expected a dataset that lists its labels")
+    return source, content
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, Any]:
@@ -319,14 +544,16 @@ def _folds(raw: dict[str, Any], path: Path) -> Folds:
 
 def _borrowed_labelset(data: Mapping[str, Any], path: Path) -> tuple[str, Any, Any]:
     """Name, labels and void of the labelset, from the YAML that lists them: this one, or the one that it names."""
-    own_void, source, seen = data.get("void"), path, {path}
-    while isinstance(labels := data["labelset"], str):
-        beside = source.parent / labels
-        source, content = _read(beside if beside.suffix in (".yaml", ".yml") else labels)
+    own_void, source, seen = data.get("void"), path, [path]
+    while isinstance(labels := data["labelset"], str) or (isinstance(labels, Mapping) and "labelset" in labels):
+        if isinstance(labels, str):
+            source, content = _read_named(labels, source, seen)
+            seen.append(source)
+        else:
+            content = labels
         data = _mapping(content, KEYS, str(source))
-        if source in seen or not {"name", "labelset"} <= data.keys():
+        if not {"name", "labelset"} <= data.keys():
             raise UserError(f"{path} takes its labelset from {labels!r}, expected a dataset that lists its labels")
-        seen.add(source)
     return data["name"], labels, data.get("void") if own_void is None else own_void
 
 
@@ -338,12 +565,7 @@ def _labelset(name: str, raw: Any, raw_void: Any, encoding: str, path: Path) -> 
     entries = [{"label": e} if isinstance(e, str) else _mapping(e, keys, f"{path}: an entry of labelset") for e in raw]
     labels = [_text(entry.get("label"), "a label", path) for entry in entries]
     given = [_codes([e["colour"]], "colour", f"{path}: {e['label']!r}")[0] if "colour" in e else None for e in entries]
-    try:
-        spare = [colour for colour in Labelset(name, [str(i) for i in range(VOID)]).palette if colour not in given]
-        colours = [spare[i % len(spare)] if colour is None else colour for i, colour in enumerate(given[:VOID])]
-        labelset = Labelset(name, labels, colours)  # type: ignore[arg-type]  # given colours are no numbers
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    labelset = _coloured(name, labels, given, path)
 
     codes: list[tuple[Code, ...]] = []
     rest = VOID if raw_void == REST else None
@@ -367,6 +589,15 @@ def _labelset(name: str, raw: Any, raw_void: Any, encoding: str, path: Path) -> 
                 raise UserError(f"{path}: the code {code} belongs to {owner[code]!r} and {label!r}, expected only one")
             owner[code] = label
     return labelset, Codes(tuple(codes), void, raw_void == NEGATIVE, rest)
+
+
+def _coloured(name: str, labels: list[str], given: list[Any], path: Path) -> Labelset:
+    """A labelset in the given colours, with others chosen where one is None."""
+    try:
+        spare = [colour for colour in Labelset(name, [str(i) for i in range(VOID)]).palette if colour not in given]
+        return Labelset(name, labels, [spare[i % len(spare)] if colour is None else colour for i, colour in enumerate(given[:VOID])])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _codes(raw: Any, encoding: str, what: str) -> tuple[Code, ...]:

@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig
+from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
 from densemtmd.datasets.labels import CodeTable, code_table, read_labels
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Sample
-from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, divide, joined, too_few
+from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, deal, divide, joined, too_few
 from densemtmd.errors import UserError
-from densemtmd.tasks import Labelset, nearest
+from densemtmd.tasks import VOID, Labelset, nearest
 
 LISTED = 0.8
 """The share of a list's keys that must exist: a copy may lack a few pictures, a wrong list names none that exist."""
@@ -50,6 +52,9 @@ class Dataset:
     splits: Mapping[str, tuple[Item, ...]]  # train, val and test, each in the order of the keys
     notes: tuple[str, ...]                  # sentences for whoever trains on it or scores with it
     codes: CodeTable
+    cut: frozenset[str]                     # sequences that had to be cut, since there are fewer than splits
+    without_labels: tuple[Path, ...]        # pictures, left out
+    without_picture: tuple[Path, ...]       # files of labels; only where `open_dataset` was not strict
 
     def load(self, item: Item) -> Sample:
         """Read one picture and its labels.
@@ -57,14 +62,47 @@ class Dataset:
         Raises:
             UserError: a file cannot be read, a code is unknown, or picture and labels differ in size.
         """
-        image = read_picture(item.image)
-        target = read_labels(item.labels, self.config, self.codes)
-        if image.shape[:2] != target.shape:
-            raise UserError(
-                f"{item.labels} has {target.shape[1]}×{target.shape[0]} pixels but its picture {item.image} has "
-                f"{image.shape[1]}×{image.shape[0]}, expected the same size: pair other files or make them anew"
-            )
-        return Sample(image, target, item.key)
+        return _load(item, self.config, self.codes)
+
+    def truth(self, item: Item) -> Sample:
+        """Read one picture and the labels that it has in the dataset that this one derives from: the full truth.
+
+        Of a dataset that does not derive from another, the same as :meth:`load`.
+        """
+        return _load(item, self.truth_config, self._truth_codes)
+
+    @property
+    def truth_config(self) -> DatasetConfig:
+        """The dataset that this one derives from, or itself; its labelset is the one of :meth:`truth`."""
+        return self.config.derive.source if self.config.derive else self.config
+
+    @cached_property
+    def from_truth(self) -> np.ndarray:
+        """(256,) uint8: what this dataset calls each class of the full truth; 255 where it says nothing.
+
+        ``dataset.from_truth[dataset.truth(item).target]`` is ``dataset.load(item).target``. So what a network answers
+        in this labelset can be scored on any picture of the source, and two datasets that derive from one source have
+        the answer key to which of their labels correspond.
+        """
+        table = np.full(256, VOID, np.uint8)
+        labels = self.truth_config.labelset.channels
+        table[:labels] = self.config.derive.ids if self.config.derive else np.arange(labels)
+        return table
+
+    @cached_property
+    def _truth_codes(self) -> CodeTable:
+        return code_table(self.truth_config) if self.config.derive else self.codes
+
+
+def _load(item: Item, config: DatasetConfig, codes: CodeTable) -> Sample:
+    image = read_picture(item.image)
+    target = read_labels(item.labels, config, codes)
+    if image.shape[:2] != target.shape:
+        raise UserError(
+            f"{item.labels} has {target.shape[1]}×{target.shape[0]} pixels but its picture {item.image} has "
+            f"{image.shape[1]}×{image.shape[0]}, expected the same size: pair other files or make them anew"
+        )
+    return Sample(image, target, item.key)
 
 
 def open_dataset(
@@ -74,10 +112,12 @@ def open_dataset(
     domain: str | None = None,
     split: str | Mapping[str, Any] | None = None,
     fold: int | None = None,
+    strict: bool = True,
 ) -> Dataset:
     """Find the files of a dataset, pair and split them; nothing is decoded yet.
 
     Pictures without labels are left out, with a note. Labels without a picture are an error: something is missing.
+    Of a derived dataset, the source is split first, and then dealt out: what trains in one of its parts trains in all.
 
     Args:
         config: what the dataset's YAML says.
@@ -85,6 +125,7 @@ def open_dataset(
         domain: another domain than the YAML's.
         split: another split than the YAML's: the name of one of its ``splits``, or one written out.
         fold: the fold that tests, where the split is by folds.
+        strict: without it, labels without a picture are left out as well.
 
     Raises:
         UserError: nothing there, labels without a picture, a key twice, or a split that names what does not exist.
@@ -96,8 +137,14 @@ def open_dataset(
             raise UserError(f"fold {fold} of {config.name} was asked for, but its split has {has}: choose another")
         rule = replace(rule, test=fold)
     folder = _find_folder(config, Path(data_root))
-    items, notes = _pair(config, folder)
-    keys = _split(config, rule, items, folder, Path(data_root), notes)
+    pairs = _pair(config, folder, strict)
+    items, notes = pairs.items, pairs.notes
+    groups = joined({key: item.sequence for key, item in items.items()}, config.together)
+    cut: set[str] = set()
+    keys = _split(config, rule, items, groups, folder, Path(data_root), notes, cut)
+    if config.derive:
+        keys = _taken(config, keys, groups)
+    keys = {part: [key for key in keys[part] if key not in pairs.excluded] for part in SPLITS}
     if not keys["train"]:
         raise UserError(f"{config.name}: its split leaves none of {len(items)} pictures to train: see {config.path}")
     return Dataset(
@@ -109,6 +156,9 @@ def open_dataset(
         splits={part: tuple(items[key] for key in sorted(keys[part])) for part in SPLITS},
         notes=tuple(notes),
         codes=code_table(config),
+        cut=frozenset(cut),
+        without_labels=pairs.without_labels,
+        without_picture=pairs.without_picture,
     )
 
 
@@ -153,21 +203,35 @@ def _where(config: DatasetConfig) -> str:
     return f"; get the dataset from {config.where}" if config.where else ""
 
 
-def _pair(config: DatasetConfig, folder: Path) -> tuple[dict[str, Item], list[str]]:
-    """All pictures that have labels, by key and in its order, and notes."""
+@dataclass(frozen=True)
+class _Pairs:
+    """What belongs together, and what stands alone."""
+
+    items: dict[str, Item]   # in the order of their keys; those to leave out too, so that the split is the same without them
+    excluded: frozenset[str]
+    without_labels: tuple[Path, ...]
+    without_picture: tuple[Path, ...]
+    notes: list[str]
+
+
+def _pair(config: DatasetConfig, folder: Path, strict: bool) -> _Pairs:
+    """All pictures that have labels, by key; with ``strict``, every file of labels must have a picture."""
     labels = _scan(config, folder, "labels", config.labels, frozenset())
     images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
-    if lonely := sorted(labels.keys() - images.keys()):
+    notes: list[str] = []
+    excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, {*images, *labels}, folder, notes)}
+    lonely = sorted(labels.keys() - images.keys() - excluded)
+    if lonely and (strict or len(lonely) == len(labels)):
         raise UserError(
             f"{folder / labels[lonely[0]]} has no picture, as have {len(lonely)} of {len(labels)} files of labels: "
             f"expected the key {lonely[0]!r} among the pictures, whose keys are like {min(images)!r}; add pictures, "
             f"or see 'images' and 'key' in {config.path}"
         )
     items = {
-        key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key)) for key in sorted(labels)
+        key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key))
+        for key in sorted(labels.keys() & images.keys())
     }
-    notes = []
-    if bare := sorted(images.keys() - labels.keys()):
+    if bare := sorted(images.keys() - labels.keys() - excluded):
         notes.append(
             f"{config.name}: {len(bare)} of {len(images)} pictures have no labels and are left out, the first is "
             f"{images[bare[0]]}"
@@ -175,7 +239,35 @@ def _pair(config: DatasetConfig, folder: Path) -> tuple[dict[str, Item], list[st
     unnamed = sum(item.sequence == "" for item in items.values())
     if unnamed and config.sequence != ONE_SEQUENCE:
         notes.append(f"{config.name}: {unnamed} of {len(items)} pictures name no sequence and are taken for one")
-    return items, notes
+    return _Pairs(
+        items,
+        frozenset(excluded),
+        without_labels=tuple(folder / images[key] for key in bare),
+        without_picture=tuple(folder / labels[key] for key in lonely),
+        notes=notes,
+    )
+
+
+def _excluded(config: DatasetConfig, exclusion: Exclusion, known: set[str], folder: Path, notes: list[str]) -> list[str]:
+    """The keys that a file lists to be left out."""
+    path = next((place / exclusion.file for place in (exclusion.beside, folder) if (place / exclusion.file).is_file()), None)
+    if path is None:
+        raise UserError(f"{config.name}: the list {exclusion.file} to exclude is neither in {exclusion.beside} nor in {folder}")
+    counts, listed, sections = True, [], []
+    for line in _lines(path):
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if text.startswith("[") and text.endswith("]"):
+            sections.append(text[1:-1])
+            counts = sections[-1] in exclusion.names
+        elif text and counts:
+            listed.append(text)
+    keys = [key for key in listed if key in known]
+    if len(keys) < LISTED * len(listed) or (not listed and sections and not set(sections) & set(exclusion.names)):
+        found = f"the keys {', '.join(map(repr, listed[:3]))}" if listed else f"sections for {', '.join(sections)}"
+        raise UserError(f"{path} excludes {found}, expected keys of {config.name} such as {min(known)!r}: is it the right list?")
+    if len(keys) < len(listed):
+        notes.append(f"{config.name}: {len(listed) - len(keys)} of {len(listed)} pictures that {path.name} excludes do not exist")
+    return keys
 
 
 def _scan(
@@ -186,7 +278,7 @@ def _scan(
     for glob in globs:
         for path in sorted(folder.glob(glob)):
             relative = path.relative_to(folder)
-            if relative in others or path.name.startswith(".") or not path.is_file():
+            if relative in others or any(part.startswith(".") for part in relative.parts) or not path.is_file():
                 continue
             key = _key(config, glob, relative)
             if found.setdefault(key, relative) != relative:
@@ -254,22 +346,23 @@ def _split(
     config: DatasetConfig,
     rule: SplitRule,
     items: Mapping[str, Item],
+    groups: Mapping[str, str],
     folder: Path,
     data_root: Path,
     notes: list[str],
+    cut: set[str],
 ) -> dict[str, list[str]]:
-    """The keys of train, val and test; adds to the notes how they were chosen."""
-    groups = joined({key: item.sequence for key, item in items.items()}, config.together)
+    """The keys of train, val and test; adds to the notes how they were chosen, and to ``cut`` what had to be cut."""
     if isinstance(rule, Fractions):
         shares = (rule.train, rule.val, rule.test)
-        return dict(zip(SPLITS, _divide(config, groups, shares, rule.seed, notes), strict=True))
+        return dict(zip(SPLITS, _divide(config, groups, shares, rule.seed, notes, cut), strict=True))
 
     if isinstance(rule, Patterns):
         named = _by_patterns(config, rule, items, folder)
     elif isinstance(rule, Lists):
         named = _by_lists(config, rule, items, folder, notes)
     else:
-        folds = _folds(config, rule, items, groups, (data_root, folder, folder.parent, config.path.parent), notes)
+        folds = _folds(config, rule, items, groups, (data_root, folder, folder.parent, *_beside(config)), notes, cut)
         named = {"test": folds.pop(rule.test - 1), "train": [key for fold in folds for key in fold]}
     _once(config, named)
     if missing := sorted(items.keys() - {key for keys in named.values() for key in keys}):
@@ -279,15 +372,32 @@ def _split(
         )
     if isinstance(rule.val, float):
         train = {key: groups[key] for key in named["train"]}
-        named["train"], named["val"] = _divide(config, train, (1 - rule.val, rule.val), rule.seed, notes)
+        named["train"], named["val"] = _divide(config, train, (1 - rule.val, rule.val), rule.seed, notes, cut)
     return named
 
 
+def _taken(config: DatasetConfig, keys: dict[str, list[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Of the source's splits, what a derived dataset takes."""
+    assert config.derive is not None  # the caller has looked
+    for take in config.derive.takes:
+        for split in take.splits:
+            hands = deal({key: groups[key] for key in keys[split]}, take.of)
+            taken = sorted(key for part in take.parts for key in hands[part - 1])
+            if keys[split] and not taken:
+                raise UserError(
+                    f"{config.name} takes part {', '.join(map(str, take.parts))} of {take.of} of {len(keys[split])} pictures in "
+                    f"{split}, and none is left for it: take from fewer parts, or leave {split} out of 'splits' in {config.path}"
+                )
+            keys = {**keys, split: taken}
+    return keys
+
+
 def _divide(
-    config: DatasetConfig, groups: Mapping[str, str], shares: Sequence[float], seed: int, notes: list[str]
+    config: DatasetConfig, groups: Mapping[str, str], shares: Sequence[float], seed: int, notes: list[str], cut: set[str]
 ) -> list[list[str]]:
     """:func:`divide`, with a note where sequences had to be cut."""
     if too_few(groups, shares):
+        cut |= set(groups.values())
         parts = sum(share > 0 for share in shares)
         notes.append(
             f"{config.name}: {len(groups)} pictures of too few sequences ({len(set(groups.values()))}) are cut into "
@@ -340,9 +450,14 @@ def _by_lists(
     for part in SPLITS:
         files = getattr(rule, part)
         if not isinstance(files, float):
-            paths = [_find_list(config, file, (folder, config.path.parent)) for file in files]
+            paths = [_find_list(config, file, (folder, *_beside(config))) for file in files]
             named[part] = [key for path in paths for key in _read_list(config, path, items, notes)]
     return named
+
+
+def _beside(config: DatasetConfig) -> list[Path]:
+    """The folders of the YAMLs that a dataset is made of."""
+    return [config.path.parent, *([config.derive.source.path.parent] if config.derive else [])]
 
 
 def _find_list(config: DatasetConfig, file: str, places: Sequence[Path]) -> Path:
@@ -355,11 +470,7 @@ def _find_list(config: DatasetConfig, file: str, places: Sequence[Path]) -> Path
 
 def _read_list(config: DatasetConfig, path: Path, items: Mapping[str, Item], notes: list[str]) -> list[str]:
     """The keys that a text file lists, one per line, with or without a suffix."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line") from error
-    listed = dict.fromkeys(line if line in items else line.rsplit(".", 1)[0] for line in lines if line)
+    listed = dict.fromkeys(line if line in items else line.rsplit(".", 1)[0] for line in _lines(path) if line)
     keys = [key for key in listed if key in items]
     missing = [key for key in listed if key not in items]
     if not keys or len(keys) < LISTED * len(listed):
@@ -375,6 +486,13 @@ def _read_list(config: DatasetConfig, path: Path, items: Mapping[str, Item], not
     return keys
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line") from error
+
+
 def _folds(
     config: DatasetConfig,
     rule: Folds,
@@ -382,6 +500,7 @@ def _folds(
     groups: Mapping[str, str],
     places: Sequence[Path],
     notes: list[str],
+    cut: set[str],
 ) -> list[list[str]]:
     """The keys of each fold: as the files list them or, where there are none, dealt by the seed."""
     files = [] if rule.files is None else [rule.files.replace("{}", str(number + 1)) for number in range(rule.count)]
@@ -392,4 +511,4 @@ def _folds(
         return folds
     why = f", since there is no {rule.files}" if rule.files else ""
     notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, drawn with seed {rule.seed}{why}")
-    return _divide(config, groups, [1] * rule.count, rule.seed, notes)
+    return _divide(config, groups, [1] * rule.count, rule.seed, notes, cut)

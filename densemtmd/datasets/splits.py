@@ -1,4 +1,5 @@
-"""Which picture trains, validates and tests: the four ways in which a dataset's YAML may say so.
+"""Which picture trains, validates and tests: the four ways in which a dataset's YAML may say so; and which of them a
+derived dataset takes.
 
 The rule of section 4.2 holds everywhere: "any two images from the same video sequence end up in the same split". Lots
 are drawn by a hash of the seed and the name, so they fall alike on every machine and with every version of every
@@ -74,6 +75,20 @@ class Folds:
 SplitRule = Fractions | Patterns | Lists | Folds
 
 
+@dataclass(frozen=True)
+class Take:
+    """``{part: 2, of: 7, splits: [train, val, test]}``: the share of its source's pictures that a derived dataset has.
+
+    The pictures of each split are dealt into ``of`` parts (see :func:`deal`), of which it takes the one or the several
+    that ``part`` names, 1 to ``of``: datasets that take different parts have no picture in common. Of the splits that
+    ``splits`` leaves out, it takes all pictures.
+    """
+
+    parts: tuple[int, ...]
+    of: int
+    splits: tuple[str, ...] = SPLITS
+
+
 def divide(groups: Mapping[str, str], shares: Sequence[float], seed: int) -> list[list[str]]:
     """Divide keys by shares, whole groups at a time; too few groups are cut into blocks in the order of the keys.
 
@@ -139,3 +154,30 @@ def joined(sequences: Mapping[str, str], together: Iterable[Iterable[str]]) -> d
         groups = {group_of[sequences[key]] for key in keys if key in sequences}
         group_of = {sequence: min(groups) if group in groups else group for sequence, group in group_of.items()}
     return {key: group_of[sequence] for key, sequence in sequences.items()}
+
+
+def deal(sequences: Mapping[str, str], parts: int, seed: int = 0) -> list[list[str]]:
+    """Deal pictures to several annotators, so that each has some of every video.
+
+    A sequence of at least ``parts`` pictures is cut into contiguous blocks, one for each; shorter ones are dealt whole.
+
+    Args:
+        sequences: the video sequence of each key.
+        parts: how many annotators.
+        seed: decides which of the short sequences of one size go where.
+
+    Returns:
+        The keys of each part, sorted; no key is in two.
+    """
+    members: dict[str, list[str]] = {}
+    for key in sorted(sequences):
+        members.setdefault(sequences[key], []).append(key)
+    hands: list[list[str]] = [[] for _ in range(parts)]
+    short = {sequence: len(keys) for sequence, keys in members.items() if len(keys) < parts}
+    for hand, whole in zip(hands, partition(short, [1] * parts, seed), strict=True):
+        hand += [key for sequence in whole for key in members[sequence]]
+    for keys in members.values():
+        if len(keys) >= parts:
+            for hand, block in zip(hands, blocks(keys, [1] * parts), strict=True):
+                hand += block
+    return [sorted(hand) for hand in hands]

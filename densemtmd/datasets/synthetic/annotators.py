@@ -300,7 +300,13 @@ def default_workers() -> int:
 
 @contextmanager
 def _complete_or_gone(final: Path) -> Iterator[Path]:
-    """A new folder that gets the name ``final`` if the block ends well, and is removed if not."""
+    """A new folder that gets the name ``final`` if the block ends well, and is removed if not.
+
+    What a process that was killed left behind is removed a day later by the next one.
+    """
+    for left in final.parent.glob(f".{final.name}.*.partial"):
+        if time.time() - left.stat().st_mtime > 86400:
+            shutil.rmtree(left, ignore_errors=True)
     partial = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.partial"
     partial.mkdir(parents=True)
     try:

@@ -149,6 +149,8 @@ def _boxes(corners: np.ndarray, view: Lens) -> np.ndarray:
 
 def _paint_panels(canvas: _Canvas, panels: Sequence[Panel], camera: Camera, turn: np.ndarray, light: Light) -> None:
     """All panels, near ones first, so that hidden samples are never painted."""
+    if not panels:
+        return
     corner = np.array([p.corner for p in panels]) - camera.place
     across, up = np.array([p.across for p in panels]), np.array([p.up for p in panels])
     width, height = np.array([p.width for p in panels]), np.array([p.height for p in panels])
@@ -198,11 +200,11 @@ def _paint_panel(canvas: _Canvas, panel: Panel, plane: np.ndarray, box: Box, sun
     inside = (t > NEAR) & (t < canvas.depth[window])
     inside &= (u >= 0) & (u <= panel.width)
     inside &= (v >= 0) & (v <= panel.height)
-    seen = np.flatnonzero(inside)
-    if not len(seen):
+    row, column = inside.nonzero()
+    if not len(row):
         return
-    u, v, t = u.ravel()[seen], v.ravel()[seen], t.ravel()[seen]
-    row, column = np.divmod(seen, right - left)
+    seen = row * (right - left) + column
+    u, v, t = u.take(seen), v.take(seen), t.take(seen)
     where = (row + top) * canvas.view.width + (column + left)
     surface = panel.surface
     index, shade = surface.paint(u, v, t / np.float32(canvas.view.focal))

@@ -323,7 +323,7 @@ def _asphalt(u: np.ndarray, v: np.ndarray, step: np.ndarray, offset: tuple[float
     far = step * _FLAT
     patch = _tone(u // 2.6, v // 7.0, offset)
     seam = np.maximum(_line(u, 2.6, 0.05, step), _line(v, 7.0, 0.05, far)) * (patch > 0.75)
-    crack = np.abs(noise("clump", u * 9 + offset[0], v * 4 + offset[1])) < 0.05
+    crack = np.abs(noise("clump", u * 14 + offset[0], v * 8 + offset[1])) < 0.035
     return _grain(u, v, step, offset) - 0.14 * (patch > 0.86) - 0.3 * seam - 0.25 * crack * _visible(0.12, far)
 
 
@@ -646,15 +646,15 @@ class VehicleShape:
     glazed: float                  # side windows reach this far back
 
 
+_FITTINGS: tuple[Colour, ...] = (
+    (0.13, 0.16, 0.19), (0.07, 0.07, 0.08), (0.55, 0.56, 0.58), (0.14, 0.14, 0.15), (0.95, 0.94, 0.88), (0.72, 0.06, 0.06), (0.88, 0.88, 0.84),
+)  # fmt: skip
+
+
+@cache
 def _vehicle_materials(fine: Fine, colour: Colour) -> tuple[Material, ...]:
     """Body, glass, tyre, rim, plastic, front light, rear light, number plate."""
-    return tuple(
-        Material(fine, c)
-        for c in (
-            colour, (0.13, 0.16, 0.19), (0.07, 0.07, 0.08), (0.55, 0.56, 0.58), (0.14, 0.14, 0.15), (0.95, 0.94, 0.88), (0.72, 0.06, 0.06),
-            (0.88, 0.88, 0.84),
-        )
-    )  # fmt: skip
+    return tuple(Material(fine, c) for c in (colour, *_FITTINGS))
 
 
 _BODY, _GLASS, _TYRE, _RIM, _PLASTIC, _FRONT_LIGHT, _REAR_LIGHT, _NUMBER = range(8)

@@ -1,0 +1,67 @@
+"""Tables of scores, for the screen and as markdown, from what :func:`densemtmd.evaluation.report` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
+"""The paper's names of the three scores, in percent."""
+
+
+def percent(value: float | None) -> str:
+    """``72.0``; a dash for a score that does not exist, because its label never occurs."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def scores_table(scored: Mapping[str, Any]) -> str:
+    """A row per dataset and, where there are several, one for all of them together."""
+    rows = [[name, *(percent(row[key]) for key in SCORES), str(row["classes"])] for name, row in _rows(scored)]
+    return aligned([["", *SCORES.values(), "classes"], *rows])
+
+
+def labels_table(scored: Mapping[str, Any]) -> str:
+    """For each dataset a row per label: its share of the labelled pixels, how many of its pixels are right, and its IoU."""
+    parts = []
+    for name, dataset in scored["datasets"].items():
+        parts.append(aligned([[name, "share", "right", "IoU"], *_label_rows(dataset)]))
+    return "\n\n".join(parts)
+
+
+def scores_markdown(scored: Mapping[str, Any]) -> str:
+    """Both tables as markdown, with a line that says how was scored."""
+    how = f"{scored['scoring']} scoring" + (", only pixels whose patch lies inside the picture" if scored["interior"] else "")
+    parts = [f"{how[0].upper()}{how[1:]}; percent."]
+    parts.append(
+        markdown(
+            ["", *SCORES.values(), "classes"],
+            [[name, *(percent(r[key]) for key in SCORES), str(r["classes"])] for name, r in _rows(scored)],
+        )
+    )
+    parts += [markdown([name, "share", "right", "IoU"], _label_rows(dataset)) for name, dataset in scored["datasets"].items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(scored: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    together = [("all together", scored["pooled"])] if len(scored["datasets"]) > 1 else []
+    return [*scored["datasets"].items(), *together]
+
+
+def _label_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
+    pixels = max(1, dataset["pixels"])
+    return [
+        [label, percent(100 * row["pixels"] / pixels), percent(row["accuracy"]), percent(row["iou"])]
+        for label, row in dataset["labels"].items()
+    ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns for the screen: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *(v.rjust(w) for v, w in zip(row[1:], widths[1:], strict=True))]) for row in rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table, numbers to the right."""
+    lines = [head, ["---", *("--:" for _ in head[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
