@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,3 +41,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what matters has been raised already
             temporary.unlink(missing_ok=True)
+
+
+def remove_strays(folder: str | Path) -> None:
+    """Removes what writers that were killed left behind in a folder and below it: temporary files that never got their name.
+
+    Only for folders that nobody writes to at the moment.
+    """
+    for path in Path(folder).rglob(".*"):
+        if re.fullmatch(r"\.[0-9a-f]{32}", path.stem if path.suffix else path.name):
+            path.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import yaml
+from PIL.Image import Image
 from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation, plots, report
@@ -31,7 +32,8 @@ from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
-from densemtmd.files import atomic_write
+from densemtmd.files import atomic_write, remove_strays
+from densemtmd.inference import strided_logits
 from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import Labelset, OutputSpace, nearest
@@ -185,6 +187,7 @@ def resume(folder: Path, overrides: Sequence[str] = ()) -> Path:
     """
     settings, datasets = reopen(folder)
     check(settings)
+    remove_strays(folder)
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     run_id = tracked(folder).get("")
     tracking = settings.tracking if run_id else "none"
@@ -285,6 +288,9 @@ def train_stage(
         print(epoch_line(state), flush=True)
         tracker.metrics(flat_scores("val", state.history[-1]["scores"]), step=state.step)
         tracker.metrics({"epoch": state.epoch, "train/epoch_loss": state.history[-1]["loss"]}, step=state.step)
+        if tracker.run_id is not None:
+            for d in data:
+                tracker.image(labelled(network, d.labelset, d.val[0], device), f"val/{d.name}", step=state.epoch)
 
     state = fit(
         network,
@@ -299,6 +305,17 @@ def train_stage(
         title=stage.name,
     )
     return network, state
+
+
+def labelled(network: JointNetwork, labelset: Labelset, sample: Sample, device: torch.device) -> Image:
+    """A picture with its labels as the network gives them at the moment, in blocks of one strided answer each."""
+    where = geometry(network)
+    network.eval()
+    with torch.inference_mode():
+        logits = strided_logits(network, sample.image, where, device)[network.space.slice(labelset.name)]
+    ids = logits.argmax(0).to(torch.uint8).cpu().numpy().repeat(where.stride, 0).repeat(where.stride, 1)
+    height, width = sample.target.shape
+    return plots.overlay(sample.image, ids[:height, :width], labelset)
 
 
 def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Mapping[str, Labelset]) -> dict[str, np.ndarray]:

@@ -62,7 +62,7 @@ class TrainSettings:
     border: str = setting(
         "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
     )
-    lr: float = setting(0.05, "learning rate after warm-up")
+    lr: float = setting(0.02, "learning rate after warm-up")
     momentum: float = setting(0.9, "of SGD, with Nesterov's correction")
     weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms")
     warmup: float = setting(0.02, "share of the budget over which the learning rate climbs from 0")

@@ -99,7 +99,7 @@ def test_probabilities_sum_to_1_and_agree_with_the_labels(network):
         chosen = np.take_along_axis(probabilities, labels[None].astype(int), 0)[0]
         assert (chosen >= probabilities.max(0) - 1e-6).all()
         assert (predictor.all(image)[labelset] == labels).all()
-    assert list(predictor.all(image)) == ["kundu", "xu"]
+    assert list(predictor.all(image)) == ["kundu", "xu"] and list(predictor.all(image, ["xu"])) == ["xu"]
 
 
 def test_a_view_of_a_picture_is_a_picture(network):
@@ -191,6 +191,7 @@ def test_from_the_folder_of_a_run_with_a_network_per_dataset(tmp_path, monkeypat
     del ran[:]
     predictor.all(image)
     assert len(ran) == 3
+    assert (predictor.all(image, ["xu", "he"])["he"] == together["he"]).all() and ran[3:] == [("he",), ("xu",)]
 
 
 def test_nothing_to_load(tmp_path, network):

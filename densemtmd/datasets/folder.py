@@ -6,9 +6,11 @@ with its labels, :func:`load_split` all of a split.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -163,7 +165,7 @@ def open_dataset(
 
 
 def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Sample]:
-    """Decode all pictures of a split, on two threads.
+    """Decode all pictures of a split into memory.
 
     Args:
         dataset: an open dataset.
@@ -179,11 +181,27 @@ def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Samp
     if split not in dataset.splits:
         raise UserError(f"{dataset.name} has no split {split!r}; {nearest(split, dataset.splits)}")
     items = dataset.splits[split]
-    with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(dataset.load, item) for item in items]
-        bar = tqdm(futures, f"{dataset.name} {split}", unit="picture", delay=2, disable=None if progress else True)
+    disable = None if progress else True
+    return list(tqdm(decoded(dataset, items), f"{dataset.name} {split}", len(items), unit=" pictures", delay=2, disable=disable))
+
+
+def decoded(dataset: Dataset, items: Iterable[Item]) -> Iterator[Sample]:
+    """Decode pictures in their order, on as many threads as there are cores, at most eight; a few are decoded ahead.
+
+    Raises:
+        UserError: what :meth:`Dataset.load` raises.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(8, cores)
+    waiting: deque[Future[Sample]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            return [future.result() for future in bar]
+            for item in items:
+                waiting.append(pool.submit(dataset.load, item))
+                if len(waiting) > 4 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after an error, do not decode the others first
 

@@ -383,7 +383,7 @@ _WHITE = 4.0  # exposures from here on are white
 
 
 def _film() -> np.ndarray:
-    """What the camera shows for exposures 0 to :data:`_WHITE`: bright light runs into white softly, as on film; more contrast in between."""
+    """What the camera shows for exposures 0 to :data:`_WHITE`: bright light runs into white softly, as on film."""
     shown = (1 - np.exp(-1.25 * np.linspace(0, _WHITE, 8192))) ** (1 / 2.2)
     return (0.5 * shown + 0.5 * shown**2 * (3 - 2 * shown)).astype(np.float32)
 

@@ -1,0 +1,154 @@
+"""Decoded pictures and labels on disk: decoded once, and read by every later run crop by crop.
+
+A dataset has one file: the bytes of its pictures one after the other, then those of their labels, then an index. It is
+mapped into memory, so that a crop reads the parts of the file that it lies in, and processes that use it share one copy
+in memory. It is written under a temporary name first: a build that is killed leaves nothing that is taken for a cache, and two
+that run at once do the work twice, no more. Its name tells the files that it was made from (path, size and time of the
+last change) and the settings that it depends on: when any of that changes, another file is made and this one removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from densemtmd.datasets.folder import Dataset, Item, decoded, load_split
+from densemtmd.datasets.sample import Sample
+from densemtmd.errors import UserError
+from densemtmd.files import atomic_write
+
+FORMAT = "densemtmd decoded pictures, 1"
+"""Stands at the end of each file. The number rises with every change of the files or of how pictures are decoded."""
+
+SUFFIX = ".decoded"
+ABANDONED = 3600.0
+"""Seconds after which a temporary file that nobody writes to is taken for the remains of a killed build."""
+
+
+def cache_folder(choice: str, data_root: str | Path) -> Path | None:
+    """The folder that a setting names: ``auto`` is ``.cache`` in the data root, beside the data; ``none`` is no cache.
+
+    >>> cache_folder("auto", "data").as_posix(), cache_folder("none", "data")
+    ('data/.cache', None)
+    """
+    if choice == "none":
+        return None
+    return Path(data_root) / ".cache" if choice == "auto" else Path(choice).expanduser()
+
+
+def load_splits(dataset: Dataset, folder: Path | None, progress: bool = True) -> tuple[dict[str, list[Sample]], str | None]:
+    """All pictures of a dataset: mapped from its cache, which is built where it is not there.
+
+    Args:
+        dataset: an open dataset.
+        folder: where caches lie; None: decode into memory, keep nothing.
+        progress: show a bar while pictures are decoded, on a terminal, once it has taken two seconds.
+
+    Returns:
+        The samples of each split, in the order of their keys, and a sentence on why they were not kept, or None. The
+        arrays of a cache may be written to, which changes neither the file nor what others see.
+
+    Raises:
+        UserError: what :meth:`Dataset.load` raises.
+    """
+    items = sorted({item for split in dataset.splits.values() for item in split}, key=lambda item: item.key)
+    note = None
+    if folder is not None and items:
+        path = folder / cache_name(dataset, items)
+        samples = _mapped(path)
+        if samples is None:
+            title, disable = f"decoding {dataset.name}", None if progress else True
+            bar = tqdm(decoded(dataset, items), title, len(items), unit=" pictures", delay=2, leave=False, disable=disable)
+            try:
+                _build(path, bar)
+                samples = _mapped(path)
+            except UserError as error:
+                if not isinstance(error.__cause__, OSError):
+                    raise
+                note = f"{dataset.name} is decoded into memory, for this run alone: {error}"
+        if samples is not None:
+            return {split: [samples[item.key] for item in of_it] for split, of_it in dataset.splits.items()}, None
+    return {split: load_split(dataset, split, progress) for split in dataset.splits}, note
+
+
+def cache_name(dataset: Dataset, items: Sequence[Item]) -> str:
+    """The name of a dataset's cache: the dataset, where it lies, and all that the decoded pictures depend on."""
+    config = dataset.config
+    place = _digest([str(dataset.folder.resolve())])[:8]
+    settings = [FORMAT, PIL.__version__, config.encoding, config.mat_key, repr(config.codes)]
+    files = [[item.key, *_identity(item.image), *_identity(item.labels)] for item in items]
+    return f"{dataset.name}-{place}-{_digest([settings, files])[:16]}{SUFFIX}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _identity(path: Path) -> list[str | int]:
+    """What changes when a file does. One that is gone is left to the reader, which says so."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [str(path.absolute())]
+    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
+
+
+def _build(path: Path, samples: Iterable[Sample]) -> None:
+    """Write a cache whole or not at all, and clear away what it replaces."""
+    index = []
+    with atomic_write(path) as temporary, temporary.open("wb") as file, TemporaryFile(dir=path.parent) as labels:
+        for sample in samples:
+            index.append([sample.name, *sample.target.shape])
+            file.write(np.ascontiguousarray(sample.image).data)
+            labels.write(np.ascontiguousarray(sample.target).data)
+        labels.seek(0)
+        shutil.copyfileobj(labels, file)
+        content = json.dumps(index).encode()
+        file.write(content)
+        file.write(len(content).to_bytes(8, "little"))
+        file.write(FORMAT.encode())
+    same_place = path.name.rsplit("-", 1)[0]
+    for other in path.parent.glob(f"*{SUFFIX}"):
+        with suppress(OSError):  # another process may be faster
+            if other.name.startswith("."):
+                outdated = time.time() - other.stat().st_mtime > ABANDONED
+            else:
+                outdated = other != path and other.name.rsplit("-", 1)[0] == same_place
+            if outdated:
+                other.unlink()  # whoever has it mapped keeps it until they end
+
+
+def _mapped(path: Path) -> dict[str, Sample] | None:
+    """The samples of a cache, their arrays views of the file; None where there is none, or a damaged one."""
+    tail = len(FORMAT.encode())
+    try:
+        with path.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # copy on write: the file is never changed
+        if mapping[-tail:] != FORMAT.encode():
+            return None
+        end = len(mapping) - tail - 8
+        start = end - int.from_bytes(mapping[end : end + 8], "little")
+        index = json.loads(mapping[start:end])
+    except (OSError, ValueError):
+        return None
+    pixels = sum(height * width for _, height, width in index)
+    if hasattr(mapping, "madvise"):  # a crop reads its own pages of the pictures, not those that follow; labels are read as a whole
+        mapping.madvise(mmap.MADV_RANDOM, 0, 3 * pixels)
+    images, labels = np.split(np.frombuffer(mapping, np.uint8, 4 * pixels), [3 * pixels])
+    samples, first = {}, 0
+    for name, height, width in index:
+        last = first + height * width
+        samples[name] = Sample(images[3 * first : 3 * last].reshape(height, width, 3), labels[first:last].reshape(height, width), name)
+        first = last
+    return samples

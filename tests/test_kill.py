@@ -1,0 +1,85 @@
+"""A training that is killed without warning, again and again, ends with the weights of the undisturbed one."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from toy import write_toy
+
+from densemtmd import Predictor, checkpoint
+
+TOOLS = Path(__file__).parents[1] / "tools"
+KILLS = int(os.environ.get("DENSEMTMD_KILLS", "5"))
+"""More of them, for a longer look: DENSEMTMD_KILLS=100 pytest tests/test_kill.py"""
+
+
+def in_a_process(arguments):
+    """The training tool in a process of its own, forked: the imports are there already, so it can be killed at any of its moments."""
+
+    def work():
+        os.setsid()
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (ends with the process)
+        import train
+
+        os._exit(train.main(arguments))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def finished(process, seconds):
+    """Waits so long; kills the process with SIGKILL if it has not ended by then. True if it has ended well."""
+    process.join(seconds)
+    if process.exitcode is None:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        return False
+    assert process.exitcode == 0
+    return True
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_random_moments(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    files = [str(write_toy(tmp_path, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
+    common = [
+        "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={tmp_path}", "tracking=none", "model.widths=[4,6,8]", "model.hidden=8",
+        "train.epochs=null", "train.outputs=6000", "train.epoch_outputs=1500", "train.crop=24", "train.batch=4", "train.checkpoint_seconds=0",
+    ]  # fmt: skip
+    began = time.monotonic()
+    assert finished(in_a_process([*common, f"runs={tmp_path / 'whole'}"]), 120)
+    whole_seconds = time.monotonic() - began
+    (whole,) = (tmp_path / "whole").iterdir()
+    expected = Predictor.load(whole).networks[0].state_dict()
+    chance = random.Random(0)
+    kills = runs = 0
+    while kills < KILLS:
+        runs += 1
+        home = tmp_path / f"killed{runs}"
+        arguments = [*common, f"runs={home}"]
+        for _ in range(1000):
+            if finished(in_a_process(arguments), chance.uniform(0.05, 0.8) * whole_seconds):
+                break
+            kills += 1
+            folders = list(home.glob("*")) if home.exists() else []
+            if folders and (folders[0] / "splits" / "discs" / "val.txt").exists():
+                arguments = [f"resume={folders[0]}"]
+                for file in folders[0].glob("*.safetensors"):  # whole, whenever the kill came
+                    if not file.name.startswith("."):
+                        checkpoint.load(file)
+            else:  # killed before it had begun
+                arguments = [*common, f"runs={home}{kills}"]
+                home = Path(f"{home}{kills}")
+        (run,) = home.iterdir()
+        assert not [file for file in run.rglob(".*")], "a killed writer's temporary files are left"
+        resumed = Predictor.load(run).networks[0].state_dict()
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in expected.items())
+        assert json.loads((run / "scores.json").read_text()) == json.loads((whole / "scores.json").read_text())
