@@ -9,7 +9,7 @@ Shapes: ``B`` batch, ``K`` datasets, ``H``, ``W`` pixels, ``h``, ``w`` outputs o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -67,22 +67,59 @@ class LabelledPixels:
         return self.samples[n], self.border[0] + int(row), self.border[0] + int(columns[random.integers(len(columns))])
 
 
-def shares(labelled_pixels: Sequence[int], mixing: str) -> np.ndarray:
+def shares(labelled_pixels: Sequence[int], mixing: str | Mapping[str, float], names: Sequence[str] = ()) -> np.ndarray:
     """The share of each dataset among the sampled crops, (K,), summing to 1.
 
     Args:
         labelled_pixels: of each dataset.
-        mixing: ``"pixels"`` in proportion to them, as the paper samples; ``"uniform"`` the same for each dataset.
+        mixing: ``"pixels"`` in proportion to them, as the paper samples; ``"uniform"`` the same for each dataset; ``"temperature:T"`` in
+            proportion to the T-th root of them, between the two: 1 is pixels, 2 the square root, and a large T is nearly uniform; or
+            weights, ``"kundu:2+xu:1"`` or ``{"kundu": 2, "xu": 1}``. These may name other datasets too: a strategy with a network per
+            dataset mixes one at a time.
+        names: of the datasets.
 
     Raises:
-        UserError: another word.
+        UserError: another word, a number that is not above 0, or no weight for a dataset.
     """
     pixels = np.asarray(labelled_pixels, float)
     if mixing == "pixels":
-        return pixels / pixels.sum()
-    if mixing == "uniform":
-        return np.full(len(pixels), 1 / len(pixels))
-    raise UserError(f"train.mixing is {mixing!r}; {nearest(mixing, ['pixels', 'uniform'])}")
+        given = pixels
+    elif mixing == "uniform":
+        given = np.ones(len(pixels))
+    elif isinstance(mixing, str) and mixing.startswith("temperature:"):
+        given = (pixels / pixels.sum()) ** (1 / _above_0(mixing, mixing.removeprefix("temperature:")))
+    else:
+        weights = _weights(mixing)
+        if missing := [name for name in names if name not in weights]:
+            raise UserError(f"train.mixing gives {missing[0]!r} no weight, expected one for each of {', '.join(names)}")
+        given = np.array([weights[name] for name in names])
+    return given / given.sum()
+
+
+def _weights(mixing: str | Mapping[str, float]) -> dict[str, float]:
+    """``"kundu:2+xu:1"`` as a mapping."""
+    if isinstance(mixing, str):
+        pairs = [part.rpartition(":")[::2] for part in mixing.split("+")]
+        if not all(name for name, _ in pairs):
+            forms = ["pixels", "uniform", "temperature:2", "weights such as kundu:2+xu:1"]
+            raise UserError(f"train.mixing is {mixing!r}; {nearest(mixing, forms)}")
+        if twice := sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1}):
+            raise UserError(f"train.mixing is {mixing!r}, which gives {twice[0]!r} two weights, expected one")
+    elif isinstance(mixing, Mapping):
+        pairs = [(str(name), weight) for name, weight in mixing.items()]
+    else:
+        raise UserError(f"train.mixing is {mixing!r}, expected a word or weights such as kundu:2+xu:1")
+    return {name: _above_0(mixing, weight) for name, weight in pairs}
+
+
+def _above_0(mixing: object, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise UserError(f"train.mixing is {mixing!r}, in which {value!r} is no number above 0: write it as temperature:2 or kundu:2+xu:1")
+    return number
 
 
 class Mixture:
@@ -105,7 +142,16 @@ class Mixture:
     """
 
     def __init__(
-        self, sources: Sequence[Source], geometry: Geometry, *, crop: int, batch: int, flip: bool, border: str, mixing: str, seed: int
+        self,
+        sources: Sequence[Source],
+        geometry: Geometry,
+        *,
+        crop: int,
+        batch: int,
+        flip: bool,
+        border: str,
+        mixing: str | Mapping[str, float],
+        seed: int,
     ) -> None:
         for name, value, least in (("train.crop", crop, 0), ("train.batch", batch, 1), ("seed", seed, 0)):
             if value < least:
@@ -128,27 +174,41 @@ class Mixture:
             if empty := [source.name for source, pixels in zip(sources, labelled, strict=True) if not len(pixels)]:
                 where = f" whose patch lies inside the {'mirrored ' * mirror}picture" if border == "valid" else ""
                 raise UserError(f"dataset {empty[0]!r} has no labelled pixel{where} to train on: nothing can be learned from it")
-        self.shares = shares([len(pixels) for pixels in self.labelled[False]], mixing)
+        self.shares = shares([len(pixels) for pixels in self.labelled[False]], mixing, [source.name for source in sources])
         # Within a dataset every pixel is equally likely: pictures in proportion to their area.
-        areas = [np.array([s.target.size for s in source.samples], float) for source in sources]
-        self.picture_shares = [area / area.sum() for area in areas]
+        self.counted = [np.cumsum([sample.target.size for sample in source.samples]) for source in sources]
         largest = np.array([sample.target.shape for source in sources for sample in source.samples]).max(0)
         side = largest if crop == 0 else np.array([crop, crop])
         if border == "valid":
             side = np.minimum(side, largest - geometry.patch + 1)
         self.rows, self.columns = (max(1, math.ceil(int(pixels) / geometry.stride)) for pixels in side)
 
-    def _start(self, random: np.random.Generator, size: int, outputs: int) -> int:
-        """The pixel along one side where the grid of a crop starts: any phase, the last pixel as likely to be asked for as the first."""
-        before, after = self.margin
-        room = size - before - after - ((outputs - 1) * self.geometry.stride + 1)
-        # A crop about as large as the picture has little room: it may then hang over by less than a stride, so that every phase occurs.
-        slack = min(0, room - (self.geometry.stride - 1))
-        return before + int(random.integers(slack, max(room, 0) + 1))
+    def about(self) -> dict[str, dict[str, float]]:
+        """Of each dataset its training pictures, its labelled pixels that may be asked for, and its share of the crops, for the record."""
+        return {
+            source.name: {"pictures": len(source.samples), "labelled_pixels": len(pixels), "share": float(share)}
+            for source, pixels, share in zip(self.sources, self.labelled[False], self.shares, strict=True)
+        }
 
-    def _crop(self, random: np.random.Generator, samples: Sequence[Sample], shares: np.ndarray) -> tuple[Sample, int, int]:
+    def _start(self, random: np.random.Generator, size: int, outputs: int) -> int:
+        """The pixel along one side where the grid of a crop starts: at any phase, and with the border asked for about as often as the middle.
+
+        Starts drawn evenly from those that fit would ask for the outermost pixels hardly ever: few crops reach them. So starts are drawn
+        from a range that hangs over by half a crop at both ends, and those that hang over are moved to the end, at any phase.
+        """
+        before, after = self.margin
+        stride = self.geometry.stride
+        span = (outputs - 1) * stride + 1
+        room = size - before - after - span
+        if room < stride - 1:  # a crop about as large as the picture: it may hang over by less than a stride, so that every phase occurs
+            return before + int(random.integers(min(0, room - (stride - 1)), max(room, 0) + 1))
+        start, phase = int(random.integers(-(span // 2), room + span // 2 + 1)), int(random.integers(stride))
+        return before + (phase if start < 0 else room - phase if start > room else start)
+
+    def _crop(self, random: np.random.Generator, source: int) -> tuple[Sample, int, int]:
         """A picture, and the row and the column where the grid of a crop starts."""
-        sample = samples[random.choice(len(samples), p=shares)]
+        counted = self.counted[source]
+        sample = self.sources[source].samples[int(np.searchsorted(counted, random.integers(counted[-1]), side="right"))]
         height, width = sample.target.shape
         return sample, self._start(random, height, self.rows), self._start(random, width, self.columns)
 
@@ -162,7 +222,7 @@ class Mixture:
             if self.rows * self.columns == 1:
                 sample, row, column = self.labelled[flip][k].draw(random)
             else:
-                sample, row, column = self._crop(random, self.sources[k].samples, self.picture_shares[k])
+                sample, row, column = self._crop(random, k)
             image, target = cut(sample, row, column, self.rows, self.columns, self.geometry, flip=flip, valid=self.border == "valid")
             images.append(image)
             targets.append(target)

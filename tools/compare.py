@@ -1,0 +1,119 @@
+"""Compare runs: a row per strategy, mean ± standard deviation over seeds, for each dataset and for all together.
+
+    python tools/compare.py runs/*-street7-*                       on screen
+    python tools/compare.py runs/*-street7-* --out results/street7 also as table.md and table.csv there
+
+The runs must have been scored in the same way on the same datasets. Scores are those in their scores.json: Global pools
+pixels, Average and IoU are means over labels; "all together" pools as the paper does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from densemtmd.cli import make_parser, tool
+from densemtmd.errors import UserError
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write table.md and table.csv there")
+    arguments = parser.parse_args(argv)
+
+    from densemtmd.report import aligned, markdown
+    from densemtmd.runs import write_text
+
+    runs = [read_run(folder) for folder in arguments.runs]
+    check_comparable(arguments.runs, runs)
+    head, rows = compared(runs)
+    print(aligned([head, *rows]))
+    print(f"\n{how(runs)}")
+    if arguments.out:
+        write_text(arguments.out / "table.md", f"{markdown(head, rows)}\n\n{how(runs)}\n")
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([head, *rows])
+        write_text(arguments.out / "table.csv", table.getvalue())
+        print(f"written to {arguments.out}")
+    return 0
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The settings and scores of a run."""
+    import yaml
+
+    try:
+        scores = json.loads((folder / "scores.json").read_text("utf-8"))
+        return {"config": yaml.safe_load((folder / "config.yaml").read_text("utf-8")), "scores": scores}
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} cannot be read as a run ({str(error).splitlines()[0]}): train it again, or leave it out") from None
+
+
+def check_comparable(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses runs whose numbers do not speak of the same thing."""
+    for folder, run in zip(folders, runs, strict=True):
+        for what, value in facts(run).items():
+            if value != (expected := facts(runs[0])[what]):
+                raise UserError(
+                    f"{folder} and {folders[0]} cannot be compared: their {what} differ, {value} and {expected}; compare like with like"
+                )
+
+
+def facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs must share to be compared."""
+    scores = run["scores"]
+    return {
+        "datasets": {name: dataset["pixels"] for name, dataset in scores["datasets"].items()},
+        "ways to score": (scores["scoring"], scores["interior"]),
+    }
+
+
+def compared(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The table: its head, and three rows per strategy, one for each score."""
+    from densemtmd.report import SCORES
+
+    datasets = list(runs[0]["scores"]["datasets"])
+    rows = []
+    for strategy in dict.fromkeys(run["config"]["strategy"]["name"] for run in runs):
+        seeds = [run["scores"] for run in runs if run["config"]["strategy"]["name"] == strategy]
+        for key, name in SCORES.items():
+            columns = [[s["datasets"][dataset][key] for s in seeds] for dataset in datasets] + [[s["pooled"][key] for s in seeds]]
+            rows.append([f"{strategy}, {name}", *(spread(column) for column in columns)])
+    return ["", *datasets, "all together"], rows
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """``46.2 ± 0.3``: mean and standard deviation over seeds."""
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return "–"
+    return f"{statistics.mean(numbers):.1f}" + (f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else "")
+
+
+def how(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence that says what the numbers are."""
+    seeds = {
+        s: sorted(r["config"]["seed"] for r in runs if r["config"]["strategy"]["name"] == s)
+        for s in {r["config"]["strategy"]["name"] for r in runs}
+    }
+    scores = runs[0]["scores"]
+    interior = ", only pixels whose patch lies inside the picture" if scores["interior"] else ""
+    return (
+        f"Percent on the test pictures, {scores['scoring']} scoring{interior}; mean ± standard deviation over seeds ("
+        + "; ".join(f"{strategy}: {', '.join(map(str, numbers))}" for strategy, numbers in sorted(seeds.items()))
+        + ")."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
