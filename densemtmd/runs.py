@@ -25,8 +25,9 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation, plots, report
+from densemtmd.datasets.cache import cache_folder, load_splits
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config
-from densemtmd.datasets.folder import Dataset, load_split, open_dataset
+from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
@@ -78,6 +79,7 @@ class RunSettings:
     score: ScoreSettings = field(default_factory=ScoreSettings)
     seed: int = setting(0, "of weights, batches and dropout")
     data_root: str = setting("data", "the folder that holds the datasets' folders")
+    cache: str = setting("auto", "where decoded pictures are kept for later runs: auto (.cache in the data root), none, or a folder")
     runs: str = setting("runs", "the folder that run folders are made in")
     debug: bool = setting(False, "everything at toy size, to see within seconds whether it works")
     name: str | None = setting(None, "of the run; by default <data>-<strategy>")
@@ -171,7 +173,8 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     folder = new_folder(Path(settings.runs), name)
     record(folder, settings, datasets)
-    run_name = f"{name}-{settings.model['name']}-seed{settings.seed}"
+    # MLflow's tables cut long names, and those of one experiment have its data in common.
+    run_name = f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
     with open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri) as tracker:
         write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
@@ -203,7 +206,8 @@ def carry_out(plan: Sequence[Stage], datasets: Sequence[Dataset], settings: RunS
     for dataset in datasets:
         for note in dataset.notes:
             print(note)
-    loaded = {dataset.name: load(dataset, 2 if settings.debug else 0) for dataset in datasets}
+    cache = cache_folder(settings.cache, settings.data_root)
+    loaded = {dataset.name: load(dataset, cache, 2 if settings.debug else 0) for dataset in datasets}
     counts = ", ".join(f"{name} {len(d.train)}/{len(d.val)}/{len(d.test)}" for name, d in loaded.items())
     print(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
     several = sum(stage.answers for stage in plan) > 1  # networks that answer, each for its datasets
@@ -233,8 +237,8 @@ def toy_size(settings: RunSettings) -> RunSettings:
     return replace(settings, train=few, score=replace(settings.score, scoring="strided"))
 
 
-def load(dataset: Dataset, at_most: int = 0) -> Loaded:
-    """Decodes the pictures of a dataset: all, or at most so many of each split.
+def load(dataset: Dataset, cache: Path | None, at_most: int = 0) -> Loaded:
+    """Decodes the pictures of a dataset: all, mapped from the cache where there is one, or at most so many of each split.
 
     Raises:
         UserError: no picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
@@ -243,7 +247,10 @@ def load(dataset: Dataset, at_most: int = 0) -> Loaded:
         raise UserError(f"{dataset.name} has no validation pictures: give its split in {dataset.config.path} some, such as val: 0.1")
     if at_most:
         dataset = replace(dataset, splits={split: tuple(spread(items, at_most)) for split, items in dataset.splits.items()})
-    return Loaded(dataset, *(load_split(dataset, split) for split in ("train", "val", "test")))
+    samples, uncached = load_splits(dataset, None if at_most else cache)
+    if uncached:
+        print(uncached)
+    return Loaded(dataset, samples["train"], samples["val"], samples["test"])
 
 
 def train_stage(
@@ -464,7 +471,7 @@ def child(tracker: Tracker, stage: str, folder: Path) -> Tracker:
 
 def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset], folder: Path, overrides: Sequence[str]) -> None:
     """Tells the tracker what the run is, before it begins."""
-    tracker.params(asdict(settings))
+    tracker.params({**asdict(settings), "strategy": settings.strategy["name"]})
     tracker.config((folder / "config.yaml").read_text())
     tracker.tags(
         {"strategy": settings.strategy["name"], "model": settings.model["name"], "folder": str(folder), **environment_tags(overrides)}

@@ -19,9 +19,10 @@ from PIL import Image
 from toy import write_toy
 
 from densemtmd.datasets import cache
-from densemtmd.datasets.cache import cache_folder, load_splits
+from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.crops import cut
+from densemtmd.datasets.duplicates import fingerprint
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
@@ -40,8 +41,9 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def same(first: dict, second: dict) -> bool:
-    """Whether two loads give the same samples in the same order, value by value."""
+def same(decoded: cache.Decoded, second: dict) -> bool:
+    """Whether the samples are these, in the same order, value by value."""
+    first = decoded.splits
     return first.keys() == second.keys() and all(
         len(first[split]) == len(second[split])
         and all(
@@ -59,12 +61,14 @@ def from_files(dataset: Dataset) -> dict:
 def test_built_and_mapped_are_the_files(tmp_path, monkeypatch):
     dataset = opened(tmp_path)
     expected = from_files(dataset)
-    built, note = load_splits(dataset, tmp_path / "cache")
-    assert note is None and same(built, expected) and len(files(tmp_path / "cache")) == 1
+    built = load_all(dataset, tmp_path / "cache")
+    assert built.note is None and same(built, expected) and len(files(tmp_path / "cache")) == 1
     assert files(tmp_path / "cache")[0].startswith("squares-")
     monkeypatch.setattr(Dataset, "load", lambda *_: pytest.fail("decoded again"))
-    mapped, note = load_splits(opened(tmp_path), tmp_path / "cache")
-    assert note is None and same(mapped, expected)
+    mapped = load_all(opened(tmp_path), tmp_path / "cache")
+    assert mapped.note is None and same(mapped, expected) and mapped.prints == built.prints
+    sample = expected["train"][0]
+    assert mapped.prints[sample.name] == fingerprint(sample.image)
 
 
 def test_pictures_of_many_sizes(tmp_path):
@@ -73,18 +77,18 @@ def test_pictures_of_many_sizes(tmp_path):
         Image.fromarray(np.full((*size, 3), n, np.uint8)).save(tmp_path / "squares" / "images" / f"00{n}.png")
         Image.fromarray(np.full(size, n % 2, np.uint8)).save(tmp_path / "squares" / "labels" / f"00{n}.png")
     dataset = opened(tmp_path)
-    assert same(load_splits(dataset, tmp_path / "cache")[0], from_files(dataset))
+    assert same(load_all(dataset, tmp_path / "cache"), from_files(dataset))
 
 
 def test_samples_are_views_of_one_map_that_may_be_written_to(tmp_path):
     dataset = opened(tmp_path)
-    samples = [sample for of_it in load_splits(dataset, tmp_path / "cache")[0].values() for sample in of_it]
+    samples = [sample for of_it in load_all(dataset, tmp_path / "cache").splits.values() for sample in of_it]
     bases = {id(base_of(array)) for sample in samples for array in (sample.image, sample.target)}
     assert len(bases) == 1 and len(samples) == 12
     before = samples[0].image.copy()
     samples[0].image[:] = 0
     samples[0].target[:] = 7
-    again = {s.name: s for of_it in load_splits(dataset, tmp_path / "cache")[0].values() for s in of_it}[samples[0].name]
+    again = {s.name: s for of_it in load_all(dataset, tmp_path / "cache").splits.values() for s in of_it}[samples[0].name]
     assert np.array_equal(again.image, before) and again.target.max() != 7
 
 
@@ -104,14 +108,14 @@ def test_a_crop_reads_its_own_part_of_the_file(tmp_path):
         random = np.random.default_rng(0)
         for n in range(12):
             image = random.integers(0, 255, (1200, 1600, 3), dtype=np.uint8)
-            yield cache.Sample(image, image[:, :, 0] % 5, str(n))
+            yield cache.Sample(image, image[:, :, 0] % 5, str(n)), bytes(16)
 
     path = tmp_path / "big.decoded"
     cache._build(path, samples())
     drop_from_memory(path)
     if pages_in_memory(path, 0, 12 * 1200 * 1600 * 3):
         pytest.skip("this file system keeps its files in memory")
-    sample = cache._mapped(path)["3"]  # type: ignore[index]
+    sample = (cache._mapped(path) or [])[3][0]
     image, _ = cut(sample, 600, 700, 14, 14, Geometry(46, 4))
     assert image.copy().shape == (98, 98, 3)
     first = 3 * 1200 * 1600 * 3
@@ -122,8 +126,8 @@ def test_where_it_lies(tmp_path):
     assert cache_folder("auto", tmp_path) == tmp_path / ".cache" and cache_folder("none", tmp_path) is None
     assert cache_folder("~/x", tmp_path) == Path.home() / "x"
     dataset = opened(tmp_path)
-    samples, note = load_splits(dataset, None)
-    assert note is None and same(samples, from_files(dataset)) and not (tmp_path / ".cache").exists()
+    samples = load_all(dataset, None)
+    assert samples.note is None and same(samples, from_files(dataset)) and not (tmp_path / ".cache").exists()
 
 
 def test_a_cache_in_the_data_is_no_data(tmp_path):
@@ -134,7 +138,7 @@ def test_a_cache_in_the_data_is_no_data(tmp_path):
     path.write_text(yaml.safe_dump(yaml.safe_load((tmp_path / "squares.yaml").read_text()) | globs | {"images": "images/**/*"}))
     for _ in range(2):
         dataset = open_dataset(load_dataset_config(path), tmp_path / "squares")
-        load_splits(dataset, tmp_path / "squares" / "images" / ".cache")
+        load_all(dataset, tmp_path / "squares" / "images" / ".cache")
     assert sum(map(len, dataset.splits.values())) == 12
 
 
@@ -168,22 +172,22 @@ def remove(root: Path) -> None:
     ],
 )  # fmt: skip
 def test_every_change_is_noticed(tmp_path, change):
-    load_splits(opened(tmp_path), tmp_path / "cache")
+    load_all(opened(tmp_path), tmp_path / "cache")
     before = files(tmp_path / "cache")
     change(tmp_path)
     dataset = opened(tmp_path)
-    after, note = load_splits(dataset, tmp_path / "cache")
-    assert note is None and same(after, from_files(dataset))
+    after = load_all(dataset, tmp_path / "cache")
+    assert after.note is None and same(after, from_files(dataset))
     assert len(files(tmp_path / "cache")) == 1 and files(tmp_path / "cache") != before  # the old one is gone
 
 
 def test_what_does_not_matter_changes_nothing(tmp_path):
-    load_splits(opened(tmp_path), tmp_path / "cache")
+    load_all(opened(tmp_path), tmp_path / "cache")
     before = files(tmp_path / "cache")
     labels = [{"label": "ground", "colour": [1, 2, 3]}, "square"]
     for changes in ({"labelset": labels, "domain": "elsewhere"}, {"split": {"fractions": {"train": 0.25, "val": 0.25, "test": 0.5}}}):
         dataset = opened(tmp_path, **changes)
-        assert same(load_splits(dataset, tmp_path / "cache")[0], from_files(dataset)) and files(tmp_path / "cache") == before
+        assert same(load_all(dataset, tmp_path / "cache"), from_files(dataset)) and files(tmp_path / "cache") == before
 
 
 def test_datasets_side_by_side(tmp_path):
@@ -191,7 +195,7 @@ def test_datasets_side_by_side(tmp_path):
     elsewhere = opened(tmp_path / "elsewhere")
     for _ in range(2):
         for dataset in (first, second, elsewhere):
-            assert same(load_splits(dataset, tmp_path / "cache")[0], from_files(dataset))
+            assert same(load_all(dataset, tmp_path / "cache"), from_files(dataset))
     assert len(files(tmp_path / "cache")) == 3
 
 
@@ -201,12 +205,12 @@ def test_datasets_side_by_side(tmp_path):
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"x" * 100, lambda b: b[:-40]])
 def test_a_damaged_file_is_built_anew(tmp_path, damage):
     dataset = opened(tmp_path)
-    load_splits(dataset, tmp_path / "cache")
+    load_all(dataset, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    samples, note = load_splits(dataset, tmp_path / "cache")
-    assert note is None and same(samples, from_files(dataset)) and file.read_bytes() == whole
+    samples = load_all(dataset, tmp_path / "cache")
+    assert samples.note is None and same(samples, from_files(dataset)) and file.read_bytes() == whole
 
 
 def test_a_full_disk(tmp_path):
@@ -215,9 +219,10 @@ def test_a_full_disk(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        samples, note = load_splits(dataset, tmp_path / "cache")
+        samples = load_all(dataset, tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    note = samples.note
     assert note is not None and "\n" not in note
     for word in ("squares is decoded into memory", str(tmp_path / "cache"), "could not be written", "free some space"):
         assert word in note
@@ -227,8 +232,8 @@ def test_a_full_disk(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     dataset = opened(tmp_path)
-    samples, note = load_splits(dataset, tmp_path / "file" / "cache")
-    assert note is not None and str(tmp_path / "file") in note and same(samples, from_files(dataset))
+    samples = load_all(dataset, tmp_path / "file" / "cache")
+    assert samples.note is not None and str(tmp_path / "file") in samples.note and same(samples, from_files(dataset))
 
 
 @pytest.mark.parametrize("how", ["cut off", "gone"])
@@ -240,13 +245,13 @@ def test_a_broken_picture_stops_the_build(tmp_path, how):
     else:
         path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(UserError, match=r"007\.png"):
-        load_splits(dataset, tmp_path / "cache")
+        load_all(dataset, tmp_path / "cache")
     assert files(tmp_path / "cache") == []
 
 
 BUILD = """
 import sys, time
-from densemtmd.datasets.cache import load_splits
+from densemtmd.datasets.cache import load_all
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
 from pathlib import Path
@@ -254,8 +259,8 @@ from pathlib import Path
 root, seconds = Path(sys.argv[1]), float(sys.argv[2])
 load = Dataset.load
 Dataset.load = lambda self, item: (time.sleep(seconds), load(self, item))[1]
-samples, note = load_splits(open_dataset(load_dataset_config(root / "squares.yaml"), root), root / "cache")
-print(sum(int(s.image.sum()) + int(s.target.sum()) for of_it in samples.values() for s in of_it), note)
+decoded = load_all(open_dataset(load_dataset_config(root / "squares.yaml"), root), root / "cache")
+print(sum(int(s.image.sum()) + int(s.target.sum()) for of_it in decoded.splits.values() for s in of_it), decoded.note)
 """
 
 
@@ -274,12 +279,12 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path):
     killed.wait()
     (remains,) = (tmp_path / "cache").iterdir()
     assert remains.name.startswith(".")
-    samples, note = load_splits(dataset, tmp_path / "cache")
-    assert note is None and same(samples, from_files(dataset))
+    samples = load_all(dataset, tmp_path / "cache")
+    assert samples.note is None and same(samples, from_files(dataset))
     assert len(files(tmp_path / "cache")) == 2  # another build might be writing it: it is removed once nobody has for an hour
     os.utime(remains, (0, 0))
     touch(tmp_path)
-    load_splits(opened(tmp_path), tmp_path / "cache")
+    load_all(opened(tmp_path), tmp_path / "cache")
     assert len(files(tmp_path / "cache")) == 1 and not remains.exists()
 
 
@@ -290,4 +295,4 @@ def test_two_builds_at_once(tmp_path):
     for build in builds:
         printed, _ = build.communicate(timeout=100)
         assert build.returncode == 0 and printed.split() == [str(expected), "None"]
-    assert len(files(tmp_path / "cache")) == 1 and same(load_splits(dataset, tmp_path / "cache")[0], from_files(dataset))
+    assert len(files(tmp_path / "cache")) == 1 and same(load_all(dataset, tmp_path / "cache"), from_files(dataset))

@@ -18,6 +18,7 @@ from densemtmd.cli import make_parser, tool
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
     parser.add_argument("--minutes", type=float, default=1.5, help="how long to train (%(default)s)")
+    parser.add_argument("--images", type=int, default=40, help="pictures that each of the seven annotators labels (%(default)s)")
     parser.add_argument("--data-root", default="data", help="where the street world is rendered (%(default)s)")
     parser.add_argument("--runs", default="runs", help="where the run's folder is made (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the labelled pictures go (%(default)s)")
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = train.compose(
         [
             "data=street7",
+            f"data.world.images={arguments.images}",
             f"data_root={arguments.data_root}",
             f"runs={arguments.runs}",
             "name=demo",

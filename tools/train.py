@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 from densemtmd.cli import tool
 from densemtmd.errors import UserError
+
+if TYPE_CHECKING:  # Hydra is imported where it is used, so that --help answers at once
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ("data", "model", "strategy", "protocol")
@@ -29,7 +35,7 @@ def help_page() -> str:
     from densemtmd.runs import RunSettings
 
     lines = [(__doc__ or "").rstrip(), "", "Choices (files in conf/):"]
-    lines += [f"  {group}={'|'.join(sorted(path.stem for path in (CONF / group).glob('*.yaml')))}" for group in GROUPS]
+    lines += [f"  {group}={'|'.join(choices(group))}" for group in GROUPS]
     lines += ["", "Settings:"]
 
     def settings(of: type, prefix: str) -> list[tuple[str, str]]:
@@ -47,26 +53,81 @@ def help_page() -> str:
     return "\n".join([*lines, *(f"  {name:32} {text}" for name, text in settings(RunSettings, ""))])
 
 
+def choices(group: str) -> list[str]:
+    """The files of a group that can be chosen."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
 def sweep(arguments: Sequence[str]) -> list[list[str]]:
     """The runs that the arguments ask for, each as its overrides: ``seed=0,1 strategy=nf,jt`` are four, the seeds in
-    the outer loop."""
+    the outer loop.
+
+    Raises:
+        UserError: an argument that is not ``name=value``.
+    """
+    return [list(choice) for choice in itertools.product(*map(each_value, arguments))]
+
+
+def each_value(argument: str) -> list[str]:
+    """An argument for each of its values: ``seed=0,1`` is ``seed=0`` and ``seed=1``."""
+    override = parse(argument)
+    if not override.is_sweep_override():
+        return [argument]
+    try:
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    except Exception:  # what Hydra can read but not list, such as glob(*)
+        raise UserError(f"{argument} names no values one by one: separate them by commas, as in seed=0,1,2") from None
+
+
+def parse(argument: str) -> Override:
+    """What one argument sets, and to what.
+
+    Raises:
+        UserError: it is not ``name=value``, or the value wants quotes.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides(list(arguments))
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line or ""]
-        for o in parsed
-    ]
-    return [list(choice) for choice in itertools.product(*choices)]
+    name, equals, value = argument.partition("=")
+    if not equals or not re.fullmatch(r"[\w./@]+", name, re.ASCII):
+        raise UserError(f"{argument!r} is not a name=value such as train.lr=0.1: --help lists the names")
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except Exception:  # Hydra's own, and what its functions such as int(x) stumble over
+        quoted = f"\"{name}='{value}'\""
+        raise UserError(f"the value in {argument} cannot be read: close its brackets, or write quotes of both kinds, {quoted}") from None
 
 
 def compose(overrides: Sequence[str]) -> Any:
-    """The settings that the files in ``conf/`` and the overrides make, checked against their types."""
+    """The settings that the files in ``conf/`` and the overrides make, checked against their types.
+
+    Raises:
+        UserError: an unknown choice or setting (the message lists the known), or a value of another type.
+    """
+    import yaml
     from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from densemtmd.tasks import nearest
 
     declare()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(compose("train", list(overrides)))
+    parsed = [(override.get_key_element(), override.value()) for override in map(parse, overrides)]
+    for group, choice in parsed:
+        if group in GROUPS and choice not in (known := choices(group)):
+            raise UserError(f"unknown choice {group}={choice}; {nearest(str(choice), known)}")
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("train", [f"{group}={choice}" for group, choice in parsed if group in GROUPS])
+        for name, value in parsed:
+            if name not in GROUPS:
+                change(config, name, value)
+        settings = OmegaConf.to_object(config)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        reason = shorten(str(error.__cause__ or error), 200, placeholder=" ...")
+        raise UserError(f"the files in {CONF} and the arguments make no settings ({reason}): mend the file or argument named") from error
+    settings.data_root = str(Path(settings.data_root).expanduser())
+    return settings
 
 
 def declare() -> None:
@@ -78,13 +139,60 @@ def declare() -> None:
     ConfigStore.instance().store("schema", RunSettings)
 
 
-def typed(config: Any) -> Any:
-    """Hydra's configuration as the dataclass that it was declared by."""
-    from omegaconf import OmegaConf
+def change(config: DictConfig, name: str, value: Any) -> None:
+    """Changes one setting.
 
-    settings = OmegaConf.to_object(config)
-    settings.data_root = str(Path(settings.data_root).expanduser())
-    return settings
+    Raises:
+        UserError: there is none of that name, or it takes no such value.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from densemtmd.tasks import nearest
+
+    parts = name.split(".")
+    node: Any = config
+    for depth, part in enumerate(parts):
+        if part not in (known := keys(node)):
+            inside = f" in {'.'.join(parts[:depth])}" if depth else ""
+            elsewhere = [other for other in full_names(config) if other.endswith(f".{part}")]
+            advice = f"did you mean {elsewhere[0]!r}?" if elsewhere else f"known{inside}{nearest(part, known).removeprefix('known')}"
+            raise UserError(f"unknown setting {name}; {advice}")
+        node = node._get_node(part)
+    if isinstance(value, dict) and keys(node):
+        for key, one in value.items():
+            change(config, f"{name}.{key}", one)
+        return
+    try:
+        OmegaConf.update(config, name, value)
+    except OmegaConfBaseException:
+        raise UserError(f"{name} is {'null' if value is None else repr(value)}, expected {kind(node)}") from None
+
+
+def keys(node: Any) -> list[str]:
+    """The names of the settings in a group of them."""
+    from omegaconf import DictConfig
+
+    return [str(key) for key in node] if isinstance(node, DictConfig) and not node._is_none() else []
+
+
+def full_names(node: Any, prefix: str = "") -> list[str]:
+    """The names of all settings, with their groups: ``train.lr``."""
+    return [name for key in keys(node) for name in (f"{prefix}{key}", *full_names(node._get_node(key), f"{prefix}{key}."))]
+
+
+def kind(node: Any) -> str:
+    """What a setting may be."""
+    from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig
+
+    words = {
+        IntegerNode: "a whole number",
+        FloatNode: "a number",
+        BooleanNode: "true or false",
+        ListConfig: "a list in brackets, such as [a,b]",
+        DictConfig: "settings in braces, such as {a: 1}",
+    }
+    return words.get(type(node), "a text") + (" or null" if node._is_optional() else "")
 
 
 @tool
@@ -93,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         print(help_page())
         return 0
-    from densemtmd.runs import resume, run
+    from densemtmd.runs import check, resume, run
 
     arguments = [argument for argument in arguments if argument != "--debug"]
     if folders := [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]:
@@ -101,8 +209,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"resume={folders[0]} goes on with the settings of that run: give no others beside it, or start a new run")
         folder = resume(Path(folders[0]).expanduser())
     else:
-        for overrides in sweep(arguments):
-            folder = run(compose(overrides), overrides)
+        plans = [(compose(overrides), overrides) for overrides in sweep(arguments)]  # all of them, before the first is trained
+        for settings, _ in plans:
+            check(settings)
+        for settings, overrides in plans:
+            folder = run(settings, overrides)
     print(f"\nlabel pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}")
     return 0
 

@@ -14,8 +14,9 @@ import json
 import mmap
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -23,7 +24,8 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from densemtmd.datasets.folder import Dataset, Item, decoded, load_split
+from densemtmd.datasets.duplicates import fingerprint
+from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.sample import Sample
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
@@ -47,39 +49,59 @@ def cache_folder(choice: str, data_root: str | Path) -> Path | None:
     return Path(data_root) / ".cache" if choice == "auto" else Path(choice).expanduser()
 
 
-def load_splits(dataset: Dataset, folder: Path | None, progress: bool = True) -> tuple[dict[str, list[Sample]], str | None]:
+@dataclass(frozen=True)
+class Decoded:
+    """All pictures of a dataset."""
+
+    splits: Mapping[str, list[Sample]]  # in the order of their keys
+    prints: Mapping[str, bytes]         # by key: what :mod:`densemtmd.datasets.duplicates` recognises a picture by
+    note: str | None                    # why they are not kept on disk, if they should have been
+
+
+def load_all(dataset: Dataset, folder: Path | None, progress: bool = True) -> Decoded:
     """All pictures of a dataset: mapped from its cache, which is built where it is not there.
+
+    The arrays of a cache may be written to, which changes neither the file nor what others see.
 
     Args:
         dataset: an open dataset.
         folder: where caches lie; None: decode into memory, keep nothing.
         progress: show a bar while pictures are decoded, on a terminal, once it has taken two seconds.
 
-    Returns:
-        The samples of each split, in the order of their keys, and a sentence on why they were not kept, or None. The
-        arrays of a cache may be written to, which changes neither the file nor what others see.
-
     Raises:
         UserError: what :meth:`Dataset.load` raises.
     """
     items = sorted({item for split in dataset.splits.values() for item in split}, key=lambda item: item.key)
-    note = None
+
+    def decode() -> Iterable[tuple[Sample, bytes]]:
+        title, disable = f"decoding {dataset.name}", None if progress else True
+        return tqdm(ahead(load, items), title, len(items), unit=" pictures", delay=2, leave=False, disable=disable)
+
+    def load(item: Item) -> tuple[Sample, bytes]:
+        sample = dataset.load(item)
+        return sample, fingerprint(sample.image)
+
+    entries, note = None, None
     if folder is not None and items:
         path = folder / cache_name(dataset, items)
-        samples = _mapped(path)
-        if samples is None:
-            title, disable = f"decoding {dataset.name}", None if progress else True
-            bar = tqdm(decoded(dataset, items), title, len(items), unit=" pictures", delay=2, leave=False, disable=disable)
+        entries = _mapped(path)
+        if entries is None:
             try:
-                _build(path, bar)
-                samples = _mapped(path)
+                _build(path, decode())
+                entries = _mapped(path)
             except UserError as error:
                 if not isinstance(error.__cause__, OSError):
                     raise
                 note = f"{dataset.name} is decoded into memory, for this run alone: {error}"
-        if samples is not None:
-            return {split: [samples[item.key] for item in of_it] for split, of_it in dataset.splits.items()}, None
-    return {split: load_split(dataset, split, progress) for split in dataset.splits}, note
+    by_key = {sample.name: (sample, print) for sample, print in (decode() if entries is None else entries)}
+    splits = {split: [by_key[item.key][0] for item in of_it] for split, of_it in dataset.splits.items()}
+    return Decoded(splits, {key: print for key, (_, print) in by_key.items()}, note)
+
+
+def load_splits(dataset: Dataset, folder: Path | None, progress: bool = True) -> tuple[Mapping[str, list[Sample]], str | None]:
+    """The samples of each split and the note of :func:`load_all`."""
+    decoded = load_all(dataset, folder, progress)
+    return decoded.splits, decoded.note
 
 
 def cache_name(dataset: Dataset, items: Sequence[Item]) -> str:
@@ -104,12 +126,12 @@ def _identity(path: Path) -> list[str | int]:
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 
 
-def _build(path: Path, samples: Iterable[Sample]) -> None:
+def _build(path: Path, entries: Iterable[tuple[Sample, bytes]]) -> None:
     """Write a cache whole or not at all, and clear away what it replaces."""
     index = []
     with atomic_write(path) as temporary, temporary.open("wb") as file, TemporaryFile(dir=path.parent) as labels:
-        for sample in samples:
-            index.append([sample.name, *sample.target.shape])
+        for sample, print in entries:
+            index.append([sample.name, *sample.target.shape, print.hex()])
             file.write(np.ascontiguousarray(sample.image).data)
             labels.write(np.ascontiguousarray(sample.target).data)
         labels.seek(0)
@@ -129,8 +151,9 @@ def _build(path: Path, samples: Iterable[Sample]) -> None:
                 other.unlink()  # whoever has it mapped keeps it until they end
 
 
-def _mapped(path: Path) -> dict[str, Sample] | None:
-    """The samples of a cache, their arrays views of the file; None where there is none, or a damaged one."""
+def _mapped(path: Path) -> list[tuple[Sample, bytes]] | None:
+    """The samples of a cache, their arrays views of the file, and their prints; None where there is none, or a damaged
+    one."""
     tail = len(FORMAT.encode())
     try:
         with path.open("rb") as file:
@@ -142,13 +165,14 @@ def _mapped(path: Path) -> dict[str, Sample] | None:
         index = json.loads(mapping[start:end])
     except (OSError, ValueError):
         return None
-    pixels = sum(height * width for _, height, width in index)
+    pixels = sum(height * width for _, height, width, _ in index)
     if hasattr(mapping, "madvise"):  # a crop reads its own pages of the pictures, not those that follow; labels are read as a whole
         mapping.madvise(mmap.MADV_RANDOM, 0, 3 * pixels)
     images, labels = np.split(np.frombuffer(mapping, np.uint8, 4 * pixels), [3 * pixels])
-    samples, first = {}, 0
-    for name, height, width in index:
+    entries, first = [], 0
+    for name, height, width, print in index:
         last = first + height * width
-        samples[name] = Sample(images[3 * first : 3 * last].reshape(height, width, 3), labels[first:last].reshape(height, width), name)
+        sample = Sample(images[3 * first : 3 * last].reshape(height, width, 3), labels[first:last].reshape(height, width), name)
+        entries.append((sample, bytes.fromhex(print)))
         first = last
-    return samples
+    return entries

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -182,22 +182,22 @@ def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Samp
         raise UserError(f"{dataset.name} has no split {split!r}; {nearest(split, dataset.splits)}")
     items = dataset.splits[split]
     disable = None if progress else True
-    return list(tqdm(decoded(dataset, items), f"{dataset.name} {split}", len(items), unit=" pictures", delay=2, disable=disable))
+    return list(tqdm(ahead(dataset.load, items), f"{dataset.name} {split}", len(items), unit=" pictures", delay=2, disable=disable))
 
 
-def decoded(dataset: Dataset, items: Iterable[Item]) -> Iterator[Sample]:
-    """Decode pictures in their order, on as many threads as there are cores, at most eight; a few are decoded ahead.
+T = TypeVar("T")
 
-    Raises:
-        UserError: what :meth:`Dataset.load` raises.
-    """
+
+def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+    """``work`` of each picture, in their order; a few are worked on ahead, on as many threads as there are cores, at
+    most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(8, cores)
-    waiting: deque[Future[Sample]] = deque()
+    waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(dataset.load, item))
+                waiting.append(pool.submit(work, item))
                 if len(waiting) > 4 * threads:
                     yield waiting.popleft().result()
             while waiting:

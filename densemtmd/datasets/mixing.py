@@ -12,9 +12,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Batch, Sample
@@ -98,6 +101,7 @@ def shares(labelled_pixels: Sequence[int], mixing: str | Mapping[str, float], na
 
 def _weights(mixing: str | Mapping[str, float]) -> dict[str, float]:
     """``"kundu:2+xu:1"`` as a mapping."""
+    pairs: list[tuple[str, Any]]
     if isinstance(mixing, str):
         pairs = [part.rpartition(":")[::2] for part in mixing.split("+")]
         if not all(name for name, _ in pairs):
@@ -191,7 +195,7 @@ class Mixture:
         }
 
     def _start(self, random: np.random.Generator, size: int, outputs: int) -> int:
-        """The pixel along one side where the grid of a crop starts: at any phase, and with the border asked for about as often as the middle.
+        """The pixel along one side where the grid of a crop starts: at any phase, the border asked for about as often as the middle.
 
         Starts drawn evenly from those that fit would ask for the outermost pixels hardly ever: few crops reach them. So starts are drawn
         from a range that hangs over by half a crop at both ends, and those that hang over are moved to the end, at any phase.
@@ -234,8 +238,21 @@ class Mixture:
         )
 
 
-def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2) -> Iterator[Batch]:
-    """``make(first)``, ``make(first + 1)``, ... without end; a thread makes the next ones while the network learns from this one."""
+def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers: int = 0) -> Iterator[Batch]:
+    """``make(first)``, ``make(first + 1)``, ... without end, in order; the next ones are made while the network learns from this one.
+
+    Args:
+        make: makes the batch of a step.
+        first: the first step.
+        ahead: batches that are made ahead, by each worker.
+        workers: processes that make them, for a device that learns faster than one core can cut; 0: a thread of this process. Processes
+            are forked (not on Windows) and share a mapped cache. The batches are the same, however many make them.
+    """
+    if workers:
+        batches, steps = _Batches(make), count(first)
+        yield from DataLoader(
+            batches, None, sampler=steps, num_workers=workers, prefetch_factor=ahead, multiprocessing_context="fork"
+        )
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         waiting = [pool.submit(make, first + i) for i in range(ahead)]
         step = first + ahead
@@ -248,3 +265,13 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2) -> Iter
         finally:
             for future in waiting:
                 future.cancel()
+
+
+class _Batches(Dataset[Batch]):
+    """The batches of all steps, as torch's workers ask for them."""
+
+    def __init__(self, make: Callable[[int], Batch]) -> None:
+        self.make = make
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.make(step)

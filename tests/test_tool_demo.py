@@ -1,0 +1,25 @@
+"""The demo, from nothing to a labelled picture, on a small world."""
+
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+def test_from_nothing_to_a_labelled_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.chdir(tmp_path)
+    import demo
+
+    assert demo.main(["--minutes", "0.03", "--images", "12", "--tracking", "none"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    scored = json.loads((run / "scores.json").read_text())
+    assert len(scored["datasets"]) == 7 and sum(len(d["labels"]) for d in scored["datasets"].values()) == 68
+    printed = capsys.readouterr().out
+    (sheet,) = (tmp_path / "out").glob("*.sheet.png")
+    assert Image.open(sheet).width > 600 and len(list((tmp_path / "out").glob("*.overlay.png"))) == 7
+    for file in (sheet.relative_to(tmp_path), run.relative_to(tmp_path) / "figures" / "curves.png", run.relative_to(tmp_path) / "scores.json"):
+        assert str(file) in printed and file.is_file()
