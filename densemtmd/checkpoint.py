@@ -118,7 +118,8 @@ def device_of(choice: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(choice)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"the device {choice!r} cannot be used here ({str(error).splitlines()[0]}): use auto, cpu or cuda") from None
+        reason = shorten(str(error), 120, placeholder=" …")
+        raise UserError(f"the device {choice!r} cannot be used here ({reason}): use auto, cpu or cuda") from None
     return device

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 
 from densemtmd.errors import UserError
 
@@ -27,9 +28,9 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program whose read
 def tool(main: Main) -> Main:
     """Make a tool out of ``main``: its errors end as a sentence on stderr and an exit code, not as a traceback.
 
-    A :class:`UserError` is shown as ``error: ...`` and ends with 1; ``--debug`` among the arguments adds its traceback.
-    Ctrl-C ends with 130; a reader that went away ends with 141, in silence. Any other exception is a defect and keeps
-    its traceback.
+    A :class:`UserError` is shown as ``error: ...`` and ends with 1; ``--debug`` among the arguments adds its traceback. So
+    is memory that does not suffice. Ctrl-C ends with 130; a reader that went away ends with 141, in silence. Any other
+    exception is a defect and keeps its traceback.
 
     >>> @tool
     ... def main(argv=None):
@@ -47,19 +48,27 @@ def tool(main: Main) -> Main:
             code = main(argv)
             sys.stdout.flush()  # a reader that went away shows itself here, not at the interpreter's end
             return code
-        except UserError as error:
+        except BrokenPipeError:
+            _discard_stdout()
+            return BROKEN_PIPE
+        except Exception as error:
+            sentence = str(error) if isinstance(error, UserError) else _about_memory(error)
+            if sentence is None:
+                raise
             if "--debug" in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {in_one_line(sentence)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("\nstopped: you pressed Ctrl-C", file=sys.stderr)
             return INTERRUPTED
-        except BrokenPipeError:
-            _discard_stdout()
-            return BROKEN_PIPE
 
     return run
+
+
+def in_one_line(text: str) -> str:
+    """A text for a terminal: line breaks and what else cannot be seen, as names of files may hold, as Python writes them."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -90,6 +99,15 @@ def newest_run(runs: str | Path = "runs") -> Path:
 def _has_weights(run: Path) -> bool:
     """Whether a run folder holds a network, or one per dataset in a folder each."""
     return (run / "best.safetensors").is_file() or any(run.glob("*/best.safetensors"))
+
+
+def _about_memory(error: Exception) -> str | None:
+    """The sentence about an allocation that failed, of the computer's memory or of a GPU's; None of any other error."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:
+        return None
+    reason = f" ({shorten(text, 160, placeholder=' ...')})" if text else ""
+    return f"there is not enough memory{reason}: train with a smaller train.batch, train.crop or network, or label smaller pictures"
 
 
 def _discard_stdout() -> None:

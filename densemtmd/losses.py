@@ -4,7 +4,7 @@ Every sample is annotated by one task and speaks about that task's channels alon
 lookup, so batches mix datasets freely and no loop runs over datasets, images or pixels.
 
 Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``K`` tasks, ``L`` channels of the largest
-    task.
+task.
 """
 
 from __future__ import annotations

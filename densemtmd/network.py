@@ -2,7 +2,7 @@
 all labels.
 
 Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided
-    network.
+network.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from densemtmd.tasks import OutputSpace
 
 
 class JointNetwork(nn.Module):
-    """f = θ_f(x), y = θ_t(f) (section 3): the features are shared by all tasks, the classifier has one output per label
-    of their union.
+    """f = θ_f(x), y = θ_t(f) (section 3): the features are shared by all tasks, the classifier has an output for each label.
 
     Both parts are stacks of layers, so that the network may be run over whole pictures (one output every few pixels),
     over patches (one output each), or be made dense. A regression network is the case of one output per picture.

@@ -473,3 +473,139 @@ def _save_figure(figure: Figure, path: str | Path) -> None:
     """A figure without pyplot draws itself with Agg, or as the suffix asks; ``tight`` grows it until no text is cut."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figures of data
+
+MARKS: dict[str, Any] = {
+    "train": {"marker": "o", "color": _hex(INK)},
+    "val": {"marker": "o", "markerfacecolor": "none", "color": _hex(INK)},
+    "test": {"marker": "D", "color": "#d1661b", "markersize": 5},
+}
+"""How the splits are drawn in figures of data."""
+
+
+def labels_figure(
+    labelset: Labelset,
+    pixels: Mapping[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray],
+    counts: Mapping[str, int],
+    path: str | Path,
+) -> None:
+    """Draw how often each label occurs: its share of the labelled pixels, and of the pictures, in each split.
+
+    Args:
+        labelset: names the labels.
+        pixels: of each split, (256,) counts per class id; 255 counts the unlabelled.
+        pictures: of each split, (256,) in how many pictures the class is.
+        counts: of each split, how many pictures it has.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    rows = [*zip(labelset.labels, labelset.palette, range(labelset.channels), strict=True), ("void", (0, 0, 0), VOID)]
+    figure = Figure(figsize=(9.5, 1.3 + 0.3 * len(rows)), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    least = 0.01
+    for split, style in MARKS.items():
+        if not (total := pixels[split].sum()):
+            continue
+        labelled = max(1, pixels[split][:VOID].sum())
+        shares = [100 * pixels[split][i] / (total if i == VOID else labelled) for _, _, i in rows]
+        present = [(share, row) for row, share in enumerate(shares) if share > 0]
+        marks: dict[str, Any] = {"linestyle": "none", "clip_on": False, "zorder": 3, **style}
+        left.plot([max(least, share) for share, _ in present], [row for _, row in present], label=f"{split} ({counts[split]})", **marks)
+        right.plot([100 * pictures[split][i] / counts[split] for _, _, i in rows], range(len(rows)), **marks)
+    left.set_xscale("log")
+    left.set_xlim(least, 100)
+    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    right.set_xlim(0, 100)
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    left.set_title("share of the labelled pixels (of void: of all)", loc="left", fontsize=9, color=_hex(FAINT))
+    right.set_title("share of the pictures", loc="left", fontsize=9, color=_hex(FAINT))
+    left.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    for axes in (left, right):
+        axes.grid(color=_hex(LINE), linewidth=0.8)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(which="both", length=0, labelsize=9)
+    left.tick_params(axis="y", pad=20)
+    for row, (_, colour, _) in enumerate(rows):
+        swatch = {"marker": "s", "markersize": 9, "markeredgecolor": _hex(FAINT), "markeredgewidth": 0.5, "clip_on": False}
+        left.plot([-0.025], [row], color=_hex(colour), transform=left.get_yaxis_transform(), **swatch)
+    figure.suptitle(labelset.name, x=0.01, ha="left", fontsize=12)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+    _save_figure(figure, path)
+
+
+def preview(pictures: Sequence[tuple[str, str, np.ndarray, np.ndarray]], labelset: Labelset) -> Image.Image:
+    """Pictures of a dataset, a row each: the picture, its labels, both over each other with a legend.
+
+    Args:
+        pictures: of each its title, a note, the photo (H, W, 3) uint8, and its labels (H, W) uint8.
+        labelset: of the labels.
+
+    Raises:
+        UserError: no picture, a class id without a label, or labels of another size than their picture.
+    """
+    if not pictures:
+        raise UserError(f"there is no picture of {labelset.name!r} to preview")
+    panels = []
+    size = 15
+    for title, note, image, ids in pictures:
+        height, width = ids.shape
+        factor = min(math.sqrt(130_000 / (width * height)), 700 / max(width, height))
+        panel = max(1, round(width * factor)), max(1, round(height * factor))
+        photo, small = _resized(image, ids, panel)
+        painted = _painted(photo, small, labelset, 0.55)
+        flat = Image.fromarray(colourise(small, labelset.palette))
+        legend = _Legend.of(ids, labelset, size, width=panel[0])
+        panels += [
+            _Panel(title, f"{width} x {height}", photo, None),
+            _Panel("", _shortened(note, 2 * panel[0] // size), flat, None),
+            _Panel("", "", painted, legend),
+        ]
+    return _arranged(panels, 3, size)
+
+
+def _shortened(text: str, length: int) -> str:
+    """The end of a long text: the ends of file names tell more than their beginnings."""
+    return text if len(text) <= length else "..." + text[3 - length :]
+
+
+def labelsets_figure(labelsets: Sequence[Labelset], notes: Sequence[str], path: str | Path, title: str) -> None:
+    """Draw labelsets side by side: the names and colours of their labels (Figure 3).
+
+    Args:
+        labelsets: one column each.
+        notes: of each, beneath its name; several lines are fine.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    lines = max(note.count("\n") + 1 for note in notes)
+    wide, row = 1.75, 0.24  # inches
+    height = 0.75 + 0.2 * lines + row * max(labelset.channels for labelset in labelsets)
+    figure = Figure(figsize=(wide * len(labelsets), height), dpi=150)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, wide * len(labelsets)), ylim=(height, 0))
+    axes.axis("off")
+    axes.text(0.05, 0.15, title, fontsize=9, va="center", color=_hex(FAINT))
+    for column, (labelset, note) in enumerate(zip(labelsets, notes, strict=True)):
+        x = 0.05 + wide * column
+        axes.text(x, 0.45, labelset.name, fontsize=11, va="center", color=_hex(INK), weight="bold")
+        axes.text(x, 0.58, note, fontsize=8, va="top", color=_hex(FAINT), linespacing=1.35)
+        for i, (label, colour) in enumerate(zip(labelset.labels, labelset.palette, strict=True)):
+            y = 0.75 + 0.2 * lines + row * i
+            axes.add_patch(Rectangle((x, y - 0.08), 0.22, 0.16, facecolor=_hex(colour), edgecolor=_hex(FAINT), linewidth=0.4))
+            axes.text(x + 0.3, y, label, fontsize=9, va="center", color=_hex(INK))
+    _save_figure(figure, path)

@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,7 +41,7 @@ from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import Labelset, OutputSpace, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
-from densemtmd.training import State, TrainSettings, budget, check_settings, fit, setting
+from densemtmd.training import State, TrainSettings, budget, check_settings, fit, from_plain, setting
 
 T = TypeVar("T")
 
@@ -116,8 +118,15 @@ def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
     if data.world is not None:
         from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
 
+        for key, value in data.world.items():
+            if key not in (known := ("images", "frames", "width", "height", "seed")):
+                raise UserError(f"unknown setting data.world.{key}; {nearest(str(key), known)}")
+            if type(value) is not int:
+                raise UserError(f"data.world.{key} is {value!r}, expected a whole number")
         world = ensure_streets(root, StreetSettings(**data.world, annotators=tuple(data.datasets)))
-    added = [] if data.add is None else [data.add] if isinstance(data.add, str) else list(data.add)
+    added = [] if data.add is None else data.add if isinstance(data.add, list) else [data.add]
+    if strange := [name for name in added if not isinstance(name, str)]:
+        raise UserError(f"data.add has {strange[0]!r}, expected the name of a dataset or the path of its YAML, or a list of these")
     configs = [(load_dataset_config(name), world) for name in data.datasets] + [(load_dataset_config(name), root) for name in added]
     return open_configs(configs, data)
 
@@ -171,6 +180,7 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     datasets = open_data(settings.data, settings.data_root)
     name = settings.name or f"{settings.data.name}-{settings.strategy['name']}"
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
+    loaded = load_all(datasets, settings)
     folder = new_folder(Path(settings.runs), name)
     record(folder, settings, datasets)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
@@ -178,7 +188,7 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     with open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri) as tracker:
         write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
-        carry_out(plan, datasets, settings, folder, tracker)
+        carry_out(plan, loaded, settings, folder, tracker)
     return folder
 
 
@@ -192,22 +202,18 @@ def resume(folder: Path, overrides: Sequence[str] = ()) -> Path:
     check(settings)
     remove_strays(folder)
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
+    loaded = load_all(datasets, settings)
     run_id = tracked(folder).get("")
     tracking = settings.tracking if run_id else "none"
     with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
         tracker.tags({"resumed": datetime.now().isoformat(" ", "seconds")})
-        carry_out(plan, datasets, settings, folder, tracker)
+        carry_out(plan, loaded, settings, folder, tracker)
     return folder
 
 
-def carry_out(plan: Sequence[Stage], datasets: Sequence[Dataset], settings: RunSettings, folder: Path, tracker: Tracker) -> None:
+def carry_out(plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: RunSettings, folder: Path, tracker: Tracker) -> None:
     """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again."""
     device = checkpoint.device_of(settings.train.device)
-    for dataset in datasets:
-        for note in dataset.notes:
-            print(note)
-    cache = cache_folder(settings.cache, settings.data_root)
-    loaded = {dataset.name: load(dataset, cache, 2 if settings.debug else 0) for dataset in datasets}
     counts = ", ".join(f"{name} {len(d.train)}/{len(d.val)}/{len(d.test)}" for name, d in loaded.items())
     print(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
     several = sum(stage.answers for stage in plan) > 1  # networks that answer, each for its datasets
@@ -226,6 +232,15 @@ def carry_out(plan: Sequence[Stage], datasets: Sequence[Dataset], settings: RunS
 def check(settings: RunSettings) -> None:
     """Refuses, before anything is loaded, settings that would fail later."""
     check_settings(settings.train)
+    budget(settings.train, 1)
+    with torch.device("meta"):  # which has no memory
+        backbones.build(settings.model, OutputSpace([Labelset("any", ["one", "other"])]))
+    if not 0 <= settings.seed < 2**32:
+        raise UserError(f"seed is {settings.seed}, expected 0 to {2**32 - 1}")
+    if settings.name and Path(settings.name).name != settings.name:
+        raise UserError(f"name is {settings.name!r}, expected one without {os.sep}: it becomes the name of a folder below {settings.runs}")
+    if settings.tracking not in ("mlflow", "none"):
+        raise UserError(f"tracking is {settings.tracking!r}; {nearest(settings.tracking, ('mlflow', 'none'))}")
     if settings.score.scoring not in evaluation.SCORINGS:
         raise UserError(f"score.scoring is {settings.score.scoring!r}; {nearest(settings.score.scoring, evaluation.SCORINGS)}")
     checkpoint.device_of(settings.train.device)
@@ -235,6 +250,15 @@ def toy_size(settings: RunSettings) -> RunSettings:
     """The same run, small enough to show within seconds whether all of it works."""
     few = replace(settings.train, epochs=None, minutes=None, outputs=1000, epoch_outputs=500, batch=min(settings.train.batch, 4))
     return replace(settings, train=few, score=replace(settings.score, scoring="strided"))
+
+
+def load_all(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded]:
+    """Decodes the pictures of all datasets, by name. It is done before a run has a folder: what is wrong with them leaves none behind."""
+    for dataset in datasets:
+        for note in dataset.notes:
+            print(note)
+    cache = cache_folder(settings.cache, settings.data_root)
+    return {dataset.name: load(dataset, cache, 2 if settings.debug else 0) for dataset in datasets}
 
 
 def load(dataset: Dataset, cache: Path | None, at_most: int = 0) -> Loaded:
@@ -343,8 +367,7 @@ def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Map
 
 
 def epoch_line(state: State) -> str:
-    """``epoch  3  loss 1.234  IoU 46.2 (best 46.2)  he 79/64/54  kundu 77/60/46``: Global/Average/IoU, of all together
-    and per dataset."""
+    """``epoch  3  loss 1.234  all 80.7/58.6/46.2  he 79.5/64.4/54.4 ...  *``: Global/Average/IoU; the star marks the best so far."""
     epoch = state.history[-1]
     parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
     if len(parts) == 2:  # a single dataset: all is the same
@@ -423,27 +446,18 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
             f"{folder} is no run's folder: it has no config.yaml; expected one that tools/train.py made, such as runs/<time>-<name>"
         )
     try:
-        data = yaml.safe_load(file.read_text("utf-8"))
+        data = dict(yaml.safe_load(file.read_text("utf-8")))
         found = data.pop(FOUND)
-        settings = RunSettings(
-            **{
-                **data,
-                "data": DataSettings(**data["data"]),
-                "train": TrainSettings(**data["train"]),
-                "score": ScoreSettings(**data["score"]),
-            }
-        )
+        settings = from_plain(RunSettings, data)
         configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), data_root or Path(d["folder"])) for d in found.values()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
     datasets = open_configs(configs, settings.data)
     for dataset in datasets:
         for split, items in dataset.splits.items():
             listed = folder / "splits" / dataset.name / f"{split}.txt"
-            if not listed.is_file() or listed.read_text("utf-8").splitlines() != [item.key for item in items]:
+            if not listed.is_file() or listed.read_text("utf-8", "replace").splitlines() != [item.key for item in items]:
                 raise UserError(
                     f"the {split} pictures of {dataset.name} in {dataset.folder} are not those of {listed}: "
                     "the data have changed since this run began; bring back the old ones, or start a new run"
@@ -454,7 +468,15 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
 def tracked(folder: Path) -> dict[str, str | None]:
     """The ids under which the tracker knows a run (``""``) and its stages."""
     file = folder / "tracking.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        known = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict) or not all(value is None or isinstance(value, str) for value in known.values()):
+        raise UserError(f"{file} is damaged, expected ids of runs in MLflow: remove it, and the run goes on without MLflow")
+    return known
 
 
 def child(tracker: Tracker, stage: str, folder: Path) -> Tracker:

@@ -16,9 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +34,13 @@ from densemtmd.losses import selective_cross_entropy
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import VOID, nearest
 
+S = TypeVar("S")
+
 STEPS_UNREAD = 10
 """The loss is read, shown and recorded once in so many steps."""
+
+MOST = 100_000
+"""Crops in a batch, labelled pixels along a crop, batches to overfit."""
 
 OVERFIT = 99.0
 """Percent of the outputs of its few batches that an overfitted network must get right: then the training can learn at all."""
@@ -42,6 +49,51 @@ OVERFIT = 99.0
 def setting(default: Any, help: str) -> Any:
     """A field of a settings dataclass with the line that ``--help`` shows for it."""
     return field(default=default, metadata={"help": help})
+
+
+def from_plain(of: type[S], data: Any, name: str = "") -> S:
+    """A dataclass from plain data as a file holds them, its types checked.
+
+    Args:
+        of: the dataclass; its fields are numbers, texts, truth values, lists, mappings, other dataclasses, or None.
+        data: a mapping of its fields; those that are missing keep their defaults.
+        name: of the data, for messages.
+
+    Raises:
+        UserError: a field that is unknown, missing or of another type.
+    """
+    types = get_type_hints(of)
+    if not isinstance(data, Mapping):
+        raise UserError(f"{name or 'the whole'} is {data!r:.60}, expected names with values")
+    values = {}
+    for key, value in data.items():
+        if key not in types:
+            raise UserError(f"{name} has the unknown {key!r}; {nearest(str(key), types)}".lstrip())
+        full = f"{name}.{key}".lstrip(".")
+        values[key] = from_plain(types[key], value, full) if is_dataclass(types[key]) else value
+        if not is_dataclass(types[key]) and not _fits(value, types[key]):
+            raise UserError(f"{full} is {value!r:.60}, expected {getattr(types[key], '__name__', types[key])}")
+    try:
+        return of(**values)
+    except TypeError:
+        needed = ", ".join(f.name for f in fields(of) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
+        raise UserError(f"{name or 'the whole'} lacks a value, expected {needed}") from None
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type, as annotations write it."""
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is Any:
+        return True
+    if origin is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(one, *inner) for one in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(isinstance(key, inner[0]) for key in value)
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is origin
 
 
 @dataclass
@@ -55,19 +107,19 @@ class TrainSettings:
     outputs: int | None = setting(None, "budget: labelled outputs of the network")
     epoch_outputs: int = setting(500_000, "an epoch has at most this many labelled outputs; after each the network is validated")
     patience: int = setting(10, "early stopping: epochs without a better validation score before the training ends; 0: never")
-    crop: int = setting(48, "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches")
-    batch: int = setting(48, "crops per step; they mix the datasets")
+    crop: int = setting(16, "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches")
+    batch: int = setting(64, "crops per step; they mix the datasets")
     mixing: str = setting("pixels", "how crops are shared among datasets: pixels (in proportion to labelled pixels, the paper) or uniform")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
     border: str = setting(
         "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
     )
-    lr: float = setting(0.02, "learning rate after warm-up")
+    lr: float = setting(0.01, "learning rate after warm-up")
     momentum: float = setting(0.9, "of SGD, with Nesterov's correction")
     weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms")
     warmup: float = setting(0.02, "share of the budget over which the learning rate climbs from 0")
     schedule: str = setting("cosine", "cosine: the learning rate then falls to 0 along a cosine; constant: it stays")
-    precision: str = setting("float32", "float32, or bfloat16 for the layers where it is safe")
+    precision: str = setting("auto", "float32; bfloat16 for the layers where it is safe; auto: bfloat16 where the hardware computes in it")
     device: str = setting("auto", "auto (a GPU where there is one), cpu, cuda, ...")
     validation_pictures: int = setting(40, "at most this many validation pictures per dataset are scored after an epoch; 0: all")
     overfit: int = setting(0, "a check that the training can learn: so many batches, over and over, until 99 % of their outputs are right")
@@ -80,14 +132,20 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         UserError: a word that is not one of a setting's choices, or a number out of its range.
     """
-    choices = {"schedule": ("cosine", "constant"), "precision": ("float32", "bfloat16")}
+    choices = {"schedule": ("cosine", "constant"), "precision": ("auto", "float32", "bfloat16")}
     for name, known in choices.items():
         if (value := getattr(settings, name)) not in known:
             raise UserError(f"train.{name} is {value!r}; {nearest(value, known)}")
-    least = {"batch": 1, "crop": 0, "epoch_outputs": 1, "patience": 0, "validation_pictures": 0, "overfit": 0, "lr": 0, "weight_decay": 0}
+    least = {
+        "epoch_outputs": 1, "patience": 0, "crop": 0, "batch": 1, "lr": 0, "weight_decay": 0, "validation_pictures": 0, "overfit": 0,
+        "checkpoint_seconds": 0,
+    }  # fmt: skip
     for name, minimum in least.items():
-        if (value := getattr(settings, name)) < minimum:
+        if not (value := getattr(settings, name)) >= minimum:  # not, so that NaN is refused too
             raise UserError(f"train.{name} is {value}, expected at least {minimum}")
+    for name in ("crop", "batch", "overfit"):
+        if (value := getattr(settings, name)) > MOST:
+            raise UserError(f"train.{name} is {value}, expected at most {MOST}: nothing larger fits into a memory")
     for name in ("momentum", "warmup"):
         if not 0 <= (value := getattr(settings, name)) < 1:
             raise UserError(f"train.{name} is {value}, expected at least 0 and below 1")
@@ -95,8 +153,7 @@ def check_settings(settings: TrainSettings) -> None:
 
 @dataclass(frozen=True)
 class Budget:
-    """When a training ends: after so many labelled outputs or seconds, whichever comes first; at least one of them is
-    set."""
+    """When a training ends: after so many labelled outputs or seconds, whichever comes first."""
 
     outputs: float
     seconds: float
@@ -161,12 +218,19 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
 
 
 def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
-    """SGD with weight decay on the weights alone: decaying biases and batch norms only shifts what they are there to
-    set."""
+    """SGD, with weight decay on the weights alone: biases and batch norms are there to shift and to scale."""
     weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+
+
+def precision_on(device: torch.device, precision: str) -> str:
+    """``"auto"`` resolved: bfloat16 where the hardware computes in it, which halves the time of a step, otherwise float32."""
+    if precision != "auto":
+        return precision
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return "bfloat16" if native else "float32"
 
 
 def train_step(network: JointNetwork, optimizer: torch.optim.Optimizer, batch: Batch, precision: str) -> Tensor:
@@ -216,6 +280,7 @@ def fit(
         KeyboardInterrupt: it was interrupted.
     """
     device = next(network.parameters()).device
+    precision = precision_on(device, settings.precision)
     optimizer = make_optimizer(network, settings)
     last, best = folder / "last.safetensors", folder / "best.safetensors"
     state = State()
@@ -234,7 +299,7 @@ def fit(
                 group["lr"] = learning_rate(settings, budget.progress(state.outputs, state.seconds))
             torch.manual_seed(mixture.seed * 1_000_003 + state.step)  # of dropout: the step's own, so that a resumed run draws the same
             network.train()
-            unread.append(train_step(network, optimizer, batch.to(device), settings.precision))
+            unread.append(train_step(network, optimizer, batch.to(device), precision))
             state.step += 1
             state.outputs += int((batch.target != VOID).sum())
             state.seconds = time.monotonic() - began
@@ -244,6 +309,8 @@ def fit(
             if len(unread) < STEPS_UNREAD and not save:
                 continue
             loss = read_losses(unread, state, settings)
+            if save:
+                check_weights(network, state, settings)
             losses(state.step, {"loss": loss, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
             bar.show(state, loss)
             if epoch_over:
@@ -274,15 +341,30 @@ def read_losses(unread: list[Tensor], state: State, settings: TrainSettings) -> 
     values = torch.stack(unread).tolist()
     for back, loss in enumerate(reversed(values)):
         if not math.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss} at step {state.step - back}: the training diverged and stops, the last checkpoint is still good; "
-                f"lower train.lr (now {settings.lr}), or raise train.warmup (now {settings.warmup})"
-            )
+            raise diverged(f"the loss became {loss} at step {state.step - back}", settings)
     for loss in values:  # one by one, so that the sum does not depend on how often they were read
         state.epoch_loss += loss
     state.epoch_steps += len(values)
     unread.clear()
     return sum(values) / len(values)
+
+
+def check_weights(network: nn.Module, state: State, settings: TrainSettings) -> None:
+    """Refuses to save weights that are no numbers: the loss tells of them only in the step that follows.
+
+    Raises:
+        UserError: one of them is none.
+    """
+    if not bool(torch.stack([tensor.isfinite().all() for tensor in network.state_dict().values()]).all()):
+        raise diverged(f"some weights are no longer numbers at step {state.step}", settings)
+
+
+def diverged(what: str, settings: TrainSettings) -> UserError:
+    """The sentence about a training that has left the numbers."""
+    return UserError(
+        f"{what}: the training diverged and stops, the last checkpoint is still good; "
+        f"lower train.lr (now {settings.lr}), or raise train.warmup (now {settings.warmup})"
+    )
 
 
 def end_epoch(state: State, scored: dict[str, Any], ended: bool, settings: TrainSettings) -> None:
@@ -327,8 +409,7 @@ MOMENTUM = "momentum."
 
 
 def save_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, state: State, model: Mapping[str, Any]) -> None:
-    """Writes all that a training needs to go on: weights, momentum and :class:`State`. Step seeds make random states
-    unnecessary."""
+    """Writes all that a training needs to go on: weights, momentum and :class:`State`. Random states are the steps' own."""
     tensors = {checkpoint.WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         if (buffer := optimizer.state.get(parameter, {}).get("momentum_buffer")) is not None:
@@ -337,15 +418,27 @@ def save_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
 
 
 def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer) -> State:
-    """The inverse of :func:`save_state`: puts weights and momentum back and returns the state."""
+    """The inverse of :func:`save_state`: puts weights and momentum back and returns the state.
+
+    Raises:
+        UserError: the file cannot be read, or is not of such a training.
+    """
     tensors, about = checkpoint.load(path)
-    checkpoint.load_weights(network, tensors)
-    for name, parameter in network.named_parameters():
-        if MOMENTUM + name in tensors:
-            optimizer.state[parameter]["momentum_buffer"] = (
-                tensors[MOMENTUM + name].to(parameter).clone(memory_format=torch.preserve_format)
-            )
-    return State(**about["state"])
+    try:
+        checkpoint.load_weights(network, tensors)
+        for name, parameter in network.named_parameters():
+            if (momentum := tensors.get(MOMENTUM + name)) is not None:
+                if momentum.shape != parameter.shape:
+                    raise ValueError(f"the momentum of {name} is {tuple(momentum.shape)}, not {tuple(parameter.shape)}")
+                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter).clone(memory_format=torch.preserve_format)
+        state = from_plain(State, about.get("state"), "state")
+        for epoch in state.history:
+            if not all(isinstance(scores, dict) for scores in (epoch["scores"]["pooled"], *epoch["scores"]["datasets"].values())):
+                raise ValueError("an epoch has no scores")
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:  # a UserError is a ValueError
+        reason = shorten(str(error), 200, placeholder=" …")
+        raise UserError(f"{path} does not hold the state of this training ({reason}): copy it again, or remove it to train anew") from None
+    return state
 
 
 class Bar:

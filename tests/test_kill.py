@@ -51,8 +51,9 @@ def test_killed_at_random_moments(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     files = [str(write_toy(tmp_path, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     common = [
-        "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={tmp_path}", "tracking=none", "model.widths=[4,6,8]", "model.hidden=8",
-        "train.epochs=null", "train.outputs=6000", "train.epoch_outputs=1500", "train.crop=24", "train.batch=4", "train.checkpoint_seconds=0",
+        "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={tmp_path}", "tracking=none",
+        "model.widths=[4,6,8]", "model.hidden=8", "train.crop=24", "train.batch=4",
+        "train.epochs=null", "train.outputs=6000", "train.epoch_outputs=1500", "train.checkpoint_seconds=0",
     ]  # fmt: skip
     began = time.monotonic()
     assert finished(in_a_process([*common, f"runs={tmp_path / 'whole'}"]), 120)
@@ -79,7 +80,7 @@ def test_killed_at_random_moments(tmp_path, monkeypatch):
                 arguments = [*common, f"runs={home}{kills}"]
                 home = Path(f"{home}{kills}")
         (run,) = home.iterdir()
-        assert not [file for file in run.rglob(".*")], "a killed writer's temporary files are left"
+        assert not list(run.rglob(".*")), "a killed writer's temporary files are left"
         resumed = Predictor.load(run).networks[0].state_dict()
         assert all(torch.equal(tensor, resumed[name]) for name, tensor in expected.items())
         assert json.loads((run / "scores.json").read_text()) == json.loads((whole / "scores.json").read_text())

@@ -1,7 +1,6 @@
 """``tools/compare.py`` on run folders written by hand, whose means and deviations are known."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,6 @@
 """The demo, from nothing to a labelled picture, on a small world."""
 
 import json
-import sys
 from pathlib import Path
 
 from PIL import Image
@@ -21,5 +20,5 @@ def test_from_nothing_to_a_labelled_picture(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     (sheet,) = (tmp_path / "out").glob("*.sheet.png")
     assert Image.open(sheet).width > 600 and len(list((tmp_path / "out").glob("*.overlay.png"))) == 7
-    for file in (sheet.relative_to(tmp_path), run.relative_to(tmp_path) / "figures" / "curves.png", run.relative_to(tmp_path) / "scores.json"):
-        assert str(file) in printed and file.is_file()
+    for file in (sheet, run / "figures" / "curves.png", run / "scores.json"):
+        assert str(file.relative_to(tmp_path)) in printed and file.is_file()

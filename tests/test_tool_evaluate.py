@@ -31,8 +31,9 @@ def trained(tools, tmp_path_factory):
     runs = {}
     for strategy in ("jt", "nf"):
         arguments = [
-            "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={root}", f"runs={root / 'runs' / strategy}", f"strategy={strategy}",
-            "tracking=none", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=2000", "train.crop=24", "train.batch=4",
+            "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={root}", "tracking=none",
+            f"runs={root / 'runs' / strategy}", f"strategy={strategy}", "model.widths=[4,6,8]", "model.hidden=8",
+            "train.epochs=null", "train.outputs=2000", "train.crop=24", "train.batch=4",
         ]  # fmt: skip
         assert tools[0].main(arguments) == 0
         (runs[strategy],) = (root / "runs" / strategy).iterdir()

@@ -124,9 +124,10 @@ def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--workers is {arguments.workers} and --seconds {arguments.seconds}, expected at least 0 and more than 0")
     device = checkpoint.device_of(arguments.device)
     settings = TrainSettings(**(choice("protocol", arguments.protocol).get("train") or {}))
+    model = choice("model", arguments.model)
     datasets = open_datasets(arguments.datasets, arguments.data_root)
     torch.manual_seed(0)
-    network = backbones.build(choice("model", arguments.model), output_space(datasets))
+    network = backbones.build(model, output_space(datasets))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network.train(), settings)
     mixture, opening = make_mixture(datasets, arguments, settings, network)

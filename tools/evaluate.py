@@ -88,9 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     keep_scores(out, matrices, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
-    print(
-        f"{sum(map(len, matrices.values()))} {arguments.split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}"
-    )
+    pictures = sum(map(len, matrices.values()))
+    print(f"{pictures} {arguments.split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
     return 0
 
 

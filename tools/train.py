@@ -145,7 +145,7 @@ def change(config: DictConfig, name: str, value: Any) -> None:
     Raises:
         UserError: there is none of that name, or it takes no such value.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import IntegerNode, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from densemtmd.tasks import nearest
@@ -163,8 +163,10 @@ def change(config: DictConfig, name: str, value: Any) -> None:
         for key, one in value.items():
             change(config, f"{name}.{key}", one)
         return
+    if isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 2e6 is how people write two million
     try:
-        OmegaConf.update(config, name, value)
+        OmegaConf.update(config, name, value, merge=False)
     except OmegaConfBaseException:
         raise UserError(f"{name} is {'null' if value is None else repr(value)}, expected {kind(node)}") from None
 

@@ -54,12 +54,12 @@ class PatchNet(JointNetwork):
     """
 
     def __init__(self, space: OutputSpace, widths: Sequence[int] = (16, 64, 512), hidden: int = 1024, dropout: float = 0.3) -> None:
-        if len(widths) != 3 or min(*widths, hidden) < 1:
+        if not isinstance(widths, list | tuple) or len(widths) != 3 or not all(type(n) is int and n >= 1 for n in (*widths, hidden)):
             raise UserError(
-                f"model.widths is {list(widths)} and model.hidden {hidden}, expected three widths and a hidden layer of at least 1 channel"
+                f"model.widths is {widths!r} and model.hidden {hidden!r}, expected three widths and a hidden layer of at least 1 channel"
             )
-        if not 0 <= dropout < 1:
-            raise UserError(f"model.dropout is {dropout}, expected at least 0 and below 1")
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise UserError(f"model.dropout is {dropout!r}, expected at least 0 and below 1")
         first, second, third = widths
         features = nn.Sequential(
             YUV(),

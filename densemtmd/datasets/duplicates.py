@@ -32,6 +32,9 @@ ALIKE = 0.97
 FLAT = 2.0
 """Standard deviation of the brightness (0..255) below which a thumbnail shows nothing that could be recognised."""
 
+BLOCK = 2048
+"""Pictures whose prints are compared with all others at once."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -71,8 +74,8 @@ def find_copies(pictures: Sequence[Picture]) -> list[list[Picture]]:
     """
     if not pictures:
         return []
-    signs = np.unpackbits(np.frombuffer(b"".join(p.print for p in pictures), np.uint8).reshape(len(pictures), -1), axis=1)
-    signs = signs.astype(np.float32) * 2 - 1
+    bits = np.unpackbits(np.frombuffer(b"".join(p.print for p in pictures), np.uint8).reshape(len(pictures), -1), axis=1)
+    signs = bits.astype(np.float32) * 2 - 1
     footage = _numbered([(picture.split, picture.footage) for picture in pictures])
     small: dict[int, np.ndarray] = {}
 
@@ -88,9 +91,8 @@ def find_copies(pictures: Sequence[Picture]) -> list[list[Picture]]:
             group[n] = n = group[group[n]]
         return n
 
-    block = 2048
-    for start in range(0, len(pictures), block):
-        differing = (BITS - signs[start : start + block] @ signs.T) / 2  # matrix products are the fastest way to count
+    for start in range(0, len(pictures), BLOCK):
+        differing = (BITS - signs[start : start + BLOCK] @ signs.T) / 2  # matrix products are the fastest way to count
         one, other = np.nonzero(differing <= NEAR)
         one += start
         pairs = np.stack([one, other])[:, one < other]

@@ -59,16 +59,39 @@ def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarr
     Raises:
         UserError: the file cannot be read, is of another format, or holds a code that the dataset does not know.
     """
+    codes = read_codes(path, config)
+    ids, unknown = class_ids(codes, config, table)
+    if unknown.any():
+        raise UserError(_unknown_codes(path, config, codes[unknown]))
+    return ids
+
+
+def read_codes(path: Path, config: DatasetConfig) -> np.ndarray:
+    """The codes in one file of labels: (H, W) int32, a colour as one number of 24 bits.
+
+    Raises:
+        UserError: the file cannot be read, or is of another format than ``config.encoding`` says.
+    """
     read = {"index": _read_indices, "colour": _read_colours, "mat": _read_mat, "text": _read_text}[config.encoding]
-    codes = read(path, config)
+    return read(path, config)
+
+
+def class_ids(codes: np.ndarray, config: DatasetConfig, table: CodeTable) -> tuple[np.ndarray, np.ndarray]:
+    """What codes mean: (H, W) uint8 class ids, 255 = unlabelled, and (H, W) bool: codes that the dataset does not know."""
     ids = np.take(table.ids, codes - (table.lowest - 1), mode="clip")
     if config.codes.negative:
         ids[(ids == UNKNOWN) & (codes < 0)] = VOID + 1
-    if (unknown := ids == UNKNOWN).any():
-        if config.codes.rest is None:
-            raise UserError(_unknown_codes(path, config, codes[unknown]))
+    unknown = ids == UNKNOWN
+    ids[unknown] = VOID + 1
+    if config.codes.rest is not None:
         ids[unknown] = config.codes.rest + 1
-    return (ids - 1).astype(np.uint8)
+        unknown = np.zeros_like(unknown)
+    return (ids - 1).astype(np.uint8), unknown
+
+
+def code_name(number: int, config: DatasetConfig) -> str:
+    """A code as people write it: a number, or (R, G, B)."""
+    return str((number >> 16, number >> 8 & 255, number & 255)) if config.encoding == "colour" else str(number)
 
 
 def _number(code: Code) -> int:
@@ -158,11 +181,16 @@ def _unknown_codes(path: Path, config: DatasetConfig, codes: np.ndarray) -> str:
     """The sentence about codes that the dataset does not know; ``codes`` holds one per pixel."""
     values, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    colour = config.encoding == "colour"
-    shown = [str((v >> 16, v >> 8 & 255, v & 255) if colour else v) for v in map(int, values[order[:3]])]
-    what = ("colour" if colour else "code") + "s" * (len(values) > 1)
+    shown = [code_name(int(value), config) for value in values[order[:3]]]
+    what = ("colour" if config.encoding == "colour" else "code") + "s" * (len(values) > 1)
     more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-    blurred = path.suffix.lower() in (".jpg", ".jpeg") and config.encoding in ("index", "colour")
-    advice = "JPEG changes values, so labels must be PNG" if blurred else "add it to the codes of a label or to void"
     pixels = f"{len(codes)} pixel{'s' * (len(codes) > 1)}"
-    return f"{path} has {pixels} of the {what} {', '.join(shown)}{more}, which no label of {config.path} has: {advice}"
+    unknown = f"{what} {', '.join(shown)}{more}"
+    return f"{path} has {pixels} of the {unknown}, which no label of {config.path} has: {unknown_advice(path, config)}"
+
+
+def unknown_advice(path: Path, config: DatasetConfig) -> str:
+    """What to do about a code that no label has, in a file."""
+    if path.suffix.lower() in (".jpg", ".jpeg") and config.encoding in ("index", "colour"):
+        return "JPEG changes values, so labels must be PNG"
+    return "add it to the codes of a label or to void"

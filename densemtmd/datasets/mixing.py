@@ -182,7 +182,7 @@ class Mixture:
         # Within a dataset every pixel is equally likely: pictures in proportion to their area.
         self.counted = [np.cumsum([sample.target.size for sample in source.samples]) for source in sources]
         largest = np.array([sample.target.shape for source in sources for sample in source.samples]).max(0)
-        side = largest if crop == 0 else np.array([crop, crop])
+        side = largest if crop == 0 else np.minimum(crop, largest)
         if border == "valid":
             side = np.minimum(side, largest - geometry.patch + 1)
         self.rows, self.columns = (max(1, math.ceil(int(pixels) / geometry.stride)) for pixels in side)

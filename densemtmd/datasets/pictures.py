@@ -5,6 +5,8 @@ Shapes: ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
+import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,11 @@ from densemtmd.errors import UserError
 
 # Pillow has one limit for the whole process (it refuses 179 million pixels); that of `open_picture` holds instead.
 Image.MAX_IMAGE_PIXELS = None
+# What Pillow finds strange in a picture that it can read all the same is no news to people, and would break into progress bars.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "PCX", "SGI", "PSD", "QOI")
+"""Not all that Pillow knows: an EPS is a program that another program would run, an ICO may hold a larger picture than it claims."""
 
 MAX_PIXELS = 200_000_000
 WHITE = (255, 255, 255, 255)
@@ -54,12 +61,20 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         UserError: no such file, not a picture, cut off, or more pixels than ``max_pixels``.
     """
     try:
-        picture = Image.open(path)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected a picture there") from error
+    if not stat.S_ISREG(found.st_mode):  # a pipe would keep whoever opens it waiting
+        what = "Is a directory" if stat.S_ISDIR(found.st_mode) else "Not a file"
+        raise UserError(f"{path} cannot be read: {what}; expected a picture there")
+    Image.init()  # or it would not know all formats
+    try:
+        picture = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; expected a picture there") from error
     except Exception as error:
-        found = "is an empty file" if path.stat().st_size == 0 else "is not a picture that Pillow can read"
-        raise UserError(f"{path} {found}: expected PNG, JPEG or another common format") from error
+        what = "is an empty file" if found.st_size == 0 else "is not a picture that Pillow can read"
+        raise UserError(f"{path} {what}: expected PNG, JPEG or another common format") from error
     width, height = picture.size
     if width * height > max_pixels:
         picture.close()

@@ -1,0 +1,401 @@
+"""Planted faults are found and named, the same photo is recognised however it was saved, and whole data raise no alarm."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image, ImageFilter
+
+from densemtmd.datasets import checks
+from densemtmd.datasets.cache import load_all
+from densemtmd.datasets.checks import Finding, Survey, check, copies, leave_out, refuse, survey, survey_decoded
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.duplicates import BITS, NEAR, Picture, find_copies, fingerprint
+from densemtmd.datasets.folder import Dataset, open_dataset
+from densemtmd.errors import UserError
+
+CONTENT: dict[str, Any] = {
+    "images": "images/*.png",
+    "labels": "labels/*.png",
+    "encoding": "index",
+    "labelset": ["other", "car", "person"],
+    "void": [255],
+    "split": {"patterns": {"train": "images/a*", "val": "images/b*", "test": "images/c*"}},
+}
+
+
+def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
+    """Something with the statistics of a photo: coarse blobs of colour under finer and finer ones."""
+    random = np.random.default_rng(seed)
+    mixed = np.zeros((size[1], size[0], 3))
+    for n in (1, 2, 4, 8, 24):
+        blobs = Image.fromarray(random.integers(0, 256, (n * 3, n * 4, 3), dtype=np.uint8))
+        mixed += np.asarray(blobs.resize(size, Image.Resampling.BICUBIC), float) / n
+    return Image.fromarray(((mixed - mixed.min()) / np.ptp(mixed) * 255).astype(np.uint8))
+
+
+def write_dataset(root: Path, name: str = "mine", seed: int = 0, **changes: Any) -> Path:
+    """Nine photos a0..c2 with all labels each, and their YAML; returns the YAML."""
+    for folder in ("images", "labels"):
+        (root / name / folder).mkdir(parents=True, exist_ok=True)
+    for n, key in enumerate(f"{split}{i}" for split in "abc" for i in range(3)):
+        photo(100 * seed + n).save(root / name / "images" / f"{key}.png")
+        labels = np.zeros((72, 96), np.uint8)
+        labels[:20], labels[20:30], labels[30:35] = 1, 2, 255
+        Image.fromarray(labels).save(root / name / "labels" / f"{key}.png")
+    path = root / f"{name}.yaml"
+    content = {"name": name, **CONTENT, **changes}
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return path
+
+
+def opened(root: Path, name: str = "mine", **options: Any) -> Dataset:
+    return open_dataset(load_dataset_config(root / f"{name}.yaml"), root, **({"strict": False} | options))
+
+
+def found(root: Path, *names: str) -> list[Finding]:
+    return check([survey(opened(root, name)) for name in names or ("mine",)])
+
+
+def tags(findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    return [(finding.severity, finding.tag) for finding in findings]
+
+
+# Faults
+
+
+def test_whole_data_raise_no_alarm(tmp_path):
+    write_dataset(tmp_path)
+    write_dataset(tmp_path, "yours", seed=1)
+    assert found(tmp_path, "mine", "yours") == []
+
+
+def test_what_is_counted(tmp_path):
+    write_dataset(tmp_path)
+    one = survey(opened(tmp_path))
+    for split in ("train", "val", "test"):
+        assert one.pixels[split][[0, 1, 2, 255]].tolist() == [3 * 96 * rows for rows in (37, 20, 10, 5)]
+        assert one.pixels[split].sum() == 3 * 72 * 96 and one.pictures[split][[0, 1, 2, 3, 255]].tolist() == [3, 3, 3, 0, 3]
+    assert len(one.prints) == 9 and all(len(print) * 8 == BITS for print in one.prints.values())
+
+
+def test_a_training_counts_the_same(tmp_path):
+    write_dataset(tmp_path)
+    whole, decoded = survey(opened(tmp_path)), survey_decoded(opened(tmp_path), load_all(opened(tmp_path), tmp_path / "cache"))
+    assert whole.prints == decoded.prints and whole.blank == decoded.blank == ()
+    for split in ("train", "val", "test"):
+        assert (whole.pixels[split] == decoded.pixels[split]).all() and (whole.pictures[split] == decoded.pictures[split]).all()
+
+
+def without_labels(folder: Path) -> None:
+    (folder / "labels" / "b1.png").unlink()
+
+
+def without_picture(folder: Path) -> None:
+    (folder / "images" / "b1.png").unlink()
+
+
+def cut_off_picture(folder: Path) -> None:
+    path = folder / "images" / "b1.png"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def no_labels_at_all(folder: Path) -> None:
+    (folder / "labels" / "b1.png").write_text("not a picture")
+
+
+def other_size(folder: Path) -> None:
+    Image.fromarray(np.zeros((71, 96), np.uint8)).save(folder / "labels" / "b1.png")
+
+
+def unknown_codes(folder: Path) -> None:
+    for key, pixels in (("b1", 7), ("a0", 9)):
+        labels = np.array(Image.open(folder / "labels" / f"{key}.png"))
+        labels[-1, :pixels] = 9
+        Image.fromarray(labels).save(folder / "labels" / f"{key}.png")
+
+
+def no_car(folder: Path) -> None:
+    for path in (folder / "labels").iterdir():
+        labels = np.array(Image.open(path))
+        labels[labels == 1] = 0
+        Image.fromarray(labels).save(path)
+
+
+def no_car_to_train(folder: Path) -> None:
+    for path in (folder / "labels").glob("a*"):
+        labels = np.array(Image.open(path))
+        labels[labels == 1] = 0
+        Image.fromarray(labels).save(path)
+
+
+def nothing_labelled(folder: Path) -> None:
+    Image.fromarray(np.full((72, 96), 255, np.uint8)).save(folder / "labels" / "b1.png")
+
+
+def hardly_labelled(folder: Path) -> None:
+    for key in ("b0", "b1", "b2"):
+        labels = np.full((72, 96), 255, np.uint8)
+        labels[0, :3] = [0, 1, 2]
+        Image.fromarray(labels).save(folder / "labels" / f"{key}.png")
+
+
+def copied_into_the_test(folder: Path) -> None:
+    Image.open(folder / "images" / "a1.png").resize((48, 36)).convert("RGB").save(folder / "images" / "c2.png")
+    Image.open(folder / "labels" / "a1.png").resize((48, 36), Image.Resampling.NEAREST).save(folder / "labels" / "c2.png")
+
+
+def copied_within_train(folder: Path) -> None:
+    (folder / "images" / "a2.png").write_bytes((folder / "images" / "a0.png").read_bytes())
+
+
+FAULTS = [
+    (without_labels, [("warning", "without-labels")], ["1 pictures have no labels", "images/b1.png"]),
+    (without_picture, [("error", "without-picture")], ["1 files of labels have no picture", "labels/b1.png", "'images'"]),
+    (cut_off_picture, [("error", "unreadable:b1")], ["images/b1.png", "cut off"]),
+    (no_labels_at_all, [("error", "unreadable:b1")], ["labels/b1.png", "not a picture"]),
+    (other_size, [("error", "size:b1")], ["labels/b1.png has 96×71", "images/b1.png 96×72"]),
+    (unknown_codes, [("error", "code:9")], ["code 9", "16 pixels in 2 files", "9 of them in", "labels/a0.png"]),
+    (no_car, [("warning", "unused:car")], ["'car'", "mine.yaml"]),
+    (no_car_to_train, [("warning", "untrained:car")], ["'car' is in val and test but never in train"]),
+    (nothing_labelled, [("warning", "void:pictures")], ["1 pictures have no labelled pixel", "'b1'", "'exclude'"]),
+    (hardly_labelled, [("warning", "void:val")], ["100 % of the pixels in val"]),
+    (copied_into_the_test, [("error", "leak:a1=c2")], ["'a1' (train)", "'c2' (test)"]),
+    (copied_within_train, [("warning", "duplicate:a0=a2")], ["'a0' (train)", "'a2' (train)"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("plant", "expected", "words"), FAULTS, ids=[fault[0].__name__ for fault in FAULTS])
+def test_planted_faults(tmp_path, plant, expected, words):
+    write_dataset(tmp_path)
+    plant(tmp_path / "mine")
+    findings = found(tmp_path)
+    assert tags(findings) == expected
+    for word in words:
+        assert word in findings[0].message
+    assert "\n" not in findings[0].message and findings[0].datasets == ("mine",)
+
+
+def test_all_faults_at_once(tmp_path):
+    """One does not hide another."""
+    write_dataset(tmp_path)
+    (tmp_path / "mine" / "labels" / "b0.png").unlink()
+    (tmp_path / "mine" / "images" / "a1.png").write_bytes(b"")
+    (tmp_path / "mine" / "labels" / "a1.png").write_bytes(b"")
+    other_size(tmp_path / "mine")
+    unknown_codes(tmp_path / "mine")  # paints b1 anew: its size is still wrong, its codes too
+    assert sorted(tags(found(tmp_path))) == [
+        ("error", "code:9"), ("error", "size:b1"), ("error", "unreadable:a1"), ("error", "unreadable:a1"), ("warning", "without-labels"),
+    ]  # fmt: skip
+
+
+def test_unknown_colours_are_named_as_colours(tmp_path):
+    labelset = [{"label": "a", "colour": [0, 0, 0]}, {"label": "b", "colour": [9, 9, 9]}]
+    path = write_dataset(tmp_path, encoding="colour", labelset=labelset, void=None)
+    for file in (tmp_path / "mine" / "labels").iterdir():
+        colours = np.zeros((72, 96, 3), np.uint8)
+        colours[:9], colours[9, :5] = 9, (1, 2, 3)
+        Image.fromarray(colours).save(file)
+    findings = found(tmp_path)
+    assert tags(findings) == [("error", "code:(1, 2, 3)")]
+    assert "the colour (1, 2, 3), which 45 pixels in 9 files" in findings[0].message and str(path) in findings[0].message
+
+
+def test_a_video_in_two_splits(tmp_path):
+    write_dataset(tmp_path, sequence="(.)$")
+    findings = found(tmp_path)
+    assert tags(findings) == [("error", f"sequence:{n}") for n in "012"]
+    assert "'0' are split into 1 train, 1 val, 1 test" in findings[0].message and "'split'" in findings[0].message
+
+
+def test_too_few_videos_are_only_a_warning(tmp_path):
+    write_dataset(tmp_path, sequence="one", split={"fractions": {"train": 0.6, "val": 0.2, "test": 0.2}})
+    findings = found(tmp_path)
+    assert tags(findings) == [("warning", "sequence")] and "too few videos" in findings[0].message
+
+
+def test_what_the_yaml_acknowledges(tmp_path):
+    for plant, expected, _ in FAULTS:
+        if expected[0][1].split(":")[0] in ("unreadable", "size", "code"):
+            continue
+        for known in (expected[0][1], expected[0][1].split(":")[0]):
+            folder = tmp_path / plant.__name__ / known.replace(":", "-")
+            write_dataset(folder, known=["void:nothing", known])
+            plant(folder / "mine")
+            assert tags(found(folder)) == [("known", expected[0][1])]
+            refuse(found(folder))
+    write_dataset(tmp_path, known=["unused:person", "void:test"])
+    no_car(tmp_path / "mine")
+    assert tags(found(tmp_path)) == [("warning", "unused:car")]
+
+
+def test_errors_stop_a_training(tmp_path):
+    write_dataset(tmp_path)
+    copied_within_train(tmp_path / "mine")
+    refuse(found(tmp_path))  # a warning
+    copied_into_the_test(tmp_path / "mine")
+    other_size(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"labels/b1\.png has 96×71.*\[size:b1\]; this and 1 more errors are shown by tools/check_data\.py"):
+        refuse(found(tmp_path))
+
+
+def test_a_derived_dataset_is_checked_as_what_it_is(tmp_path):
+    """Its own labels and splits, the source's acknowledgements, and its pictures are the source's."""
+    write_dataset(tmp_path, known=["unused:car"], sequence="^(.)")
+    no_car(tmp_path / "mine")
+    (tmp_path / "half.yaml").write_text(yaml.safe_dump({"name": "half", "derive": {"from": "mine.yaml", "take": {"part": 1, "of": 2}}}))
+    assert tags(found(tmp_path, "half")) == [("known", "unused:car")]
+    both = [finding for finding in found(tmp_path, "mine", "half") if finding.kind == "duplicate"]
+    assert {finding.severity for finding in both} == {"warning"} and len(both) == sum(map(len, opened(tmp_path, "half").splits.values()))
+    assert both[0].what == "mine/a0=half/a0"
+
+
+# The same photo
+
+
+def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def scaled(picture: Image.Image, factor: float, how: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    return picture.resize((round(picture.width * factor), round(picture.height * factor)), how)
+
+
+COPIES = {
+    "quality 50": lambda picture: jpeg(picture, 50),
+    "quality 10": lambda picture: jpeg(picture, 10),
+    "half": lambda picture: scaled(picture, 0.5),
+    "larger": lambda picture: scaled(picture, 1.7, Image.Resampling.BICUBIC),
+    "square": lambda picture: picture.resize((256, 256)),
+    "small and compressed": lambda picture: jpeg(scaled(picture, 0.4), 40),
+    "grey": lambda picture: picture.convert("L").convert("RGB"),
+    "brighter": lambda picture: picture.point(lambda value: round(255 * (value / 255) ** 0.8)),
+}
+
+
+def pictures_of(photos: Sequence[Image.Image], dataset: str = "mine", split: str = "train", footage: str | None = None) -> list[Picture]:
+    pictures = []
+    for n, one in enumerate(photos):
+        array = np.asarray(one.convert("RGB"))
+        pictures.append(Picture(dataset, split, str(n), footage or f"{dataset} {n}", fingerprint(array), lambda array=array: array))
+    return pictures
+
+
+@pytest.mark.parametrize("saved", COPIES.values(), ids=COPIES)
+def test_copies_are_found_whatever_became_of_them(saved):
+    photos = [photo(seed, (240, 180)) for seed in range(40)]
+    groups = find_copies([*pictures_of(photos), *pictures_of([saved(one) for one in photos], "yours")])
+    assert [[(p.dataset, p.key) for p in group] for group in groups] == [[("mine", str(n)), ("yours", str(n))] for n in range(40)]
+
+
+def test_copies_of_real_photos(data_root):
+    photos = [Image.open(file).convert("RGB") for file in sorted((data_root / "iccv09Data" / "images").glob("*.jpg"))[::36]]
+    for what, saved in COPIES.items():
+        groups = find_copies([*pictures_of(photos), *pictures_of([saved(one) for one in photos], "yours")])
+        assert [[p.key for p in group] for group in groups] == [[str(n)] * 2 for n in range(len(photos))], what
+
+
+def test_different_photos_are_not(data_root):
+    """Real photos of streets, squeezed to squares: thousands of pairs that look much alike."""
+    files = sorted((data_root / "iccv09Data" / "images").glob("*.jpg"))[::6]
+    assert find_copies(pictures_of([Image.open(file).resize((64, 64)) for file in files])) == []
+
+
+def test_prints_of_different_photos_differ_in_half_of_their_bits():
+    bits = np.array([np.unpackbits(np.frombuffer(fingerprint(np.asarray(photo(seed))), np.uint8)) for seed in range(60)])
+    distances = (bits[:, None] != bits).sum(-1)[np.triu_indices(60, 1)]
+    assert abs(distances.mean() - BITS / 2) < 3 and distances.min() > NEAR
+
+
+def test_several_copies_are_one_group():
+    one = photo(1)
+    group = find_copies(pictures_of([one, photo(2), jpeg(one, 30), scaled(one, 0.5), photo(3)]))
+    assert [[picture.key for picture in copies] for copies in group] == [["0", "2", "3"]]
+
+
+def test_more_pictures_than_are_compared_at_once(monkeypatch):
+    monkeypatch.setattr("densemtmd.datasets.duplicates.BLOCK", 7)
+    photos = [photo(seed) for seed in range(20)]
+    groups = find_copies(pictures_of([*photos, *(jpeg(one, 50) for one in photos[::3])]))
+    assert [[int(p.key) for p in group] for group in groups] == [[3 * n, 20 + n] for n in range(7)]
+
+
+def test_frames_of_one_video_may_look_alike():
+    still = photo(1)
+    later = Image.blend(still, still.filter(ImageFilter.GaussianBlur(2)), 0.5)
+    assert find_copies(pictures_of([still, later], footage="a video")) == []
+    assert len(find_copies(pictures_of([still, later, still], footage="a video"))[0]) == 2  # but not be equal
+    in_two_splits = [*pictures_of([still], footage="a video"), *pictures_of([later], split="test", footage="a video")]
+    assert len(find_copies(in_two_splits)) == 1
+
+
+def test_black_pictures_are_not_one_photo():
+    random = np.random.default_rng(0)
+    dark = [Image.fromarray(random.integers(0, 3, (72, 96, 3), dtype=np.uint8)) for _ in range(6)]
+    assert find_copies(pictures_of(dark)) == []
+    assert len(find_copies(pictures_of([dark[0], dark[1], dark[0]]))) == 1
+    assert find_copies([]) == []
+
+
+def test_photos_in_two_datasets(tmp_path):
+    write_dataset(tmp_path)
+    write_dataset(tmp_path, "yours", seed=1)
+    for mine, yours in (("a0", "a0"), ("c1", "a1"), ("b1", "b1")):
+        copy = jpeg(Image.open(tmp_path / "mine" / "images" / f"{mine}.png"), 60)
+        copy.save(tmp_path / "yours" / "images" / f"{yours}.png")
+    assert tags(found(tmp_path, "mine", "yours")) == [
+        ("warning", "duplicate:mine/a0=yours/a0"), ("warning", "duplicate:mine/b1=yours/b1"), ("error", "leak:mine/c1=yours/a1"),
+    ]  # fmt: skip
+    assert found(tmp_path, "mine") == found(tmp_path, "yours") == []
+    write_dataset(tmp_path / "x", known=["leak:mine/c1=yours/a1"])
+    (tmp_path / "mine.yaml").write_text((tmp_path / "x" / "mine.yaml").read_text())
+    assert ("known", "leak:mine/c1=yours/a1") in tags(found(tmp_path, "mine", "yours"))
+
+
+def test_what_is_left_out(tmp_path):
+    """The copy to test on stays, then the one to validate on, then that of the first dataset; what belongs together stays."""
+    write_dataset(tmp_path, together=[["b0", "b2"]])
+    write_dataset(tmp_path, "yours", seed=1)
+    images = tmp_path / "mine" / "images"
+    for source, copy in (("a0", "a2"), ("b0", "b2")):
+        (images / f"{copy}.png").write_bytes((images / f"{source}.png").read_bytes())
+    for mine, yours in (("a1", "c1"), ("b1", "b1"), ("c1", "a1")):
+        (tmp_path / "yours" / "images" / f"{yours}.png").write_bytes((images / f"{mine}.png").read_bytes())
+    surveys: list[Survey] = [survey(opened(tmp_path, name)) for name in ("mine", "yours")]
+    out = leave_out(surveys, copies(surveys))
+    assert {name: {key: f"{copy.dataset}/{copy.key}" for key, copy in keys} for name, keys in out.items()} == {
+        "mine": {"a2": "mine/a0", "a1": "yours/c1"}, "yours": {"b1": "mine/b1", "a1": "mine/c1"},
+    }  # fmt: skip
+    severities = {finding.tag: finding.severity for finding in check(surveys)}
+    assert severities["duplicate:b0=b2"] == "known" and severities["duplicate:a0=a2"] == "warning"
+
+
+# Real data
+
+
+def test_the_six_photos_that_stanford_has_twice(data_root):
+    dataset = open_dataset(load_dataset_config("stanford"), data_root)
+    twice = {tuple(keys) for keys in dataset.config.together}
+    some = {key for pair in twice for key in pair} | {item.key for split in dataset.splits.values() for item in split[::9]}
+    splits = {split: tuple(item for item in items if item.key in some) for split, items in dataset.splits.items()}
+    findings = check([survey(replace(dataset, splits=splits))])
+    assert {finding.what for finding in findings} == {"=".join(sorted(pair)) for pair in twice}
+    assert {finding.severity for finding in findings} == {"known"}
+
+
+def test_camvid_and_its_published_split(data_root):
+    """Videos are whole in the split of our own; the published one, whose mixing the YAML acknowledges, has frames of two on both sides."""
+    config = load_dataset_config("camvid")
+    assert tags(checks.check_files(open_dataset(config, data_root))) == []
+    official = checks.check_files(open_dataset(config, data_root, split="official"))
+    assert tags(official) == [("error", "sequence:0001TP"), ("error", "sequence:0016E5")]
+    assert {finding.tag for finding in official} == set(config.known)

@@ -1,0 +1,329 @@
+"""``tools/check_data.py`` as a user runs it: what it prints, how it ends, what it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy.io import savemat
+from test_checks import copied_into_the_test, copied_within_train, other_size, unknown_codes, write_dataset
+
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.folder import open_dataset
+from densemtmd.datasets.starter import draft
+from densemtmd.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import check_data
+
+    yield check_data
+    sys.path.remove(str(ROOT / "tools"))
+
+
+@pytest.fixture
+def run(tool, capsys, tmp_path):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = tool.main([str(argument) for argument in arguments] + ["--data-root", str(tmp_path)])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def test_whole_data(run, tmp_path):
+    code, out, err = run(write_dataset(tmp_path))
+    assert code == 0 and err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith("mine: 3 labels, domain mine, pictures in ") and lines[-1] == "0 errors, 0 warnings, 0 known"
+    assert lines[1].split() == ["train", "(3)", "val", "(3)", "test", "(3)"]
+    table = {line.split()[0]: line.split()[1:] for line in lines[2:6]}
+    assert table["other"] == ["55.22", "%", "3"] * 3  # 37 of 67 labelled rows
+    assert table["void"] == ["6.94", "%", "3"] * 3    # 5 of 72 rows
+
+
+def test_faults_end_with_1_and_are_named(run, tmp_path):
+    path = write_dataset(tmp_path)
+    other_size(tmp_path / "mine")
+    copied_within_train(tmp_path / "mine")
+    code, out, _ = run(path)
+    assert code == 1
+    assert "error: " in out and "[size:b1]" in out and "warning: " in out and "[duplicate:a0=a2]" in out
+    assert out.splitlines()[-1] == "1 errors, 1 warnings, 0 known"
+    assert out.index("error: ") < out.index("warning: ")
+
+
+def test_warnings_and_what_is_known_end_with_0(run, tmp_path):
+    path = write_dataset(tmp_path, known=["leak:a1=c2"])
+    copied_within_train(tmp_path / "mine")
+    copied_into_the_test(tmp_path / "mine")
+    code, out, _ = run(path)
+    assert code == 0 and out.splitlines()[-1] == "0 errors, 1 warnings, 1 known (1 leak)"
+
+
+def test_many_findings_are_told_in_few_lines(run, tmp_path):
+    path = write_dataset(tmp_path)
+    for file in (tmp_path / "mine" / "labels").iterdir():
+        file.write_bytes(b"")
+    code, out, _ = run(path)
+    assert code == 1 and out.count("[unreadable:") == 5 and "and 4 more [unreadable]; --json" in out
+
+
+def test_json_has_everything(run, tmp_path):
+    path = write_dataset(tmp_path)
+    unknown_codes(tmp_path / "mine")
+    code, out, _ = run(path, "--json", "--out", tmp_path / "figures")
+    told = json.loads(out)
+    assert code == 1 and told["errors"] == 1 and told["warnings"] == 0
+    mine = told["datasets"]["mine"]
+    assert mine["pictures"] == {"train": 3, "val": 3, "test": 3} and mine["domain"] == "mine"
+    assert mine["labels"]["car"]["val"] == {"pixels": 3 * 20 * 96, "pictures": 3}
+    assert mine["void"]["train"] == {"pixels": 3 * 5 * 96 + 9, "pictures": 3}  # a code without a meaning says nothing
+    (finding,) = told["findings"]
+    assert finding["tag"] == "code:9" and finding["severity"] == "error" and finding["datasets"] == ["mine"]
+
+
+def test_figures(run, tmp_path):
+    path = write_dataset(tmp_path)
+    other_size(tmp_path / "mine")  # b1 cannot be shown
+    run(path, "--out", tmp_path / "figures")
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["mine.labels.png", "mine.preview.png"]
+    preview = np.asarray(Image.open(tmp_path / "figures" / "mine.preview.png").convert("RGB"))
+    photo = np.asarray(Image.open(tmp_path / "mine" / "images" / "a1.png").convert("RGB"), float)
+    assert preview.shape[1] > preview.shape[0] / 3 and np.unique(preview.reshape(-1, 3), axis=0).shape[0] > 1000
+    colours = load_dataset_config(path).labelset.palette
+    for colour in colours:  # the labels are there in their own colours
+        assert (preview == colour).all(-1).sum() > 1000
+    assert abs(preview.reshape(-1, 3).mean() - photo.mean()) < 150
+    width, height = Image.open(tmp_path / "figures" / "mine.labels.png").size
+    assert width > height > 200
+
+
+def test_duplicates_are_listed_and_left_out(run, tmp_path):
+    """The list that is written makes the data clean once the YAMLs name it."""
+    paths = [write_dataset(tmp_path), write_dataset(tmp_path, "yours", seed=1)]
+    copied_into_the_test(tmp_path / "mine")
+    copied_within_train(tmp_path / "yours")
+    image = tmp_path / "yours" / "images" / "c1.png"
+    image.write_bytes((tmp_path / "mine" / "images" / "a0.png").read_bytes())
+    code, out, _ = run(*paths, "--exclude-duplicates", tmp_path / "twice.txt")
+    assert code == 1 and "twice.txt lists 3 pictures to leave out" in out
+    text = (tmp_path / "twice.txt").read_text()
+    assert "[mine]\n" in text and "a0  # stays as c1 in test of yours" in text and "[yours]\n" in text
+    for path in paths:
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"exclude": "twice.txt"}))
+    code, out, _ = run(*paths)
+    assert code == 0 and out.splitlines()[-1] == "0 errors, 0 warnings, 0 known"
+    keys = {item.key for items in open_dataset(load_dataset_config(paths[0]), tmp_path).splits.values() for item in items}
+    assert keys == {"a2", "b0", "b1", "b2", "c0", "c1", "c2"}
+
+
+def test_nothing_to_leave_out(run, tmp_path):
+    path = write_dataset(tmp_path, exclude="twice.txt")
+    (tmp_path / "twice.txt").write_text("")
+    code, _, _ = run(path, "--exclude-duplicates", tmp_path / "twice.txt")
+    assert code == 0 and run(path)[0] == 0  # an empty list is a list
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["no dataset is named", "--new"]),
+        (["stanfrod"], ["unknown dataset 'stanfrod'", "did you mean 'stanford'"]),
+        (["stanford"], ["stanford was not found", "get the dataset from"]),
+        (["he", "he"], ["two datasets are called 'he'"]),
+        (["he", "--split", "official"], ["--split is 'official'", "he"]),
+        (["--new", "no/such/folder"], ["no/such/folder is not a folder"]),
+    ],
+)
+def test_mistakes(run, arguments, words):
+    code, out, err = run(*arguments)
+    assert code == 1 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_splits_and_folds_can_be_chosen(run, tmp_path):
+    splits = {"other": {"patterns": {"train": "images/c*", "val": "images/b*", "test": "images/a*"}}}
+    path = write_dataset(tmp_path, splits=splits)
+    told = json.loads(run(path, "--split", "other", "--json")[1])
+    assert told["errors"] == 0
+    labels = tmp_path / "mine" / "labels"
+    Image.fromarray(np.where(np.asarray(Image.open(labels / "c1.png")) == 1, 0, 0).astype(np.uint8)).save(labels / "c1.png")
+    assert json.loads(run(path, "--split", "other", "--json")[1])["datasets"]["mine"]["labels"]["car"]["train"]["pictures"] == 2
+    folds = write_dataset(tmp_path, "folded", seed=1, split={"folds": None, "count": 3, "test": 1, "val": 0.2})
+    assert json.loads(run(folds, "--fold", 2, "--json")[1])["datasets"]["folded"]["pictures"]["test"] == 3
+
+
+def test_figure_3(run, tmp_path):
+    code, out, _ = run("--figure3", "--out", tmp_path / "figures")
+    lines = out.splitlines()
+    assert code == 0 and lines[0].split() == ["he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang"]
+    assert lines[1].startswith("8 labels, kitti") and lines[2].count("pictures not there") == 7
+    assert "68 labels in all" in out and (tmp_path / "figures" / "labelsets.png").stat().st_size > 20_000
+    code, out, _ = run("--figure3", write_dataset(tmp_path))
+    assert code == 0 and "9 pictures" in out and "3 / 3 / 3" in out and "3 labels in all" in out
+
+
+def test_help_is_quick_and_says_it_all():
+    command = [sys.executable, str(ROOT / "tools" / "check_data.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for word in ("--exclude-duplicates FILE", "--new FOLDER", "--figure3", "--json", "exit code is 1", "--data-root"):
+        assert word in shown
+
+
+# A first YAML
+
+
+def write(path: Path, array: np.ndarray, palette: list[int] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(array.astype(np.uint8))
+    if palette:
+        picture.putpalette(palette)
+    picture.save(path)
+
+
+def codes_of(n: int, codes: list[int], size: tuple[int, int] = (20, 30)) -> np.ndarray:
+    return np.random.default_rng(n).permutation(np.resize(codes, size[0] * size[1])).reshape(size)
+
+
+def photo_of(n: int, size: tuple[int, int] = (20, 30)) -> np.ndarray:
+    return np.random.default_rng(100 + n).integers(0, 256, (*size, 3))
+
+
+def index_layout(root: Path) -> None:
+    for n in range(6):
+        write(root / "images" / f"{n}.jpg", photo_of(n))
+        write(root / "labels" / f"{n}.png", codes_of(n, [0, 3, 3, 255]))
+
+
+def palette_layout(root: Path) -> None:
+    for n in range(6):
+        write(root / "img" / f"{n}.png", photo_of(n))
+        write(root / "mask" / f"{n}.png", codes_of(n, [0, 1, 2]), [0, 0, 0, 200, 0, 0, 0, 0, 200])
+
+
+def colour_layout(root: Path) -> None:
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+    for n in range(6):
+        write(root / f"{n}.png", photo_of(n))
+        write(root / f"{n}_L.png", colours[codes_of(n, [0, 1, 2, 2])])
+
+
+def mat_layout(root: Path) -> None:
+    for n in range(6):
+        write(root / "Images" / f"{n}.jpg", photo_of(n))
+        (root / "Labels").mkdir(exist_ok=True)
+        savemat(root / "Labels" / f"{n}.mat", {"S": codes_of(n, [1, 2, 3]).astype(np.uint8), "names": np.array(["a", "b", "c"])})
+
+
+def text_layout(root: Path) -> None:
+    for n in range(6):
+        write(root / "images" / f"{n}.jpg", photo_of(n))
+        (root / "labels").mkdir(exist_ok=True)
+        np.savetxt(root / "labels" / f"{n}.regions.txt", codes_of(n, [-1, 0, 1]), fmt="%d")
+    (root / "README.txt").write_text("read me")
+
+
+def split_layout(root: Path) -> None:
+    for split, count in (("train", 4), ("val", 2), ("test", 3)):
+        for n in range(count):
+            write(root / split / f"{split}{n}.jpg", photo_of(n))
+            write(root / f"{split}annot" / f"{split}{n}.png", codes_of(n, [0, 1]))
+
+
+def videos_layout(root: Path) -> None:
+    for video in ("street", "park"):
+        for n in range(3):
+            write(root / video / "rgb" / f"{n:04}.png", photo_of(n))
+            write(root / video / "gt" / f"{n:04}.png", codes_of(n, [0, 1]))
+
+
+def several_layout(root: Path) -> None:
+    """Beside the labels: instances of 16 bits, and the labels painted."""
+    for n in range(6):
+        write(root / "image_2" / f"{n}.png", photo_of(n))
+        write(root / "semantic" / f"{n}.png", codes_of(n, [7, 8, 26]))
+        write(root / "semantic_rgb" / f"{n}.png", np.array([[0, 0, 142], [9, 9, 9]])[codes_of(n, [0, 1])])
+        (root / "instance").mkdir(exist_ok=True)
+        Image.fromarray((codes_of(n, [7, 8, 26]) * 256).astype(np.uint16)).save(root / "instance" / f"{n}.png")
+
+
+LAYOUTS: list[tuple[Any, str, list[Any], Any, dict[str, int]]] = [
+    (index_layout, "index", [[0], [3]], [255], {"train": 3, "val": 1, "test": 2}),
+    (palette_layout, "index", [[0], [1], [2]], None, {"train": 3, "val": 1, "test": 2}),
+    (colour_layout, "colour", [[0, 128, 0], [128, 0, 0]], [[0, 0, 0]], {"train": 3, "val": 1, "test": 2}),
+    (mat_layout, "mat", [[1], [2], [3]], None, {"train": 3, "val": 1, "test": 2}),
+    (text_layout, "text", [[0], [1]], "negative", {"train": 3, "val": 1, "test": 2}),
+    (split_layout, "index", [[0], [1]], None, {"train": 4, "val": 2, "test": 3}),
+    (videos_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
+    (several_layout, "index", [[7], [8], [26]], None, {"train": 3, "val": 1, "test": 2}),
+]
+
+
+@pytest.mark.parametrize(("layout", "encoding", "codes", "void", "counts"), LAYOUTS, ids=[layout[0].__name__ for layout in LAYOUTS])
+def test_a_draft_is_a_dataset(tmp_path, layout, encoding, codes, void, counts):
+    """What is drafted can be opened and read as it stands."""
+    (tmp_path / "My Photos").mkdir()
+    layout(tmp_path / "My Photos")
+    path = tmp_path / "draft.yaml"
+    path.write_text(draft(tmp_path / "My Photos"))
+    content = yaml.safe_load(path.read_text())
+    assert content["name"] == "my_photos" and content["encoding"] == encoding and content.get("void") == void
+    assert [entry.get("codes", entry.get("colour")) for entry in content["labelset"]] == codes
+    dataset = open_dataset(load_dataset_config(path), tmp_path / "elsewhere")
+    assert {split: len(items) for split, items in dataset.splits.items()} == counts
+    for items in dataset.splits.values():
+        for item in items:
+            assert dataset.load(item).target.shape == (20, 30)
+
+
+def test_shares_and_colours_in_a_draft(tmp_path):
+    palette_layout(tmp_path)
+    text = draft(tmp_path)
+    assert "{label: code_1, codes: [1], colour: [200, 0, 0]}  # 33.33 % of the pixels, in 6 of 6 files" in text
+    several_layout(tmp_path / "b")
+    assert "semantic_rgb/*.png" in draft(tmp_path / "b") and "instance/*.png" in draft(tmp_path / "b")
+
+
+def test_what_is_no_dataset(tmp_path):
+    with pytest.raises(UserError, match="no pictures with labels of the same names, but nothing"):
+        draft(tmp_path)
+    for n in range(3):
+        write(tmp_path / "images" / f"{n}.png", photo_of(n))
+        write(tmp_path / "labels" / f"x{n}.png", codes_of(n, [0, 1]))
+    with pytest.raises(UserError, match=r"but 3 picture images/\*\.png, 3 index labels/\*\.png"):
+        draft(tmp_path)
+
+
+def test_new_writes_the_draft_and_overwrites_nothing(run, tmp_path):
+    index_layout(tmp_path / "photos")
+    code, out, _ = run("--new", tmp_path / "photos", "--out", tmp_path / "out")
+    assert code == 0 and "check_data.py" in out
+    written = tmp_path / "out" / "photos.yaml"
+    assert written.read_text() in out
+    assert run(written)[0] == 0
+    code, _, err = run("--new", tmp_path / "photos", "--out", tmp_path / "out")
+    assert code == 1 and "photos.yaml is there already" in err
+
+
+@pytest.mark.parametrize(("folder", "codes"), [("iccv09Data", 8), ("CamVid", 12), ("labelmefacade", 8)])
+def test_drafts_of_real_datasets(data_root, tmp_path, folder, codes):
+    path = tmp_path / "draft.yaml"
+    path.write_text(draft(data_root / folder))
+    config = load_dataset_config(path)
+    assert config.labelset.channels == codes
+    dataset = open_dataset(config, tmp_path)
+    for items in dataset.splits.values():
+        dataset.load(items[0])
