@@ -27,7 +27,8 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation, plots, report
-from densemtmd.datasets.cache import cache_folder, load_splits
+from densemtmd.datasets import checks
+from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source
@@ -180,7 +181,7 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     datasets = open_data(settings.data, settings.data_root)
     name = settings.name or f"{settings.data.name}-{settings.strategy['name']}"
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
-    loaded = load_all(datasets, settings)
+    loaded = load(datasets, settings)
     folder = new_folder(Path(settings.runs), name)
     record(folder, settings, datasets)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
@@ -192,17 +193,20 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     return folder
 
 
-def resume(folder: Path, overrides: Sequence[str] = ()) -> Path:
+def resume(folder: Path) -> Path:
     """Goes on with an interrupted run, in its folder and under its id in MLflow; its settings are those in its ``config.yaml``.
 
     Raises:
         UserError: no run there, or its data are no longer what they were.
     """
     settings, datasets = reopen(folder)
-    check(settings)
+    try:
+        check(settings)
+        plan = stages(settings.strategy, [dataset.name for dataset in datasets])
+    except UserError as error:
+        raise UserError(f"{folder / 'config.yaml'}: {error}") from None
     remove_strays(folder)
-    plan = stages(settings.strategy, [dataset.name for dataset in datasets])
-    loaded = load_all(datasets, settings)
+    loaded = load(datasets, settings)
     run_id = tracked(folder).get("")
     tracking = settings.tracking if run_id else "none"
     with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
@@ -252,29 +256,36 @@ def toy_size(settings: RunSettings) -> RunSettings:
     return replace(settings, train=few, score=replace(settings.score, scoring="strided"))
 
 
-def load_all(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded]:
-    """Decodes the pictures of all datasets, by name. It is done before a run has a folder: what is wrong with them leaves none behind."""
-    for dataset in datasets:
-        for note in dataset.notes:
-            print(note)
-    cache = cache_folder(settings.cache, settings.data_root)
-    return {dataset.name: load(dataset, cache, 2 if settings.debug else 0) for dataset in datasets}
+def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded]:
+    """Decodes all pictures, or maps them from the cache, and checks them: errors in the data stop the run, warnings are shown.
 
-
-def load(dataset: Dataset, cache: Path | None, at_most: int = 0) -> Loaded:
-    """Decodes the pictures of a dataset: all, mapped from the cache where there is one, or at most so many of each split.
+    It is done before a run has a folder, so that what is wrong leaves none behind.
 
     Raises:
-        UserError: no picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
+        UserError: an error in the data, or no picture to validate on: which epoch is best must not be decided on the pictures that
+            are trained or tested on.
     """
-    if not dataset.splits["val"]:
-        raise UserError(f"{dataset.name} has no validation pictures: give its split in {dataset.config.path} some, such as val: 0.1")
-    if at_most:
-        dataset = replace(dataset, splits={split: tuple(spread(items, at_most)) for split, items in dataset.splits.items()})
-    samples, uncached = load_splits(dataset, None if at_most else cache)
-    if uncached:
-        print(uncached)
-    return Loaded(dataset, samples["train"], samples["val"], samples["test"])
+    for dataset in datasets:
+        if not dataset.splits["val"]:
+            raise UserError(f"{dataset.name} has no validation pictures: give its split in {dataset.config.path} some, such as val: 0.1")
+    if settings.debug:
+        datasets = [few_pictures(dataset, 2) for dataset in datasets]
+    cache = None if settings.debug else cache_folder(settings.cache, settings.data_root)
+    decoded = [load_all(dataset, cache) for dataset in datasets]
+    findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
+    checks.refuse(findings)
+    notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
+    for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
+        print(line)
+    loaded = {}
+    for dataset, found in zip(datasets, decoded, strict=True):
+        loaded[dataset.name] = Loaded(dataset, found.splits["train"], found.splits["val"], found.splits["test"])
+    return loaded
+
+
+def few_pictures(dataset: Dataset, at_most: int) -> Dataset:
+    """The dataset with at most so many pictures of each split."""
+    return replace(dataset, splits={split: tuple(spread(items, at_most)) for split, items in dataset.splits.items()})
 
 
 def train_stage(

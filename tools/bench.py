@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from densemtmd.cli import make_parser, tool
@@ -50,7 +50,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--model", default="patchnet", metavar="NAME", help="a file in conf/model/ (default: patchnet)")
     add("--device", default="auto", help="auto, cpu, cuda, ...: where the network is (default: auto)")
     add("--workers", type=int, default=0, metavar="N", help="processes that load (default: 0, a thread)")
-    add("--seconds", type=float, default=4.0, metavar="S", help="of each side of a turn (default: 4)")
+    add("--seconds", type=float, default=8.0, metavar="S", help="of a turn (default: 8)")
     return parser
 
 
@@ -109,8 +109,8 @@ def show(rows: Sequence[tuple[str, str]]) -> None:
 def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
     """The share of loading in a training step, and the labelled outputs that the loader delivers by itself.
 
-    Three things in turns: steps that load while they learn, as training does; steps on batches that were made before;
-    and loading alone. The rest of the machine disturbs the difference of the first two more than the processor time.
+    A step that loads while it learns, as training does, and one on a batch that was made before, by turns; then loading
+    alone. What else the machine does disturbs their difference more than it disturbs the processor time.
     """
     import torch
 
@@ -136,26 +136,25 @@ def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
 
     turns: list[dict[str, float]] = []
     with closing(made_ahead(mixture.batch, 0, workers=arguments.workers)) as batches:  # type: ignore[type-var]
-        waited = 0.0
+        waits = []
 
         def live(_: int) -> None:
-            nonlocal waited
             began = time.perf_counter()
             batch = next(batches)
-            waited += time.perf_counter() - began
+            waits.append(time.perf_counter() - began)
             train_step(network, optimizer, batch.to(device), settings.precision)
 
         def learn(n: int) -> None:
             train_step(network, optimizer, ready[n % len(ready)].to(device), settings.precision)
 
         for turn in range(arguments.turns + 1):
-            waited = 0.0
-            live_s, _, steps = timed(live, arguments.seconds if turn else 0, device)
-            waiting = waited / (live_s * steps)
-            learn_s, learn_cpu_s, _ = timed(learn, arguments.seconds if turn else 0, device)
-            _, load_cpu_s, _ = timed(mixture.batch, arguments.seconds / 4 if turn else 0, device)
+            seconds = arguments.seconds if turn else 0
+            waits.clear()
+            (live_s, _), (learn_s, learn_cpu_s) = timed((live, learn), seconds, device)
+            ((_, load_cpu_s),) = timed((mixture.batch,), seconds / 4, device)
             measured = {"step_loading_s": live_s, "step_ready_s": learn_s, "step_cpu_s": learn_cpu_s, "load_cpu_s": load_cpu_s}
-            turns.append(measured | {"longer": live_s / learn_s - 1, "waiting": waiting, "work": load_cpu_s / (load_cpu_s + learn_cpu_s)})
+            shares = {"longer": live_s / learn_s - 1, "waiting": mean(waits) / live_s, "work": load_cpu_s / (load_cpu_s + learn_cpu_s)}
+            turns.append(measured | shares)
     del turns[0]  # to warm up
     middle = {key: median(turn[key] for turn in turns) for key in turns[0]}
     processes = min(cores(), 2)
@@ -167,7 +166,7 @@ def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
         [
             ("opening the data", f"{opening:.2f} s"),
             ("a step on batches made before", f"{middle['step_ready_s'] * 1e3:.1f} ms, {outputs:.0f} labelled outputs"),
-            ("a step that loads", f"{middle['step_loading_s'] * 1e3:.1f} ms: {100 * middle['longer']:+.1f} %"),
+            ("a step that loads", f"{middle['step_loading_s'] * 1e3:.1f} ms, by turns {100 * middle['longer']:+.1f} %"),
             ("of it, waiting for the batch", f"{100 * middle['waiting']:.1f} %"),
             ("loading in all processor time", f"{100 * middle['work']:.1f} %"),
             ("loading alone", f"{middle['load_cpu_s'] * 1e3:.2f} ms of processor time a batch"),
@@ -182,17 +181,20 @@ def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def timed(work: Callable[[int], object], seconds: float, device: Any) -> tuple[float, float, int]:
-    """Seconds and processor seconds of one piece of work, and of how many: two or more, until so many seconds are over."""
+def timed(works: Sequence[Callable[[int], object]], seconds: float, device: Any) -> list[tuple[float, float]]:
+    """Seconds and processor seconds of one piece of each kind of work, done by turns until so many seconds are over, at least twice."""
     import torch
 
-    count, began, used = 0, time.perf_counter(), time.process_time()
+    count, began, used = 0, time.perf_counter(), [(0.0, 0.0)] * len(works)
     while count < 2 or time.perf_counter() - began < seconds:
-        work(count)
+        for i, work in enumerate(works):
+            wall, processor = time.perf_counter(), time.process_time()
+            work(count)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            used[i] = used[i][0] + time.perf_counter() - wall, used[i][1] + time.process_time() - processor
         count += 1
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / count, (time.process_time() - used) / count, count
+    return [(wall / count, processor / count) for wall, processor in used]
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
@@ -244,10 +246,10 @@ def loading_at_once(mixture: Mixture, processes: int, turns: int, seconds: float
     import torch
 
     def load(results: Any) -> None:
-        results.put(timed(mixture.batch, seconds, torch.device("cpu"))[1])
+        results.put(timed((mixture.batch,), seconds, torch.device("cpu"))[0][1])
 
     if "fork" not in multiprocessing.get_all_start_methods():  # which shares the pictures with the processes
-        return timed(mixture.batch, turns * seconds, torch.device("cpu"))[1]
+        return timed((mixture.batch,), turns * seconds, torch.device("cpu"))[0][1]
     context, times = multiprocessing.get_context("fork"), []
     for _ in range(turns):
         results: Any = context.SimpleQueue()

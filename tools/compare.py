@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from densemtmd.cli import make_parser, tool
@@ -50,13 +51,24 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The settings and scores of a run."""
     import yaml
 
+    from densemtmd.report import SCORES
+
     try:
         scores = json.loads((folder / "scores.json").read_text("utf-8"))
-        return {"config": yaml.safe_load((folder / "config.yaml").read_text("utf-8")), "scores": scores}
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+        run = {"config": config, "scores": scores}
+        facts(run)
+        values = [row[key] for row in (scores["pooled"], *scores["datasets"].values()) for key in SCORES]
+        if not isinstance(config["strategy"]["name"], str) or not isinstance(config["seed"], int):
+            raise ValueError("its strategy or seed is damaged")
+        if not all(value is None or isinstance(value, int | float) for value in values):
+            raise ValueError("its scores are damaged")
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} cannot be read as a run ({str(error).splitlines()[0]}): train it again, or leave it out") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" ...")
+        raise UserError(f"{folder} cannot be read as a run ({reason}): train it again, or leave it out") from None
+    return run
 
 
 def check_comparable(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:

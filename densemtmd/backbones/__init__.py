@@ -24,6 +24,8 @@ def build(model: Mapping[str, Any], space: OutputSpace) -> JointNetwork:
     from densemtmd.backbones.patchnet import PatchNet
 
     settings = dict(model)
+    if "name" not in settings:
+        raise UserError("the model cannot be built, it has no 'name': expected model.name and the settings of that network")
     name = settings.pop("name")
     if name != "patchnet":
         raise UserError(f"unknown model.name {name!r}; {nearest(name, ['patchnet'])}")

@@ -30,7 +30,7 @@ from densemtmd.datasets.sample import Sample
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
 
-FORMAT = "densemtmd decoded pictures, 1"
+FORMAT = "densemtmd decoded pictures, 2"
 """Stands at the end of each file. The number rises with every change of the files or of how pictures are decoded."""
 
 SUFFIX = ".decoded"
@@ -162,8 +162,8 @@ def _mapped(path: Path) -> list[tuple[Sample, bytes]] | None:
             return None
         end = len(mapping) - tail - 8
         start = end - int.from_bytes(mapping[end : end + 8], "little")
-        index = json.loads(mapping[start:end])
-    except (OSError, ValueError):
+        index = [(name, int(height), int(width), bytes.fromhex(print)) for name, height, width, print in json.loads(mapping[start:end])]
+    except (OSError, ValueError, TypeError):
         return None
     pixels = sum(height * width for _, height, width, _ in index)
     if hasattr(mapping, "madvise"):  # a crop reads its own pages of the pictures, not those that follow; labels are read as a whole
@@ -173,6 +173,6 @@ def _mapped(path: Path) -> list[tuple[Sample, bytes]] | None:
     for name, height, width, print in index:
         last = first + height * width
         sample = Sample(images[3 * first : 3 * last].reshape(height, width, 3), labels[first:last].reshape(height, width), name)
-        entries.append((sample, bytes.fromhex(print)))
+        entries.append((sample, print))
         first = last
     return entries

@@ -28,6 +28,8 @@ from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns,
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID, Labelset, nearest
 
+T = TypeVar("T")
+
 LISTED = 0.8
 """The share of a list's keys that must exist: a copy may lack a few pictures, a wrong list names none that exist."""
 
@@ -183,9 +185,6 @@ def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Samp
     items = dataset.splits[split]
     disable = None if progress else True
     return list(tqdm(ahead(dataset.load, items), f"{dataset.name} {split}", len(items), unit=" pictures", delay=2, disable=disable))
-
-
-T = TypeVar("T")
 
 
 def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
-from scipy.io import loadmat, whosmat
 
 from densemtmd.datasets.config import Code, DatasetConfig
+from densemtmd.datasets.matlab import find_matrix
 from densemtmd.datasets.pictures import open_picture
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
@@ -131,21 +132,19 @@ def _read_mat(path: Path, config: DatasetConfig) -> np.ndarray:
     assert config.mat_key is not None  # checked with the YAML
     key = config.mat_key
     try:
-        matrices = loadmat(str(path), appendmat=False, variable_names=[key])
-        names = [name for name, _, _ in whosmat(str(path), appendmat=False)] if key not in matrices else []
+        codes, names = find_matrix(path, key)
     except NotImplementedError as error:
         raise UserError(f"{path} is a MATLAB 7.3 file, expected an older version: save it with -v7") from error
+    except TypeError as error:
+        raise UserError(f"{path}: {key!r} is {error}, expected whole numbers (H, W)") from error
     except FileNotFoundError as error:
         raise UserError(f"{path} cannot be read: no such file; expected a .mat there") from error
-    except Exception as error:  # scipy raises whatever it stumbles over
+    except Exception as error:  # of an old file, SciPy raises whatever it stumbles over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as .mat ({reason}): it is damaged or cut off, copy it again") from error
-    if key not in matrices:
-        raise UserError(
-            f"{path} has no matrix {key!r} but {', '.join(names) or 'none at all'}: name the right one as mat_key in "
-            f"{config.path}"
-        )
-    codes = np.asarray(matrices[key])
+    if codes is None:
+        there = shorten(", ".join(names), 200, placeholder=" ...") or "none at all"
+        raise UserError(f"{path} has no matrix {key!r} but {there}: name the right one as mat_key in {config.path}")
     if codes.ndim != 2 or codes.dtype.kind not in "buif":
         raise UserError(f"{path}: {key!r} is {codes.dtype} of shape {codes.shape}, expected whole numbers (H, W)")
     with np.errstate(invalid="ignore"):  # what does not fit is refused by the next line

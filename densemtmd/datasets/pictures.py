@@ -5,8 +5,11 @@ Shapes: ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import stat
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +19,13 @@ from densemtmd.errors import UserError
 
 # Pillow has one limit for the whole process (it refuses 179 million pixels); that of `open_picture` holds instead.
 Image.MAX_IMAGE_PIXELS = None
-# What Pillow finds strange in a picture that it can read all the same is no news to people, and would break into progress bars.
+# What Pillow and its libtiff have to say of damaged files they say on stderr, in three ways. Here an error is one sentence.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with suppress(AttributeError, OSError):  # a Pillow that was built without it, or otherwise
+    libtiff = ctypes.CDLL(Image.core.__file__)
+    libtiff.TIFFSetErrorHandler(None)
+    libtiff.TIFFSetWarningHandler(None)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "PCX", "SGI", "PSD", "QOI")
 """Not all that Pillow knows: an EPS is a program that another program would run, an ICO may hold a larger picture than it claims."""
@@ -91,10 +99,9 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _upright(picture: Image.Image) -> Image.Image:
     """Rotate as the EXIF orientation says; unreadable EXIF says nothing."""
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:
-        return picture
+    with suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 def _to_rgb(picture: Image.Image) -> np.ndarray:
@@ -105,7 +112,7 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

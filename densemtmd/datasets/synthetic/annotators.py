@@ -328,7 +328,8 @@ def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers
     (folder / "truth").mkdir()
     (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
     streets = [(folder, settings, name, sequence) for name in settings.annotators for sequence in range(settings.sequences)]
-    with tqdm(total=settings.images * len(settings.annotators), unit="image", desc="rendering streets", disable=not progress) as bar:
+    title, disable = "rendering streets", None if progress else True
+    with tqdm(total=settings.images * len(settings.annotators), unit=" pictures", desc=title, leave=False, disable=disable) as bar:
         if workers == 1:
             for street in streets:
                 bar.update(_write_street(street))
