@@ -58,9 +58,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             about = json.loads(metadata[HEADER]) if HEADER in metadata else None
             tensors = {name: file.get_tensor(name) for name in file.keys()} if about is not None else {}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        reason = shorten(str(error), 200, placeholder=" …")
         raise UserError(
-            f"{path} is not a checkpoint, or a damaged one ({error}): expected a .safetensors file written by tools/train.py"
+            f"{path} is not a checkpoint, or a damaged one ({reason}): expected a .safetensors file written by tools/train.py"
         ) from None
     if not isinstance(about, dict) or not isinstance(about.get("format"), int):
         raise UserError(f"{path} is a safetensors file, but not one of densemtmd: expected a checkpoint written by tools/train.py")
@@ -92,10 +93,10 @@ def load_network(path: Path) -> JointNetwork:
     """
     tensors, about = load(path)
     try:
-        network = backbones.build(about["model"], OutputSpace.from_json(about["space"]))
-        weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
-        network.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UserError is a ValueError
+        with torch.device("meta"):  # without memory, so that none is wasted on a description that does not fit
+            network = backbones.build(about["model"], OutputSpace.from_json(about["space"]))
+        load_weights(network, tensors, assign=True)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:  # a UserError is a ValueError
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error) or type(error).__name__, 200, placeholder=" …")
         raise UserError(
             f"{path} does not hold the network that it describes ({reason}): it is damaged, train again or copy it again"
@@ -103,9 +104,24 @@ def load_network(path: Path) -> JointNetwork:
     return network.eval()
 
 
-def load_weights(network: JointNetwork, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the weights of a checkpoint's tensors into a network of the same form."""
-    network.load_state_dict({name.removeprefix(WEIGHTS): t for name, t in tensors.items() if name.startswith(WEIGHTS)})
+def load_weights(network: JointNetwork, tensors: Mapping[str, Tensor], assign: bool = False) -> None:
+    """Puts the weights of a checkpoint's tensors into a network of the same form.
+
+    Args:
+        network: of whatever type; the weights are converted to it.
+        tensors: of a checkpoint.
+        assign: make the tensors the network's own, as one on the device ``meta`` needs it; else they are copied.
+
+    Raises:
+        RuntimeError: of another form.
+    """
+    weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
+    for name, own in network.state_dict().items():
+        if (weight := weights.get(name)) is not None:
+            if weight.is_floating_point() != own.is_floating_point() or weight.is_complex():
+                raise RuntimeError(f"{name} is {weight.dtype}, not {own.dtype}")
+            weights[name] = weight.to(own.dtype)
+    network.load_state_dict(weights, assign=assign)
 
 
 def device_of(choice: str) -> torch.device:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from densemtmd import backbones, checkpoint, evaluation, plots, report
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import cache_folder, load_all
-from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config
+from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
@@ -310,6 +310,7 @@ def train_stage(
         [Source(d.name, space.index(d.labelset.name), domains.index(d.dataset.domain), d.train) for d in data],
         where, crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=train.mixing, seed=settings.seed,
     )  # fmt: skip
+    tracker.params({"mixture": mixture.about()})
     strided_pass = sum(
         math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train
     )
@@ -432,7 +433,7 @@ def new_folder(runs: Path, name: str) -> Path:
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
     """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
     found = {
-        d.name: {"folder": str(d.folder.resolve()), "path": str(d.config.path), "yaml": yaml.safe_load(d.config.path.read_text("utf-8"))}
+        d.name: {"folder": str(d.folder.resolve()), "path": str(d.config.path), "yaml": standalone(d.config.path)}
         for d in datasets
     }
     write_text(folder / "config.yaml", yaml.safe_dump({**asdict(settings), FOUND: found}, sort_keys=False, allow_unicode=True))

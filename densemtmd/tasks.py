@@ -36,6 +36,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known) or 'none'}" + (f"; did you mean {meant!r}?" if meant else "")
 
 
+def check_name(name: object) -> None:
+    """Refuses names of tasks that files cannot have: the files of answers and scores are called by them.
+
+    Raises:
+        UserError: not a text, nothing, longer than 100 characters, or a slash or an invisible character in it.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 100 or not name.isprintable() or set(name) & set("/\\"):
+        raise UserError(f"a labelset is called {str(name)[:100]!r}, expected a name that files can have: up to 100 characters, no slash")
+
+
 @cache
 def _spread_colours(count: int) -> tuple[Colour, ...]:
     """``count`` distinct colours for a labelset that names none: hues a golden angle apart, three brightnesses in
@@ -55,7 +65,7 @@ class Labelset:
         colours: one (R, G, B) in 0..255 per label; distinct ones are chosen where they are not given.
 
     Raises:
-        UserError: fewer than two labels, more than 255, a name twice, or a palette of another length.
+        UserError: fewer than two labels, more than 255, a name twice, a palette of another length, or a name that files cannot have.
 
     >>> Labelset("xu", ["sky", "ground", "vegetation", "infrastructure", "movable"]).channels
     5
@@ -68,6 +78,7 @@ class Labelset:
     kind: ClassVar[str] = "labelset"
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         labels = tuple(str(label) for label in self.labels)
         if len(labels) < 2:
             raise UserError(
@@ -116,7 +127,7 @@ class KeypointSet:
         keypoints: the J names, all different.
 
     Raises:
-        UserError: no keypoint, or a name twice.
+        UserError: no keypoint, a name twice, or a name that files cannot have.
 
     >>> KeypointSet("nyu", [f"joint{i}" for i in range(14)]).channels
     42
@@ -128,6 +139,7 @@ class KeypointSet:
     kind: ClassVar[str] = "keypoints"
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         keypoints = tuple(str(k) for k in self.keypoints)
         if not keypoints:
             raise UserError(f"keypoint set {self.name!r} has no keypoint, expected at least 1")

@@ -109,7 +109,7 @@ class TrainSettings:
     patience: int = setting(10, "early stopping: epochs without a better validation score before the training ends; 0: never")
     crop: int = setting(16, "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches")
     batch: int = setting(64, "crops per step; they mix the datasets")
-    mixing: str = setting("pixels", "how crops are shared among datasets: pixels (in proportion to labelled pixels, the paper) or uniform")
+    mixing: str = setting("pixels", "shares of the datasets: pixels (the paper), uniform, temperature:2, or weights such as kundu:2+xu:1")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
     border: str = setting(
         "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"

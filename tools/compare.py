@@ -61,7 +61,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         values = [row[key] for row in (scores["pooled"], *scores["datasets"].values()) for key in SCORES]
         if not isinstance(config["strategy"]["name"], str) or not isinstance(config["seed"], int):
             raise ValueError("its strategy or seed is damaged")
-        if not all(value is None or isinstance(value, int | float) for value in values):
+        if not all(value is None or 0 <= value <= 100 for value in values):
             raise ValueError("its scores are damaged")
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None

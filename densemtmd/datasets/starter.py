@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
+from densemtmd.datasets.matlab import find_matrix
 from densemtmd.datasets.pictures import open_picture
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
@@ -137,12 +138,7 @@ def _encoding_of(path: Path) -> tuple[str, str]:
         matrix = len(head.split()) > 8 and not head.translate(None, b"0123456789+- \t\r\n") and len(head.split(b"\n")[0].split()) > 4
         return ("text", "") if matrix else ("", "")
     if path.suffix.lower() == ".mat":
-        try:
-            matrices = loadmat(str(path))
-        except Exception:  # scipy raises whatever it stumbles over; what cannot be read is nothing
-            return "", ""
-        keys = [key for key, value in matrices.items() if isinstance(value, np.ndarray) and value.ndim == 2 and min(value.shape) > 8]
-        return ("mat", keys[0]) if keys else ("", "")
+        return ("mat", key) if (key := _matrix_key(path)) else ("", "")
     try:
         with open_picture(path) as picture:
             if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):  # compressed with loss: no labels
@@ -154,6 +150,20 @@ def _encoding_of(path: Path) -> tuple[str, str]:
             return ("colour", "") if colours else ("picture", "")
     except UserError:
         return "", ""
+
+
+def _matrix_key(path: Path) -> str | None:
+    """The name of the first matrix in a MATLAB file that is as large as a picture."""
+    try:
+        _, names = find_matrix(path, "")
+        for name in names:
+            with suppress(TypeError):  # a text, a structure, ...
+                matrix, _ = find_matrix(path, name)
+                if matrix is not None and matrix.ndim == 2 and min(matrix.shape) > 8:
+                    return name
+    except (OSError, ValueError, NotImplementedError):  # what cannot be read is nothing
+        pass
+    return None
 
 
 def _pairs(kinds: Sequence[_Kind]) -> list[tuple[_Kind, _Kind]]:
@@ -256,7 +266,8 @@ def _labels(files: Sequence[Path], encoding: str, mat_key: str) -> list[str]:
 def _codes(path: Path, encoding: str, mat_key: str) -> tuple[np.ndarray, list[int]]:
     """The codes of one file, colours as numbers of 24 bits, and its palette if it has one."""
     if encoding == "mat":
-        return np.asarray(loadmat(str(path))[mat_key]).astype(np.int64), []
+        matrix, _ = find_matrix(path, mat_key)
+        return np.asarray(matrix).astype(np.int64), []
     if encoding == "text":
         return np.loadtxt(path, dtype=np.int64), []
     with open_picture(path) as picture:
