@@ -7,6 +7,8 @@ all.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
@@ -41,8 +43,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
     with atomic_write(path) as temporary:
         try:
             save_file(plain, temporary, metadata={HEADER: header})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
+        except SafetensorError as error:  # how safetensors reports a full disk: "I/O error: No space left on device (os error 28)"
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,17 +7,21 @@ Nothing heavy is imported here, and a tool imports torch inside its functions: s
 from __future__ import annotations
 
 import argparse
+import difflib
 import functools
 import io
+import itertools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
+from typing import NoReturn
 
-from densemtmd.errors import UserError
+from densemtmd.errors import UserError, one_line
 
 Main = Callable[..., int]
 
@@ -52,12 +56,12 @@ def tool(main: Main) -> Main:
             _discard_stdout()
             return BROKEN_PIPE
         except Exception as error:
-            sentence = str(error) if isinstance(error, UserError) else _about_memory(error)
+            sentence = str(error) if isinstance(error, UserError) else about_memory(error)
             if sentence is None:
                 raise
             if "--debug" in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
-            print(f"error: {in_one_line(sentence)}", file=sys.stderr)
+            print(f"error: {one_line(sentence)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("\nstopped: you pressed Ctrl-C", file=sys.stderr)
@@ -66,16 +70,22 @@ def tool(main: Main) -> Main:
     return run
 
 
-def in_one_line(text: str) -> str:
-    """A text for a terminal: line breaks and what else cannot be seen, as names of files may hold, as Python writes them."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+class Parser(argparse.ArgumentParser):
+    """A parser that raises its errors: :func:`tool` shows them, without the page of usage before them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the error that ``argparse`` found, with the option that was probably meant."""
+        commands = [action.choices.values() for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        parsers = [self, *itertools.chain(*commands)]
+        options = [option for parser in parsers for action in parser._actions for option in action.option_strings]
+        words = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
+        close = difflib.get_close_matches(words[0], options, n=1) if words else []
+        raise UserError(f"{message}; " + (f"did you mean {close[0]}?" if close else f"{self.prog} --help shows what there is"))
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The parser of a tool, with ``--help``, which shows ``description`` as it stands, and ``--debug``."""
-    parser = argparse.ArgumentParser(
-        description=description.strip(), formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=description.strip(), formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of every error")
     return parser
 
@@ -101,7 +111,7 @@ def _has_weights(run: Path) -> bool:
     return (run / "best.safetensors").is_file() or any(run.glob("*/best.safetensors"))
 
 
-def _about_memory(error: Exception) -> str | None:
+def about_memory(error: Exception) -> str | None:
     """The sentence about an allocation that failed, of the computer's memory or of a GPU's; None of any other error."""
     text = str(error)
     if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:

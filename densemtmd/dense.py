@@ -2,10 +2,10 @@
 
 A patch classifier names the pixel at the centre of a patch. Run over a whole picture it answers on a grid, one output
 every ``stride`` pixels, and each of these answers is exactly the one for the patch that stands there. :func:`densify`
-gives the answers between the grid points too: shift-and-stitch, but computed once. Every layer runs densely, at stride
-    1; where it had a stride s, its map is then split
-into its s×s phases (*fragments*), which ride in the batch dimension, so that the next layer sees neighbours that are s
-pixels apart. At the end the fragments are woven back. Convolutions stay dense and nothing is computed twice.
+gives the answers between the grid points too: shift-and-stitch, but computed once. Every layer runs densely, at
+stride 1; where it had a stride s, its map is then split into its s×s phases (*fragments*), which ride in the batch
+dimension, so that the next layer sees neighbours that are s pixels apart. At the end the fragments are woven back.
+Convolutions stay dense and nothing is computed twice.
 
 Shapes: ``B`` batch, ``H``, ``W`` pixels, ``P`` patch (its side in pixels).
 """
@@ -86,12 +86,12 @@ def reflect_border(x: Tensor, before: int, after: int) -> Tensor:
 
 
 POINTWISE = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Tanhshrink, nn.Hardtanh, nn.Hardsigmoid,
     nn.Hardswish, nn.LogSigmoid, nn.Threshold,
 )  # fmt: skip
 DROPOUT = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-MODE_MATTERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.RReLU, *DROPOUT)
+MODE_MATTERS = (nn.BatchNorm1d, nn.BatchNorm2d, *DROPOUT)
 """Layers whose answer in training mode is random or depends on the other samples."""
 
 

@@ -1,9 +1,26 @@
 """The one kind of exception that is shown to people as a sentence, without a traceback."""
 
+MOST = 2000
+"""Characters of the longest sentence that is shown whole."""
+
 
 class UserError(ValueError):
     """A mistake that a person can mend.
 
     Its text is one sentence that names the file or key, says what was found and what was expected, and what to do. The
     tools print it on stderr and exit with 1; every other exception is a defect of the project and shows its traceback.
+
+    It stays one line whatever it quotes: see :func:`one_line`. Of a very long one the middle is left out.
+
+    >>> str(UserError("the picture 'a\\nb.png' is empty"))
+    "the picture 'a\\\\nb.png' is empty"
     """
+
+    def __init__(self, sentence: object) -> None:
+        text = one_line(str(sentence))
+        super().__init__(text if len(text) <= MOST else f"{text[: MOST // 2]} … {text[-MOST // 2 :]}")
+
+
+def one_line(text: str) -> str:
+    """A text for a terminal: line breaks and what else cannot be seen, as names of files may hold, as Python writes them."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

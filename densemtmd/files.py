@@ -43,6 +43,24 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: str | Path, setting: str) -> None:
+    """Refuses a folder that cannot be written to, before there is work to lose; it need not exist, and is not made.
+
+    Args:
+        folder: to write in.
+        setting: what names it, such as ``--out``.
+
+    Raises:
+        UserError: it, or what exists above it, is not a folder, or not one to write in.
+    """
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not os.path.isdir(there):  # noqa: PTH112 (where one may not look, Path.is_dir raises)
+        raise UserError(f"{folder} cannot be written to, {there} is not a folder: set {setting} to another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written to, {there} may not be changed by you: set {setting} to another")
+
+
 def remove_strays(folder: str | Path) -> None:
     """Removes what writers that were killed left behind in a folder and below it: temporary files that never got their name.
 

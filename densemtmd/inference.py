@@ -5,6 +5,7 @@ Shapes: ``H``, ``W`` pixels, ``C`` channels of the output space, ``L`` labels of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,36 +21,46 @@ from densemtmd.losses import dataset_softmax
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import Labelset, OutputSpace
 
-OUTPUTS_AT_ONCE = {"cpu": 8_192, "cuda": 262_144}
-"""Pixels answered in one piece, by the kind of device. What the widest layer then holds (4 kB a pixel at width 1024) fits a CPU's caches
-and allocator well; a GPU wants more work at once. Memory is bounded by this, and not by the size of the picture."""
+TILE = {"cpu": (64, 128), "cuda": (256, 1024)}
+"""Rows and columns of pixels answered in one piece, by the kind of device. What the widest layer then holds (4 kB a pixel at width 1024)
+fits a CPU's caches and allocator well; a GPU wants more work at once. Memory of the dense pass is bounded by this, and not by the
+picture."""
 
 
-def bordered(image: np.ndarray, rows: slice, geometry: Geometry, device: torch.device) -> Tensor:
-    """What a network must see to answer for some rows of a picture: (H, W, 3) uint8 -> (1, 3, rows + P − 1, W + P − 1) float32 in [0, 1].
+def bordered(image: np.ndarray, rows: slice, columns: slice, geometry: Geometry, device: torch.device) -> Tensor:
+    """What a network must see to answer for a part of a picture: (H, W, 3) uint8 -> (1, 3, rows + P − 1, columns + P − 1) in [0, 1].
 
     The picture's border is reflected, so that every pixel is the centre of a patch.
     """
     before, after = geometry.border
     height, width = image.shape[:2]
     seen_rows = reflect(np.arange(rows.start - before, rows.stop + after), height)
-    seen_columns = reflect(np.arange(-before, width + after), width)
+    seen_columns = reflect(np.arange(columns.start - before, columns.stop + after), width)
     cut = torch.from_numpy(image[seen_rows[:, None], seen_columns]).to(device)
     return as_input(cut.permute(2, 0, 1)[None])
 
 
 def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry, device: torch.device) -> Tensor:
     """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉)."""
-    return network(bordered(image, slice(0, image.shape[0]), geometry, device))[0]
+    height, width = image.shape[:2]
+    return network(bordered(image, slice(0, height), slice(0, width), geometry, device))[0]
 
 
 def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """The logits for every pixel of a picture, strip by strip from the top down: (H, W, 3) uint8 -> (rows, (C, len(rows), W))."""
+    """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W))."""
     height, width = image.shape[:2]
-    rows = max(1, OUTPUTS_AT_ONCE.get(device.type, OUTPUTS_AT_ONCE["cuda"]) // width)
-    for start in range(0, height, rows):
-        strip = slice(start, min(start + rows, height))
-        yield strip, dense(bordered(image, strip, dense.geometry, device))[0]
+    for rows in pieces(height, TILE.get(device.type, TILE["cuda"])[0]):
+        tiles = [
+            dense(bordered(image, rows, columns, dense.geometry, device))[0]
+            for columns in pieces(width, TILE.get(device.type, TILE["cuda"])[1])
+        ]
+        yield rows, torch.cat(tiles, 2)
+
+
+def pieces(size: int, at_most: int) -> list[slice]:
+    """A side of a picture in pieces of about one length, at most so long."""
+    edges = np.linspace(0, size, -(-size // at_most) + 1).round().astype(int)
+    return [slice(int(first), int(last)) for first, last in itertools.pairwise(edges)]
 
 
 class Predictor:

@@ -99,7 +99,7 @@ def selective_cross_entropy(
 
     Returns:
         A scalar: the sum of the weighted pixel losses over the number of labelled pixels; 0 with zero gradients where
-            none is labelled.
+        none is labelled.
 
     Raises:
         UserError: shapes that do not fit, or (checked on the CPU alone, where it is free) a class id that the labelset
@@ -149,9 +149,8 @@ def selective_l2(
 
     Returns:
         A scalar: the mean over samples of the weighted mean over a sample's own annotated coordinates, so that sets of
-            42 and of 48
-        coordinates balance. Samples without an annotated coordinate do not count; 0 with zero gradients where there is
-        none at all.
+        42 and of 48 coordinates balance. Samples without an annotated coordinate do not count; 0 with zero gradients
+        where there is none at all.
     """
     _check_channels(outputs, space)
     task = task.long()

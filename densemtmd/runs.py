@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -36,13 +37,13 @@ from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
-from densemtmd.files import atomic_write, remove_strays
+from densemtmd.files import atomic_write, check_writable, remove_strays
 from densemtmd.inference import strided_logits
 from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import Labelset, OutputSpace, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
-from densemtmd.training import State, TrainSettings, budget, check_settings, fit, from_plain, setting
+from densemtmd.training import OVERFIT, State, TrainSettings, budget, check_settings, fit, from_plain, setting
 
 T = TypeVar("T")
 
@@ -115,21 +116,29 @@ def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
         UserError: a dataset that is missing or broken, two of one name, or a fold or split that none of them has.
     """
     root = Path(data_root)
-    world = root
-    if data.world is not None:
-        from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
-
-        for key, value in data.world.items():
-            if key not in (known := ("images", "frames", "width", "height", "seed")):
-                raise UserError(f"unknown setting data.world.{key}; {nearest(str(key), known)}")
-            if type(value) is not int:
-                raise UserError(f"data.world.{key} is {value!r}, expected a whole number")
-        world = ensure_streets(root, StreetSettings(**data.world, annotators=tuple(data.datasets)))
+    world = root if data.world is None else rendered(data, root)
     added = [] if data.add is None else data.add if isinstance(data.add, list) else [data.add]
     if strange := [name for name in added if not isinstance(name, str)]:
         raise UserError(f"data.add has {strange[0]!r}, expected the name of a dataset or the path of its YAML, or a list of these")
     configs = [(load_dataset_config(name), world) for name in data.datasets] + [(load_dataset_config(name), root) for name in added]
     return open_configs(configs, data)
+
+
+def rendered(data: DataSettings, root: Path) -> Path:
+    """The folder of the data choice's synthetic world, which is rendered below ``root`` where it is not there.
+
+    Raises:
+        UserError: a setting of the world that is unknown, or no whole number.
+    """
+    from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
+
+    world = data.world or {}
+    for key, value in world.items():
+        if key not in (known := ("images", "frames", "width", "height", "seed")):
+            raise UserError(f"unknown setting data.world.{key}; {nearest(str(key), known)}")
+        if type(value) is not int:
+            raise UserError(f"data.world.{key} is {value!r}, expected a whole number")
+    return ensure_streets(root, StreetSettings(**world, annotators=tuple(data.datasets)))
 
 
 def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings) -> list[Dataset]:
@@ -178,15 +187,22 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     if settings.debug:
         settings = toy_size(settings)
     check(settings)
+    check_writable(settings.runs, "runs=")
     datasets = open_data(settings.data, settings.data_root)
     name = settings.name or f"{settings.data.name}-{settings.strategy['name']}"
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
+    check_answers(plan, datasets, settings.strategy["name"])
     loaded = load(datasets, settings)
     folder = new_folder(Path(settings.runs), name)
-    record(folder, settings, datasets)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
     run_name = f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
-    with open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri) as tracker:
+    try:
+        record(folder, settings, datasets)
+        opened = open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri)
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)  # there is nothing in it yet that one could resume from
+        raise
+    with opened as tracker:
         write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
         carry_out(plan, loaded, settings, folder, tracker)
@@ -248,6 +264,20 @@ def check(settings: RunSettings) -> None:
     if settings.score.scoring not in evaluation.SCORINGS:
         raise UserError(f"score.scoring is {settings.score.scoring!r}; {nearest(settings.score.scoring, evaluation.SCORINGS)}")
     checkpoint.device_of(settings.train.device)
+
+
+def check_answers(plan: Sequence[Stage], datasets: Sequence[Dataset], strategy: str) -> None:
+    """Refuses a plan by which two networks would answer under one labelset: nobody could say which is meant."""
+    labelsets = {dataset.name: dataset.labelset.name for dataset in datasets}
+    owners: dict[str, str] = {}
+    for stage in plan:
+        for name in dict.fromkeys(labelsets[dataset] for dataset in stage.datasets if stage.answers):
+            if name in owners:
+                raise UserError(
+                    f"by the strategy {strategy!r} two networks, {owners[name]} and {stage.name}, would answer under {name!r}: "
+                    "give each of their datasets a labelset of its own, or choose another strategy"
+                )
+            owners[name] = stage.name
 
 
 def toy_size(settings: RunSettings) -> RunSettings:
@@ -347,6 +377,11 @@ def train_stage(
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
         title=stage.name,
     )
+    if train.overfit and (right := state.history[-1]["scores"]["pooled"]["global"] or 0.0) < OVERFIT:
+        raise UserError(
+            f"only {right:.1f} % of the outputs of train.overfit={train.overfit} batches are right after {state.step} steps, expected "
+            f"{OVERFIT:.0f} %: give it a larger budget, or look for a mistake in the labels"
+        )
     return network, state
 
 
@@ -433,7 +468,7 @@ def new_folder(runs: Path, name: str) -> Path:
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
     """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
     found = {
-        d.name: {"folder": str(d.folder.resolve()), "path": str(d.config.path), "yaml": standalone(d.config.path)}
+        d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
         for d in datasets
     }
     write_text(folder / "config.yaml", yaml.safe_dump({**asdict(settings), FOUND: found}, sort_keys=False, allow_unicode=True))
@@ -461,6 +496,8 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
         data = dict(yaml.safe_load(file.read_text("utf-8")))
         found = data.pop(FOUND)
         settings = from_plain(RunSettings, data)
+        if data_root is not None and settings.data.world is not None:
+            data_root = rendered(settings.data, data_root)
         configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), data_root or Path(d["folder"])) for d in found.values()]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")

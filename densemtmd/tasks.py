@@ -40,10 +40,10 @@ def check_name(name: object) -> None:
     """Refuses names of tasks that files cannot have: the files of answers and scores are called by them.
 
     Raises:
-        UserError: not a text, nothing, longer than 100 characters, or a slash or an invisible character in it.
+        UserError: not a text, nothing, longer than 200 characters, or a slash or an invisible character in it.
     """
-    if not isinstance(name, str) or not name.strip() or len(name) > 100 or not name.isprintable() or set(name) & set("/\\"):
-        raise UserError(f"a labelset is called {str(name)[:100]!r}, expected a name that files can have: up to 100 characters, no slash")
+    if not isinstance(name, str) or not name.strip() or len(name) > 200 or not name.isprintable() or set(name) & set("/\\"):
+        raise UserError(f"a labelset is called {str(name)[:200]!r}, expected a name that files can have: up to 200 characters, no slash")
 
 
 @cache

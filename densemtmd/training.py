@@ -1,9 +1,8 @@
 """The loop: one network, one mixture of datasets, one budget.
 
 Trained strided: over a crop the network answers for every stride-th pixel, each step at another phase of that grid, so
-    that no patch is
-ever cut out. A crop of a single output is the paper's own way, minibatches of random patches (``protocol=paper``): the
-same code.
+that no patch is ever cut out. A crop of a single output is the paper's own way, minibatches of random patches
+(``protocol=paper``): the same code.
 
 Shapes: ``B`` batch, ``C`` channels of the output space, ``h``, ``w`` outputs of a crop.
 """
@@ -177,11 +176,11 @@ def budget(settings: TrainSettings, strided_pass: int, share: float = 1.0) -> Bu
     """
     given = {"epochs": settings.epochs, "minutes": settings.minutes, "outputs": settings.outputs}
     limits = {name: math.inf if value is None else float(value) for name, value in given.items()}
-    if min(limits.values()) == math.inf:
-        raise UserError("train.epochs, train.minutes and train.outputs are all empty: give the training at least one budget")
     for name, value in limits.items():
         if not value > 0:
             raise UserError(f"train.{name} is {given[name]}, expected more than 0")
+    if min(limits.values()) == math.inf:
+        raise UserError("train.epochs, train.minutes and train.outputs are all empty: give the training at least one budget")
     epoch = min(strided_pass, settings.epoch_outputs)
     outputs = min(limits["outputs"], limits["epochs"] * epoch)
     return Budget(outputs * share, limits["minutes"] * 60 * share, max(1.0, epoch * share))

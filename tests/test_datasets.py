@@ -398,8 +398,11 @@ def test_labels_that_are_cut_off_or_missing(tmp_path, name, changes, share):
 
 def test_ragged_text(tmp_path):
     (tmp_path / "a.txt").write_text("1 1 1\n1 1\n")
-    with refused("a.txt has 5 numbers in 2 lines, the first of 3"):
+    with refused("a.txt has 5 numbers in 2 lines of up to 3"):
         read_back(tmp_path, tmp_path / "a.txt", encoding="text")
+    (tmp_path / "b.txt").write_text("1 1 1\n1 1\n1 1 1 1\n")  # as many numbers as three lines of three
+    with refused("b.txt has 9 numbers in 3 lines of up to 4"):
+        read_back(tmp_path, tmp_path / "b.txt", encoding="text")
 
 
 # Pictures find their labels

@@ -234,10 +234,10 @@ def differences(matrices, answers, targets):
 
 
 @pytest.mark.parametrize("interior", [False, True])
-@pytest.mark.parametrize("at_once", [90, 100_000])
-def test_dense_scoring_counts_every_pixels_own_patch(network, samples, plain_answers, interior, at_once, monkeypatch):
-    """Whether a picture is answered in many strips or in one."""
-    monkeypatch.setitem(inference.OUTPUTS_AT_ONCE, "cpu", at_once)
+@pytest.mark.parametrize("tile", [(3, 30), (1000, 1000)])
+def test_dense_scoring_counts_every_pixels_own_patch(network, samples, plain_answers, interior, tile, monkeypatch):
+    """Whether a picture is answered in many tiles or in one."""
+    monkeypatch.setitem(inference.TILE, "cpu", tile)
     ticks = []
     matrices = score_pictures(network, "b", samples, scoring="dense", interior=interior, device=CPU, tick=lambda: ticks.append(1))
     targets = [inside_only(s.target, (23, 22)) if interior else s.target for s in samples]

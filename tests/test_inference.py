@@ -1,6 +1,7 @@
 """The predictor against a loop over pixels: each pixel's patch cut from a picture that NumPy has padded, one answer each."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from densemtmd.backbones import build
 from densemtmd.datasets.sample import as_input
 from densemtmd.dense import Geometry, geometry
 from densemtmd.errors import UserError
-from densemtmd.inference import bordered, checkpoints_of, strided_logits
+from densemtmd.inference import bordered, checkpoints_of, pieces, strided_logits
 
 MODEL = {"name": "patchnet", "widths": [4, 6, 8], "hidden": 10}
 KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
@@ -73,16 +74,16 @@ def expected(network):
 # Answers
 
 
-@pytest.mark.parametrize("at_once", [None, 7, 40, 100_000])
+@pytest.mark.parametrize("tile", [None, (1, 7), (5, 8), (1000, 1000)])
 @pytest.mark.parametrize("size", SIZES)
-def test_labels_are_those_of_each_pixels_own_patch(network, expected, size, at_once, monkeypatch):
-    """Of any picture, however small, and in however many strips."""
-    if at_once:
-        monkeypatch.setitem(inference.OUTPUTS_AT_ONCE, "cpu", at_once)
+def test_labels_are_those_of_each_pixels_own_patch(network, expected, size, tile, monkeypatch):
+    """Of any picture, however small, and in however many tiles."""
+    if tile:
+        monkeypatch.setitem(inference.TILE, "cpu", tile)
     predictor, image, logits = Predictor([network]), picture(*size), expected[size]
     strips = [(rows.start, rows.stop) for _, rows, _ in predictor.logits(image, ["xu"])]
-    rows = max(1, (at_once or 8192) // size[1])
-    assert strips == [(y, min(y + rows, size[0])) for y in range(0, size[0], rows)]
+    assert strips[0][0] == 0 and strips[-1][1] == size[0] and all(a[1] == b[0] for a, b in itertools.pairwise(strips))
+    assert max(last - first for first, last in strips) <= (tile or inference.TILE["cpu"])[0]
     assert_same_labels(predictor(image, labelset="kundu"), logits[:4])
     assert_same_labels(predictor(image, labelset="xu"), logits[4:])
     probabilities = predictor.probabilities(image, labelset="kundu")
@@ -124,10 +125,19 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
 def test_bordered_is_the_reflected_picture():
     where, image = Geometry(46, 4), picture(11, 7)
     whole = np.pad(image, ((23, 22), (23, 22), (0, 0)), mode="reflect")
-    for rows in (slice(0, 11), slice(0, 1), slice(3, 8), slice(10, 11)):
-        seen = bordered(image, rows, where, torch.device("cpu"))
-        assert seen.shape == (1, 3, len(range(*rows.indices(11))) + 45, 7 + 45) and seen.dtype == torch.float32
-        assert (255 * seen[0].permute(1, 2, 0)).round().numpy().astype(np.uint8).tolist() == whole[rows.start : rows.stop + 45].tolist()
+    for rows, columns in itertools.product((slice(0, 11), slice(0, 1), slice(3, 8), slice(10, 11)), (slice(0, 7), slice(2, 3))):
+        seen = bordered(image, rows, columns, where, torch.device("cpu"))
+        expected = whole[rows.start : rows.stop + 45, columns.start : columns.stop + 45]
+        assert seen.shape == (1, 3, *expected.shape[:2]) and seen.dtype == torch.float32
+        assert (255 * seen[0].permute(1, 2, 0)).round().numpy().astype(np.uint8).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("size", "at_most"), [(1, 64), (64, 64), (65, 64), (1000, 128)])
+def test_pieces_cover_a_side_and_are_about_equal(size, at_most):
+    parts = pieces(size, at_most)
+    lengths = [part.stop - part.start for part in parts]
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
+    assert max(lengths) <= at_most and max(lengths) - min(lengths) <= 1
 
 
 def test_a_mirrored_network_gives_a_mirrored_answer(network):

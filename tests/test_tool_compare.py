@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+TRAIN = {"epochs": None, "minutes": None, "outputs": 2_000_000}
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
@@ -22,7 +23,7 @@ def write_run(folder, strategy, seed, iou, scoring="dense", pixels=100):
     score = {"global": iou + 30, "average": iou + 10, "iou": iou, "classes": 3, "pixels": pixels}
     datasets = {"he": {"labelset": "he", **score, "labels": {}}, "xu": {"labelset": "xu", **score, "iou": None, "labels": {}}}
     (folder / "scores.json").write_text(json.dumps({"pooled": score, "datasets": datasets, "scoring": scoring, "interior": False}))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"strategy": {"name": strategy}, "seed": seed}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"strategy": {"name": strategy}, "seed": seed, "train": TRAIN}))
     return str(folder)
 
 
@@ -35,7 +36,7 @@ def test_means_and_deviations_over_seeds(compare, tmp_path, capsys):
     assert "jt, IoU" in rows[3] and rows[3].endswith("46.0 ± 2.0,–,46.0 ± 2.0") and rows[6].endswith("40.0,–,40.0")
     markdown = (tmp_path / "table" / "table.md").read_text()
     assert "| jt, Global | 76.0 ± 2.0 | 76.0 ± 2.0 | 76.0 ± 2.0 |" in markdown
-    assert "seeds (jt: 0, 1, 2; nf: 0)" in markdown and "dense scoring" in markdown
+    assert "seeds (jt: 0, 1, 2; nf: 0)" in markdown and "dense scoring" in markdown and "2,000,000 outputs" in markdown
     assert "46.0 ± 2.0" in capsys.readouterr().out
 
 

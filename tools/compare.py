@@ -30,9 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write table.md and table.csv there")
     arguments = parser.parse_args(argv)
 
+    from densemtmd.files import check_writable
     from densemtmd.report import aligned, markdown
     from densemtmd.runs import write_text
 
+    if arguments.out:
+        check_writable(arguments.out, "--out")
+    if twice := [folder for i, folder in enumerate(arguments.runs) if folder.absolute() in [f.absolute() for f in arguments.runs[:i]]]:
+        raise UserError(f"{twice[0]} is named twice: name each run once")
     runs = [read_run(folder) for folder in arguments.runs]
     check_comparable(arguments.runs, runs)
     head, rows = compared(runs)
@@ -119,11 +124,13 @@ def how(runs: Sequence[Mapping[str, Any]]) -> str:
         for s in {r["config"]["strategy"]["name"] for r in runs}
     }
     scores = runs[0]["scores"]
+    budgets = {tuple((n, run["config"]["train"][n]) for n in ("epochs", "minutes", "outputs") if run["config"]["train"][n]) for run in runs}
+    budget = ", ".join(f"{value:,} {name}" for name, value in budgets.pop()) if len(budgets) == 1 else "budgets differ"
     interior = ", only pixels whose patch lies inside the picture" if scores["interior"] else ""
     return (
         f"Percent on the test pictures, {scores['scoring']} scoring{interior}; mean ± standard deviation over seeds ("
         + "; ".join(f"{strategy}: {', '.join(map(str, numbers))}" for strategy, numbers in sorted(seeds.items()))
-        + ")."
+        + f"); budget of each run: {budget}."
     )
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,21 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     import infer
     import train
 
+    from densemtmd.files import check_writable
     from densemtmd.runs import open_data, run
 
-    settings = train.compose(
-        [
-            "data=street7",
-            f"data.world.images={arguments.images}",
-            f"data_root={arguments.data_root}",
-            f"runs={arguments.runs}",
-            "name=demo",
-            f"tracking={arguments.tracking}",
-            f"train.minutes={arguments.minutes}",
-            "train.epochs=null",
-            "score.scoring=strided",  # a 16th of the pixels, at a 16th of the cost
-        ]
-    )
+    check_writable(arguments.out, "--out")
+    settings = train.compose(["data=street7", "name=demo", "train.epochs=null"])
+    settings.data.world["images"] = arguments.images
+    settings.data_root, settings.runs, settings.tracking = arguments.data_root, arguments.runs, arguments.tracking
+    settings.train.minutes = arguments.minutes
+    settings.score.scoring = "strided"  # a 16th of the pixels, at a 16th of the cost
     folder = run(settings)
     kundu = next(d for d in open_data(settings.data, settings.data_root) if d.name == "kundu")
     picture = kundu.splits["test"][0].image
@@ -50,14 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
     opener = "open" if sys.platform == "darwin" else (shutil.which("xdg-open") and "xdg-open") or "python -m webbrowser"
+    python = os.path.relpath(sys.executable)
     print("\nDone. What there is to look at, and the command that opens it:")
     print(f"  the picture under all labelsets   {opener} {next(arguments.out.glob(f'{picture.name}.sheet.*'))}")
     print(f"  the loss and scores by epoch      {opener} {folder / 'figures' / 'curves.png'}")
     print(f"  the scores of the test pictures   {opener} {folder / 'scores.json'}")
     if arguments.tracking == "mlflow":
-        print("  the run in MLflow                 .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db")
+        print(f"  the run in MLflow                 {python} -m mlflow ui --backend-store-uri sqlite:///mlflow.db")
         print("                                    then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning")
-    print(f"  your own pictures                 python tools/infer.py PICTURE... --labelset all --checkpoint {folder}")
+    print(f"  your own pictures                 {python} tools/infer.py PICTURE... --labelset all --checkpoint {folder}")
     return 0
 
 

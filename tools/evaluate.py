@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from densemtmd import evaluation, report
     from densemtmd.datasets.folder import load_split
+    from densemtmd.files import check_writable
     from densemtmd.inference import Predictor
     from densemtmd.runs import ScoreSettings, keep_scores
 
@@ -64,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if not dataset.splits[arguments.split]:
             raise UserError(f"{dataset.name} has no {arguments.split} pictures; choose another --split")
+    data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
+    out = (
+        arguments.out
+        or (run or arguments.checkpoint.parent) / "evaluations" / f"{data}-{arguments.split}-{how.scoring}{'-interior' * how.interior}"
+    )
+    check_writable(out, "--out")
     matrices = {}
     with tqdm(total=sum(len(d.splits[arguments.split]) for d in datasets), unit=" pictures", leave=False, disable=None) as bar:
         for dataset in datasets:
@@ -81,11 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     labelsets = {dataset.name: dataset.labelset for dataset in datasets}
     scored = {**evaluation.report(matrices, labelsets), **asdict(how)}
-    data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
-    out = (
-        arguments.out
-        or (run or arguments.checkpoint.parent) / "evaluations" / f"{data}-{arguments.split}-{how.scoring}{'-interior' * how.interior}"
-    )
     keep_scores(out, matrices, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     pictures = sum(map(len, matrices.values()))

@@ -19,15 +19,17 @@ from __future__ import annotations
 
 import argparse
 import glob
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from densemtmd.cli import make_parser, newest_run, tool
-from densemtmd.errors import UserError
+from densemtmd.cli import about_memory, make_parser, newest_run, tool
+from densemtmd.errors import UserError, one_line
 
 if TYPE_CHECKING:  # torch and the rest are imported where they are used, so that --help answers at once
+    import numpy as np
     from PIL.Image import Image
 
     from densemtmd.inference import Predictor
@@ -35,6 +37,9 @@ if TYPE_CHECKING:  # torch and the rest are imported where they are used, so tha
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 """What counts as a picture in a folder; a file that is named is opened whatever its suffix."""
+
+NAME_BYTES = 255
+"""What file systems allow."""
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -53,6 +58,8 @@ def make_arguments() -> argparse.ArgumentParser:
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
+    if arguments.max_pixels < 1:
+        raise UserError(f"--max-pixels is {arguments.max_pixels}, expected 1 or more")
     pictures = find_pictures(arguments.images, arguments.recursive, arguments.out)
     checkpoint = arguments.checkpoint or newest_run()
 
@@ -66,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     labelled = len(pictures) - len(failures)
     print(f"{labelled} of {len(pictures)} picture{'s' * (len(pictures) != 1)} labelled, in {arguments.out}")
     for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {one_line(failure)}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -79,33 +86,43 @@ def find_pictures(images: Iterable[str], recursive: bool, out: Path) -> dict[Pat
     found: dict[Path, Path] = {}
     for image in images:
         for path in _expanded(image):
-            folder = path if path.is_dir() else path.parent
-            for file in _below(path, recursive, out) if path.is_dir() else [path]:
+            folder = path if _is_folder(path) else path.parent
+            for file in _below(path, recursive, out) if _is_folder(path) else [path]:
                 name = file.relative_to(folder)
                 other = found.setdefault(name, file)
-                if other.resolve() != file.resolve():
+                if os.path.realpath(other) != os.path.realpath(file):
                     both = f"{other} and {file} would both be written to {out / name}.*"
                     raise UserError(f"{both}: label them in two calls, with a different --out each")
     return found
 
 
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 (where one may not look, Path.is_dir raises)
+
+
 def _expanded(image: str) -> list[Path]:
     """A path that exists as it stands, or what a pattern stands for."""
-    if Path(image).exists():
+    if os.path.exists(image):  # noqa: PTH110 (of a name that is too long, Path.exists raises)
         return [Path(image)]
     if not glob.has_magic(image):
         raise UserError(f"there is no picture {image}: check the name, or quote a pattern such as 'photos/*.jpg'")
-    if matches := sorted(glob.glob(image, recursive=True)):  # noqa: PTH207 (Path.glob refuses absolute patterns)
-        return [Path(match) for match in matches]
+    if matches := [Path(match) for match in sorted(glob.glob(image, recursive=True))]:  # noqa: PTH207 (Path.glob refuses absolute patterns)
+        return [match for match in matches if not _is_folder(match)] or matches
     raise UserError(f"no file matches the pattern {image}: check it, ** stands for any folders")
 
 
 def _below(folder: Path, recursive: bool, out: Path) -> list[Path]:
-    """The pictures in a folder, sorted; without hidden ones and those that earlier calls wrote to ``out`` below it."""
-    files = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    """The pictures in a folder, sorted; without hidden ones and those that earlier calls wrote to ``out`` below it.
+
+    What is called like a picture and is none, such as a link to nothing, is among them: it is reported when it is read.
+    """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"the folder {folder} cannot be read: you may not look into it")
+    files = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and not _is_folder(p))
     files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-    if out.resolve() != folder.resolve():
-        files = [p for p in files if not p.resolve().is_relative_to(out.resolve())]
+    written = Path(os.path.realpath(out))
+    if written != Path(os.path.realpath(folder)):
+        files = [p for p in files if not Path(os.path.realpath(p)).is_relative_to(written)]
     if not files:
         deeper = "" if recursive else "; add --recursive for the folders below it"
         raise UserError(f"the folder {folder} holds no picture ({', '.join(SUFFIXES)}){deeper}")
@@ -145,7 +162,7 @@ def label_pictures(
         max_pixels: of the largest picture that is read.
 
     Returns:
-        One sentence for each picture that could not be read.
+        One sentence for each picture that could not be read or labelled.
 
     Raises:
         UserError: a picture would be overwritten, or ``out`` cannot be written.
@@ -153,13 +170,11 @@ def label_pictures(
     from tqdm import tqdm
 
     from densemtmd.datasets.pictures import read_picture
-    from densemtmd.plots import class_shares, overlay, save_indexed, sheet
-    from densemtmd.tasks import Labelset
 
-    inputs = {file.resolve() for file in pictures.values()}
+    inputs = {os.path.realpath(file) for file in pictures.values()}
     for name, file in pictures.items():
         for target in _targets(out / name, labelsets):
-            if target.resolve() in inputs:
+            if os.path.realpath(target) in inputs:
                 raise UserError(f"the labels of {file} would overwrite the picture {target}: choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -167,32 +182,43 @@ def label_pictures(
         raise UserError(f"the folder {out} cannot be made ({error.strerror}): choose another with --out") from error
 
     failures = []
-    wide = max(map(len, labelsets))
     # disable=None: no bar where nobody watches
-    with tqdm(total=len(pictures), unit=" pictures", leave=False, disable=None if len(pictures) > 1 else True) as bar:
-        for name, file in pictures.items():
+    with tqdm(pictures.items(), unit=" pictures", leave=False, disable=None if len(pictures) > 1 else True) as bar:
+        for name, file in bar:
             try:
+                for target in _targets(out / name, labelsets):
+                    if len(os.fsencode(target.name)) > NAME_BYTES:
+                        raise UserError(f"{file} would be labelled in {target}, too long a name for a file: give it a shorter one")
                 image = read_picture(file, max_pixels)
             except UserError as error:
                 failures.append(str(error))
-                bar.update()
                 continue
-            if len(labelsets) == 1:
-                answers = {labelsets[0]: predictor(image, labelsets[0])}
-            else:
-                everything = predictor.all(image)
-                answers = {labelset: everything[labelset] for labelset in labelsets}
-            for labelset, ids in answers.items():
-                task = predictor.space[labelset]
-                assert isinstance(task, Labelset)
-                save_indexed(_target(out / name, labelset), ids, task.palette)
-                _save(overlay(image, ids, task), _target(out / name, labelset, "overlay"))
-                shares = ", ".join(f"{label} {100 * share:.1f} %" for label, share in class_shares(ids, task).items())
-                bar.write(f"{name}  {labelset:{wide}}  {shares}", file=sys.stdout)
-            if len(answers) > 1:
-                _save(sheet(image, answers, predictor.space), _target(out / name, "sheet"))
-            bar.update()
+            try:
+                for line in label_picture(predictor, image, out / name, labelsets):
+                    bar.write(f"{one_line(str(name))}  {line}", file=sys.stdout)
+            except Exception as error:
+                if (reason := about_memory(error)) is None:
+                    raise
+                failures.append(f"{file} cannot be labelled: {reason}")
     return failures
+
+
+def label_picture(predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str]) -> Iterator[str]:
+    """Label one picture (H, W, 3) and write the answers beside ``stem``; for each labelset a line with the shares of its classes."""
+    from densemtmd.plots import class_shares, overlay, save_indexed, sheet
+    from densemtmd.tasks import Labelset
+
+    wide = max(map(len, labelsets))
+    answers = predictor.all(image, labelsets)
+    for labelset, ids in answers.items():
+        task = predictor.space[labelset]
+        assert isinstance(task, Labelset)
+        save_indexed(_target(stem, labelset), ids, task.palette)
+        _save(overlay(image, ids, task), _target(stem, labelset, "overlay"))
+        shares = ", ".join(f"{label} {100 * share:.1f} %" for label, share in class_shares(ids, task).items())
+        yield f"{labelset:{wide}}  {shares}"
+    if len(answers) > 1:
+        _save(sheet(image, answers, predictor.space), _target(stem, "sheet"))
 
 
 def _target(stem: Path, *parts: str) -> Path:

@@ -163,12 +163,12 @@ def _mapped(path: Path) -> list[tuple[Sample, bytes]] | None:
         end = len(mapping) - tail - 8
         start = end - int.from_bytes(mapping[end : end + 8], "little")
         index = [(name, int(height), int(width), bytes.fromhex(print)) for name, height, width, print in json.loads(mapping[start:end])]
+        pixels = sum(height * width for _, height, width, _ in index)
+        images, labels = np.split(np.frombuffer(mapping, np.uint8, 4 * pixels), [3 * pixels])
     except (OSError, ValueError, TypeError):
         return None
-    pixels = sum(height * width for _, height, width, _ in index)
     if hasattr(mapping, "madvise"):  # a crop reads its own pages of the pictures, not those that follow; labels are read as a whole
         mapping.madvise(mmap.MADV_RANDOM, 0, 3 * pixels)
-    images, labels = np.split(np.frombuffer(mapping, np.uint8, 4 * pixels), [3 * pixels])
     entries, first = [], 0
     for name, height, width, print in index:
         last = first + height * width

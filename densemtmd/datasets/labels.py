@@ -164,13 +164,12 @@ def _read_text(path: Path, config: DatasetConfig) -> np.ndarray:
         raise UserError(
             f"{path} has the character {chr(strange[0])!r}, expected whole numbers with spaces between, a line per row"
         )
-    lines = content.split(b"\n")
-    rows = sum(1 for line in lines if line.strip())
-    columns = len(next((line for line in lines if line.strip()), b"").split())
+    lengths = [len(numbers) for line in content.split(b"\n") if (numbers := line.split())]
+    rows, columns = len(lengths), max(lengths, default=0)
     codes = np.fromstring(content, dtype=np.int32, sep=" ")
-    if rows == 0 or codes.size != rows * columns:
+    if rows == 0 or min(lengths) != columns or codes.size != rows * columns:
         raise UserError(
-            f"{path} has {codes.size} numbers in {rows} lines, the first of {columns}, expected lines of one length: "
+            f"{path} has {codes.size} numbers in {rows} lines of up to {columns}, expected lines of one length: "
             "it is damaged or cut off, copy it again"
         )
     return codes.reshape(rows, columns)

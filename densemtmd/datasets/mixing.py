@@ -178,7 +178,7 @@ class Mixture:
             if empty := [source.name for source, pixels in zip(sources, labelled, strict=True) if not len(pixels)]:
                 where = f" whose patch lies inside the {'mirrored ' * mirror}picture" if border == "valid" else ""
                 raise UserError(f"dataset {empty[0]!r} has no labelled pixel{where} to train on: nothing can be learned from it")
-        self.shares = shares([len(pixels) for pixels in self.labelled[False]], mixing, [source.name for source in sources])
+        wanted = shares([len(pixels) for pixels in self.labelled[False]], mixing, [source.name for source in sources])
         # Within a dataset every pixel is equally likely: pictures in proportion to their area.
         self.counted = [np.cumsum([sample.target.size for sample in source.samples]) for source in sources]
         largest = np.array([sample.target.shape for source in sources for sample in source.samples]).max(0)
@@ -186,6 +186,20 @@ class Mixture:
         if border == "valid":
             side = np.minimum(side, largest - geometry.patch + 1)
         self.rows, self.columns = (max(1, math.ceil(int(pixels) / geometry.stride)) for pixels in side)
+        # What is shared out are labelled outputs: a dataset that is partly void, or whose pictures are smaller than a crop, needs more
+        # crops for the same share.
+        per_crop = np.array([self._labelled_outputs(source.samples) for source in sources])
+        self.shares = wanted / per_crop / (wanted / per_crop).sum()
+
+    def _labelled_outputs(self, samples: Sequence[Sample]) -> float:
+        """How many labelled outputs a crop of a dataset has on average; single patches are always labelled."""
+        if self.rows * self.columns == 1:
+            return 1.0
+        areas = np.array([sample.target.size for sample in samples], float)
+        grids = [-(-np.array(sample.target.shape) // self.geometry.stride) for sample in samples]
+        inside = np.array([np.minimum([self.rows, self.columns], grid).prod() for grid in grids])
+        labelled = np.array([(sample.target != VOID).mean() for sample in samples])
+        return float((areas * inside * labelled).sum() / areas.sum())
 
     def about(self) -> dict[str, dict[str, float]]:
         """Of each dataset its training pictures, its labelled pixels that may be asked for, and its share of the crops, for the record."""
