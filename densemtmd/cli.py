@@ -97,13 +97,21 @@ def newest_run(runs: str | Path = "runs") -> Path:
         UserError: no run below ``runs`` has finished.
     """
     runs = Path(runs)
-    finished = [scores for scores in runs.glob("*/scores.json") if _has_weights(scores.parent)]
+    finished = [scores for scores in runs.glob("*/scores.json") if _has_weights(scores.parent) and not _is_trial(scores.parent)]
     if not finished:
         raise UserError(
             f"no finished run in {runs}{os.sep} (a folder with best.safetensors and scores.json): "
             "train one with tools/train.py or name one with --checkpoint"
         )
     return max(finished, key=lambda scores: (scores.stat().st_mtime, scores)).parent
+
+
+def _is_trial(run: Path) -> bool:
+    """Whether a run only showed that everything works (``debug=true``, ``train.overfit``): nobody wants its answers."""
+    with suppress(OSError):
+        settings = (run / "config.yaml").read_text("utf-8", "replace")
+        return re.search(r"^debug: true$|^  overfit: [1-9]", settings, re.MULTILINE) is not None
+    return False
 
 
 def _has_weights(run: Path) -> bool:

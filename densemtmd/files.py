@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and YAML that is read whatever somebody made of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from densemtmd.errors import UserError
+
+MOST_VALUES = 1_000_000
+"""In a YAML: a few lines of aliases of aliases stand for more values than any memory holds."""
 
 
 @contextmanager
@@ -41,6 +47,32 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what matters has been raised already
             temporary.unlink(missing_ok=True)
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The content of a YAML file, as plain dicts, lists and scalars.
+
+    Args:
+        path: of the file.
+        what: it should be, for the message: ``a dataset's YAML``.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, or holds more than a million values.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected {what} there") from error
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # of 2024-13-45, 0x_ and [[[[... PyYAML raises others
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    count, waiting = 0, [data]
+    while waiting and count <= MOST_VALUES:
+        value, count = waiting.pop(), count + 1
+        if isinstance(value, dict | list):
+            waiting += value if isinstance(value, list) else value.values()
+    if waiting:
+        raise UserError(f"{path} holds more than {MOST_VALUES:,} values, expected {what}")
+    return data
 
 
 def check_writable(folder: str | Path, setting: str) -> None:

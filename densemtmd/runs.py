@@ -37,7 +37,7 @@ from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
-from densemtmd.files import atomic_write, check_writable, remove_strays
+from densemtmd.files import atomic_write, check_writable, read_yaml, remove_strays
 from densemtmd.inference import strided_logits
 from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
@@ -49,6 +49,10 @@ T = TypeVar("T")
 
 FOUND = "found"
 """The key of ``config.yaml`` under which the datasets' own YAMLs and folders stand."""
+
+
+VALIDATION_PICTURES = 8
+"""About so many validation pictures are kept, labelled, after each epoch; the same ones every time."""
 
 
 @dataclass
@@ -363,7 +367,8 @@ def train_stage(
         tracker.metrics({"epoch": state.epoch, "train/epoch_loss": state.history[-1]["loss"]}, step=state.step)
         if tracker.run_id is not None:
             for d in data:
-                tracker.image(labelled(network, d.labelset, d.val[0], device), f"val/{d.name}", step=state.epoch)
+                for sample in spread(d.val, max(1, VALIDATION_PICTURES // len(data))):
+                    tracker.image(labelled(network, d.labelset, sample, device), f"val/{d.name}/{sample.name}", step=state.epoch)
 
     state = fit(
         network,
@@ -493,16 +498,19 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
             f"{folder} is no run's folder: it has no config.yaml; expected one that tools/train.py made, such as runs/<time>-<name>"
         )
     try:
-        data = dict(yaml.safe_load(file.read_text("utf-8")))
+        data = dict(read_yaml(file, "the settings of a run"))
         found = data.pop(FOUND)
         settings = from_plain(RunSettings, data)
         if data_root is not None and settings.data.world is not None:
             data_root = rendered(settings.data, data_root)
         configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), data_root or Path(d["folder"])) for d in found.values()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
-    datasets = open_configs(configs, settings.data)
+    try:
+        datasets = open_configs(configs, settings.data)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     for dataset in datasets:
         for split, items in dataset.splits.items():
             listed = folder / "splits" / dataset.name / f"{split}.txt"

@@ -45,6 +45,7 @@ def test_what_cannot_be_compared_is_a_sentence(compare, tmp_path, capsys):
     for other, word in [
         (write_run(tmp_path / "b", "nf", 0, 40.0, scoring="strided"), "strided"),
         (write_run(tmp_path / "c", "nf", 0, 40.0, pixels=99), "99"),
+        (write_run(tmp_path / "d", "jt", 0, 50.0), "both jt with seed 0"),
         (str(tmp_path), "scores.json"),
     ]:
         assert compare.main([first, other]) == 1

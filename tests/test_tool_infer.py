@@ -288,6 +288,8 @@ def test_the_last_finished_run_is_the_default(capsys):
     finished_run("newer", 2_000)
     (finished_run("unfinished", 3_000) / "scores.json").unlink()
     (finished_run("without a network", 4_000) / "best.safetensors").unlink()
+    for name, settings in (("toy", "debug: true\n"), ("overfitted", "train:\n  overfit: 1\n")):  # which showed that everything works
+        (finished_run(name, 4_500) / "config.yaml").write_text(settings)
     assert newest_run() == Path("runs/newer")
     assert infer.main(["a.png", "--labelset", "xu", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.startswith("network: runs/newer, the last finished run\n")

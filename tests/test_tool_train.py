@@ -155,6 +155,27 @@ def test_debug_shows_within_seconds_whether_everything_works(train, arguments, t
     assert scored["scoring"] == "strided" and scored["datasets"]["discs"]["pixels"] <= 2 * 10 * 13
 
 
+def test_overfitting_that_fails_says_so(train, arguments, capsys):
+    assert train.main([*arguments, "train.overfit=1", "train.outputs=100", "train.lr=0"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: only ") and "expected 99 %" in error
+
+
+def test_two_networks_under_one_labelset_are_refused(train, arguments, data, tmp_path, capsys):
+    root, files = data
+    write_toy(tmp_path, "more", "square", seed=1)
+    text = (tmp_path / "more.yaml").read_text()
+    (tmp_path / "more.yaml").write_text(text.replace("labelset:\n- other\n- square\n", f"labelset: {files[0]}\n"))
+    (root / "more").symlink_to(tmp_path / "more")
+    both = [*[a for a in arguments if not a.startswith("data.datasets")], f"data.datasets=[{files[0]},{tmp_path / 'more.yaml'}]"]
+    assert train.main([*both, "strategy=nf"]) == 1
+    assert "two networks, squares and more, would answer under 'squares'" in capsys.readouterr().err
+    assert train.main([*both, "train.outputs=300"]) == 0  # one network for both is what sharing a labelset is for
+    run = only_run(tmp_path)
+    assert Predictor.load(run).space.channels == 2
+    assert train.main([f"resume={run}"]) == 0  # although one of the folders is a link
+
+
 def test_overfitting_one_batch_reaches_99_percent(train, arguments, tmp_path):
     assert train.main([*arguments, "train.overfit=1", "train.outputs=60000", "model.widths=[8,16,32]", "model.hidden=32"]) == 0
     state = checkpoint.load(only_run(tmp_path) / "last.safetensors")[1]["state"]
@@ -166,6 +187,7 @@ def test_a_sweep_runs_every_combination_the_first_setting_outermost(train):
         [f"seed={seed}", f"strategy={strategy}", "train.lr=0.1"] for seed in "01" for strategy in ("nf", "jt")
     ]
     assert train.sweep(["model.widths=[1,2,3]"]) == [["model.widths=[1,2,3]"]]
+    assert train.sweep(["data_root=~/data"]) == [[f"data_root={Path.home()}/data"]]  # as some shells leave it
 
 
 @pytest.mark.parametrize("group", ["data", "model", "strategy", "protocol"])

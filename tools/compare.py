@@ -36,8 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if arguments.out:
         check_writable(arguments.out, "--out")
-    if twice := [folder for i, folder in enumerate(arguments.runs) if folder.absolute() in [f.absolute() for f in arguments.runs[:i]]]:
-        raise UserError(f"{twice[0]} is named twice: name each run once")
     runs = [read_run(folder) for folder in arguments.runs]
     check_comparable(arguments.runs, runs)
     head, rows = compared(runs)
@@ -54,13 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """The settings and scores of a run."""
-    import yaml
-
+    from densemtmd.files import read_yaml
     from densemtmd.report import SCORES
 
     try:
         scores = json.loads((folder / "scores.json").read_text("utf-8"))
-        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+        config = read_yaml(folder / "config.yaml", "the settings of a run")
         run = {"config": config, "scores": scores}
         facts(run)
         values = [row[key] for row in (scores["pooled"], *scores["datasets"].values()) for key in SCORES]
@@ -70,14 +67,20 @@ def read_run(folder: Path) -> dict[str, Any]:
             raise ValueError("its scores are damaged")
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" ...")
         raise UserError(f"{folder} cannot be read as a run ({reason}): train it again, or leave it out") from None
     return run
 
 
 def check_comparable(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuses runs whose numbers do not speak of the same thing."""
+    """Refuses runs whose numbers do not speak of the same thing, and two of one strategy and seed."""
+    seen: dict[tuple[str, int], Path] = {}
+    for folder, run in zip(folders, runs, strict=True):
+        which = (run["config"]["strategy"]["name"], run["config"]["seed"])
+        if which in seen:
+            raise UserError(f"{folder} and {seen[which]} are both {which[0]} with seed {which[1]}: leave one of them out")
+        seen[which] = folder
     for folder, run in zip(folders, runs, strict=True):
         for what, value in facts(run).items():
             if value != (expected := facts(runs[0])[what]):

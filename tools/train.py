@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -65,7 +66,13 @@ def sweep(arguments: Sequence[str]) -> list[list[str]]:
     Raises:
         UserError: an argument that is not ``name=value``.
     """
-    return [list(choice) for choice in itertools.product(*map(each_value, arguments))]
+    return [list(choice) for choice in itertools.product(*(each_value(at_home(argument)) for argument in arguments))]
+
+
+def at_home(argument: str) -> str:
+    """``data_root=~/data`` with the folder in place of ``~``, which some shells leave as it is, and Hydra cannot read."""
+    name, _, value = argument.partition("=")
+    return f"{name}={os.path.expanduser(value)}" if value.startswith("~") else argument  # noqa: PTH111 (of ~nobody, Path.expanduser raises)
 
 
 def each_value(argument: str) -> list[str]:
@@ -123,10 +130,12 @@ def compose(overrides: Sequence[str]) -> Any:
             if name not in GROUPS:
                 change(config, name, value)
         settings = OmegaConf.to_object(config)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = shorten(str(error.__cause__ or error), 200, placeholder=" ...")
         raise UserError(f"the files in {CONF} and the arguments make no settings ({reason}): mend the file or argument named") from error
-    settings.data_root = str(Path(settings.data_root).expanduser())
+    settings.data_root = os.path.expanduser(settings.data_root)  # noqa: PTH111 (see at_home)
     return settings
 
 
@@ -209,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folders := [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]:
         if len(arguments) > 1:
             raise UserError(f"resume={folders[0]} goes on with the settings of that run: give no others beside it, or start a new run")
-        folder = resume(Path(folders[0]).expanduser())
+        folder = resume(Path(os.path.expanduser(folders[0])))  # noqa: PTH111 (see at_home)
     else:
         plans = [(compose(overrides), overrides) for overrides in sweep(arguments)]  # all of them, before the first is trained
         for settings, _ in plans:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
+from densemtmd.files import read_yaml
 from densemtmd.tasks import VOID, Colour, Labelset, nearest
 
 BUILT_IN = Path(__file__).parents[2] / "conf" / "dataset"
@@ -368,7 +367,7 @@ def _take(raw: Any, path: Path) -> Take:
     parts = raw.get("part") if isinstance(raw.get("part"), list) else [raw.get("part")]
     of, splits = raw.get("of"), _texts(raw.get("splits", list(SPLITS)), "splits of take", path)
     whole = all(type(n) is int for n in (*parts, of))
-    if not whole or not parts or of < 1 or not all(1 <= n <= of for n in parts) or len(set(parts)) < len(parts):
+    if not whole or not parts or not 1 <= of <= 10_000 or not all(1 <= n <= of for n in parts) or len(set(parts)) < len(parts):
         raise UserError(f"{path}: take is {raw}, expected whole numbers such as {{part: 2, of: 7}}, with parts from 1 to 'of'")
     for split in splits:
         if split not in SPLITS:
@@ -398,7 +397,10 @@ def _known(raw: Any, path: Path) -> tuple[str, ...]:
 def _read_named(name: str, path: Path, seen: Collection[Path]) -> tuple[Path, Any]:
     """Path and content of the YAML that ``path`` names: a built-in dataset, or a file beside it."""
     beside = path.parent / name
-    source, content = _read(beside if beside.suffix in (".yaml", ".yml") else name)
+    try:
+        source, content = _read(beside if beside.suffix in (".yaml", ".yml") else name)
+    except UserError as error:
+        raise UserError(f"{path} takes from {name!r}: {error}") from None
     if source.resolve() in {one.resolve() for one in seen}:
         raise UserError(f"{path} takes from {name!r}, which takes from it in turn, expected a dataset that lists its labels")
     return source, content
@@ -411,12 +413,7 @@ def _read(name_or_path: str | Path) -> tuple[Path, Any]:
         if path.name not in (known := built_in_datasets()):
             raise UserError(f"unknown dataset {path.name!r}; {nearest(path.name, known)}; or give the path of a YAML")
         path = BUILT_IN / f"{path.name}.yaml"
-    try:
-        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; expected a dataset's YAML there") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return path, read_yaml(path, "a dataset's YAML")
 
 
 def _mapping(data: Any, known: Collection[str] | None, what: str) -> dict[str, Any]:
@@ -493,7 +490,7 @@ def _split(raw: Any, named: Mapping[str, SplitRule], path: Path) -> SplitRule:
     }  # fmt: skip
     found = [form for form in forms if form in raw]
     if len(found) != 1:
-        raise UserError(f"{path}: the split has {', '.join(raw) or 'no key'}, expected one of {', '.join(forms)}")
+        raise UserError(f"{path}: the split has {', '.join(map(str, raw)) or 'no key'}, expected one of {', '.join(forms)}")
     return forms[found[0]](raw, path)
 
 

@@ -208,12 +208,14 @@ def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
 def _find_folder(config: DatasetConfig, data_root: Path) -> Path:
     """The dataset's folder: beneath the data root, or the data root itself."""
     folder = data_root / config.folder  # an absolute config.folder is taken as it is
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
         return folder
     parts = Path(config.folder).parts
     if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
         return data_root
-    raise UserError(f"dataset {config.name} was not found: {folder} is not a folder{_where(config)}")
+    raise UserError(
+        f"dataset {config.name} was not found: {folder} is not a folder; set data_root to the folder that holds it{_where(config)}"
+    )
 
 
 def _where(config: DatasetConfig) -> str:
@@ -265,9 +267,13 @@ def _pair(config: DatasetConfig, folder: Path, strict: bool) -> _Pairs:
     )
 
 
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 (of a name that is too long, Path.is_file raises)
+
+
 def _excluded(config: DatasetConfig, exclusion: Exclusion, known: set[str], folder: Path, notes: list[str]) -> list[str]:
     """The keys that a file lists to be left out."""
-    path = next((place / exclusion.file for place in (exclusion.beside, folder) if (place / exclusion.file).is_file()), None)
+    path = next((place / exclusion.file for place in (exclusion.beside, folder) if _is_file(place / exclusion.file)), None)
     if path is None:
         raise UserError(f"{config.name}: the list {exclusion.file} to exclude is neither in {exclusion.beside} nor in {folder}")
     counts, listed, sections = True, [], []
@@ -293,7 +299,12 @@ def _scan(
     """The files that match, by key, as paths below the folder; hidden files and ``others`` do not count."""
     found: dict[str, Path] = {}
     for glob in globs:
-        for path in sorted(folder.glob(glob)):
+        try:
+            paths = sorted(folder.glob(glob))
+            _expression(glob)
+        except (ValueError, OSError, re.error) as error:
+            raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
+        for path in paths:
             relative = path.relative_to(folder)
             if relative in others or any(part.startswith(".") for part in relative.parts) or not path.is_file():
                 continue
@@ -338,7 +349,8 @@ def _expression(glob: str) -> re.Pattern[str]:
         elif wildcard == "?":
             expression += "([^/])"
         elif wildcard.startswith("["):
-            expression += f"({wildcard.replace('[!', '[^')})"
+            inside = wildcard[1:-1].replace("\\", r"\\").replace("[", r"\[")
+            expression += f"([^{inside[1:]}])" if inside.startswith("!") else f"([{inside}])"
         elif wildcard:
             expression += "([^/]*)"
     if glob.endswith("*"):
@@ -479,7 +491,7 @@ def _beside(config: DatasetConfig) -> list[Path]:
 
 def _find_list(config: DatasetConfig, file: str, places: Sequence[Path]) -> Path:
     for place in places:
-        if (place / file).is_file():
+        if _is_file(place / file):
             return place / file
     looked = " nor in ".join(str(place) for place in dict.fromkeys(places))
     raise UserError(f"{config.name}: the list {file} of its split is neither in {looked}{_where(config)}")
@@ -521,7 +533,7 @@ def _folds(
 ) -> list[list[str]]:
     """The keys of each fold: as the files list them or, where there are none, dealt by the seed."""
     files = [] if rule.files is None else [rule.files.replace("{}", str(number + 1)) for number in range(rule.count)]
-    if any((place / file).is_file() for place in places for file in files):
+    if any(_is_file(place / file) for place in places for file in files):
         folds = [_read_list(config, _find_list(config, file, places), items, notes) for file in files]
         _once(config, dict(zip(files, folds, strict=True)))
         notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, as {rule.files} lists them")
