@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -54,10 +55,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The settings and scores of a run."""
     from densemtmd.files import read_yaml
     from densemtmd.report import SCORES
+    from densemtmd.training import TrainSettings, from_plain
 
     try:
         scores = json.loads((folder / "scores.json").read_text("utf-8"))
         config = read_yaml(folder / "config.yaml", "the settings of a run")
+        config["train"] = asdict(from_plain(TrainSettings, config["train"], "train"))
         run = {"config": config, "scores": scores}
         facts(run)
         values = [row[key] for row in (scores["pooled"], *scores["datasets"].values()) for key in SCORES]
