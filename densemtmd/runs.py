@@ -32,7 +32,7 @@ from densemtmd.datasets import checks
 from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset, open_dataset
-from densemtmd.datasets.mixing import Mixture, Source
+from densemtmd.datasets.mixing import Mixture, Source, shares
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
@@ -257,6 +257,7 @@ def check(settings: RunSettings) -> None:
     """Refuses, before anything is loaded, settings that would fail later."""
     check_settings(settings.train)
     budget(settings.train, 1)
+    shares([1], settings.train.mixing)
     with torch.device("meta"):  # which has no memory
         backbones.build(settings.model, OutputSpace([Labelset("any", ["one", "other"])]))
     if not 0 <= settings.seed < 2**32:

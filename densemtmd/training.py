@@ -131,7 +131,7 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         UserError: a word that is not one of a setting's choices, or a number out of its range.
     """
-    choices = {"schedule": ("cosine", "constant"), "precision": ("auto", "float32", "bfloat16")}
+    choices = {"schedule": ("cosine", "constant"), "precision": ("auto", "float32", "bfloat16"), "border": ("reflect", "valid")}
     for name, known in choices.items():
         if (value := getattr(settings, name)) not in known:
             raise UserError(f"train.{name} is {value!r}; {nearest(value, known)}")
