@@ -31,7 +31,7 @@ from densemtmd import backbones, checkpoint, evaluation, plots, report
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config, standalone
-from densemtmd.datasets.folder import Dataset, open_dataset
+from densemtmd.datasets.folder import Dataset, Item, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source, shares
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
@@ -250,7 +250,7 @@ def carry_out(plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: Run
             plots.curves_figure(state.history, home / "figures" / "curves.png")
             if stage.answers:
                 matrices |= score_test(network, data, settings.score, device)
-    finish(folder, matrices, {name: d.labelset for name, d in loaded.items()}, settings, tracker)
+    finish(folder, matrices, {name: d.dataset for name, d in loaded.items()}, settings, tracker)
 
 
 def check(settings: RunSettings) -> None:
@@ -566,25 +566,38 @@ def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset
 
 
 def finish(
-    folder: Path, matrices: Mapping[str, np.ndarray], labelsets: Mapping[str, Labelset], settings: RunSettings, tracker: Tracker
+    folder: Path, matrices: Mapping[str, np.ndarray], datasets: Mapping[str, Dataset], settings: RunSettings, tracker: Tracker
 ) -> None:
     """Writes and shows the scores of the run."""
+    labelsets = {name: dataset.labelset for name, dataset in datasets.items()}
     scored = {**evaluation.report(matrices, labelsets), **asdict(settings.score)}
-    keep_scores(folder, matrices, scored, labelsets)
+    keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, labelsets)
     tracker.metrics(flat_scores("test", scored), step=0)
-    for artifact in ("scores.json", "scores.md", "figures"):
+    for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
         tracker.artifact(folder / artifact)
     print(f"test pictures, {settings.score.scoring} scoring" + (", interior only" if settings.score.interior else ""))
     print(report.scores_table(scored))
 
 
-def keep_scores(folder: Path, matrices: Mapping[str, np.ndarray], scored: Mapping[str, Any], labelsets: Mapping[str, Labelset]) -> None:
-    """Writes all that is known of an evaluation: the scores as JSON and markdown, each picture's matrix, the confusions as figures."""
+def keep_scores(
+    folder: Path,
+    matrices: Mapping[str, np.ndarray],
+    pictures: Mapping[str, Sequence[Item]],
+    scored: Mapping[str, Any],
+    labelsets: Mapping[str, Labelset],
+) -> None:
+    """Writes all that is known of an evaluation: the scores as JSON and markdown, each picture's matrix, the confusions as figures.
+
+    ``per_image.npz`` holds for each dataset ``<dataset>``, the (N, L, L) confusion matrices of its pictures, and of each of them its key
+    in ``<dataset>/pictures`` and the name of the video that it is a frame of in ``<dataset>/sequences``.
+    """
     for name, counts in matrices.items():
         if counts.sum():
             plots.confusion_figure(counts.sum(0), labelsets[name], folder / "figures" / f"confusion_{name}.png")
+    about = {f"{name}/pictures": [item.key for item in items] for name, items in pictures.items()}
+    about |= {f"{name}/sequences": [item.sequence for item in items] for name, items in pictures.items()}
     with atomic_write(folder / "per_image.npz") as temporary:
-        np.savez_compressed(temporary, **matrices)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, **matrices, **about)  # type: ignore[arg-type]
     write_text(folder / "scores.md", report.scores_markdown(scored))
     write_json(folder / "scores.json", scored)
 

@@ -47,7 +47,10 @@ def test_gives_the_numbers_of_the_training(tools, trained, strategy, capsys):
     out = run / "evaluations" / "own-test-dense"
     assert json.loads((out / "scores.json").read_text()) == json.loads((run / "scores.json").read_text())
     before, after = np.load(run / "per_image.npz"), np.load(out / "per_image.npz")
-    assert set(before) == set(after) == {"squares", "discs"} and all((before[name] == after[name]).all() for name in before)
+    assert set(before) == set(after) and all((before[name] == after[name]).all() for name in before)
+    assert set(before) == {name + part for name in ("squares", "discs") for part in ("", "/pictures", "/sequences")}
+    listed = (run / "splits" / "discs" / "test.txt").read_text().splitlines()
+    assert list(before["discs/pictures"]) == listed and len(before["discs/sequences"]) == len(before["discs"]) == len(listed)
     printed = capsys.readouterr().out
     scored = json.loads((out / "scores.json").read_text())
     row = next(line for line in printed.splitlines() if line.startswith("all together"))

@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     labelsets = {dataset.name: dataset.labelset for dataset in datasets}
     scored = {**evaluation.report(matrices, labelsets), **asdict(how)}
-    keep_scores(out, matrices, scored, labelsets)
+    keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     pictures = sum(map(len, matrices.values()))
     print(f"{pictures} {arguments.split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
