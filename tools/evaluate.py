@@ -44,8 +44,6 @@ def make_arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
 
-    from dataclasses import asdict
-
     from tqdm import tqdm
 
     from densemtmd import evaluation, report
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
-    how = ScoreSettings("strided" if arguments.strided else "dense", arguments.interior)
+    how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
     datasets = chosen(arguments, run)
     for dataset in datasets:
         if predictor.space[dataset.labelset.name] != dataset.labelset:
@@ -87,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tick=bar.update,
             )
     labelsets = {dataset.name: dataset.labelset for dataset in datasets}
-    scored = {**evaluation.report(matrices, labelsets), **asdict(how)}
+    scored = {**evaluation.report(matrices, labelsets), "scoring": how.scoring, "interior": how.interior}
     keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     pictures = sum(map(len, matrices.values()))
