@@ -86,6 +86,9 @@ class DataSettings:
     domain: str | None = setting(None, "another domain than the datasets' own, for all of them")
     split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
     fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
+    share: dict[str, Any] | None = setting(
+        None, "of datasets' pictures to train and validate on, {stanford: 0.25}: what if fewer were labelled?"
+    )
     world: dict[str, Any] | None = setting(None, "settings of the synthetic world in which the datasets lie; rendered where absent")
 
 
@@ -126,6 +129,14 @@ class Loaded:
     @property
     def labelset(self) -> Labelset:
         return self.dataset.labelset
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table that a run belongs to."""
+
+    folder: Path
+    run_id: str | None  # under which the tracker knows it
 
 
 def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
@@ -175,10 +186,34 @@ def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettin
     for config, root in configs:
         fold, split = (data.fold if config.name in folded else None), (data.split if config.name in named else None)
         opened.append(open_dataset(config, root, domain=data.domain, fold=fold, split=split))
+    opened = fewer_pictures(opened, data.share or {})
     names = [dataset.name for dataset in opened]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
     return opened
+
+
+def fewer_pictures(datasets: Sequence[Dataset], share: Mapping[str, float]) -> list[Dataset]:
+    """The datasets, as if only a share of some datasets' pictures had been labelled, to train as well as to validate on. Smaller shares
+    are parts of larger ones; the test pictures stay.
+
+    Raises:
+        UserError: a dataset that is not there, or a share outside (0, 1].
+    """
+    for name, value in share.items():
+        if name not in (known := [dataset.name for dataset in datasets]):
+            raise UserError(f"data.share names {name!r}; {nearest(name, known)}")
+        if not isinstance(value, int | float) or not 0 < value <= 1:
+            raise UserError(f"data.share of {name} is {value!r}, expected more than 0 and at most 1")
+
+    def part(dataset: Dataset, split: str) -> tuple[Item, ...]:
+        items = dataset.splits[split]
+        if split == "test" or dataset.name not in share:
+            return items
+        kept = np.random.default_rng(0).permutation(len(items))[: math.ceil(share[dataset.name] * len(items))]
+        return tuple(items[n] for n in sorted(kept))
+
+    return [replace(dataset, splits={split: part(dataset, split) for split in dataset.splits}) for dataset in datasets]
 
 
 def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
@@ -197,8 +232,14 @@ def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, at_most)]
 
 
-def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
+def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | None = None, name: str | None = None) -> Path:
     """Trains and scores what the settings say; returns the run's folder.
+
+    Args:
+        settings: all of them.
+        overrides: those that were asked for, for the record.
+        table: the table that the run belongs to, in whose folder its own is then, without the time in its name.
+        name: of the run's folder in a table's.
 
     Raises:
         UserError: whatever a person can mend.
@@ -208,27 +249,29 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     check(settings)
     check_writable(settings.runs, "runs=")
     datasets = open_data(settings.data, settings.data_root)
-    name = settings.name or f"{settings.data.name}-{settings.strategy['name']}"
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     check_answers(plan, datasets, settings.strategy["name"])
     loaded = load(datasets, settings)
-    folder = new_folder(Path(settings.runs), name)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
-    run_name = f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
+    run_name = name or f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
+    if table is None:
+        folder, parent = new_folder(Path(settings.runs), settings.name or f"{settings.data.name}-{settings.strategy['name']}"), None
+    else:
+        folder, parent = make_folder(table.folder / run_name), table.run_id
     try:
         record(folder, settings, datasets)
-        opened = open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri)
+        opened = open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri, parent=parent)
     except UserError:
         shutil.rmtree(folder, ignore_errors=True)  # there is nothing in it yet that one could resume from
         raise
     with opened as tracker:
         write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
-        carry_out(plan, loaded, settings, folder, tracker)
+        carry_out(plan, loaded, settings, folder, tracker, table)
     return folder
 
 
-def resume(folder: Path) -> Path:
+def resume(folder: Path, table: Table | None = None) -> Path:
     """Goes on with an interrupted run, in its folder and under its id in MLflow; its settings are those in its ``config.yaml``.
 
     Raises:
@@ -246,11 +289,18 @@ def resume(folder: Path) -> Path:
     tracking = settings.tracking if run_id else "none"
     with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
         tracker.tags({"resumed": datetime.now().isoformat(" ", "seconds")})
-        carry_out(plan, loaded, settings, folder, tracker)
+        carry_out(plan, loaded, settings, folder, tracker, table)
     return folder
 
 
-def carry_out(plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: RunSettings, folder: Path, tracker: Tracker) -> None:
+def carry_out(
+    plan: Sequence[Stage],
+    loaded: Mapping[str, Loaded],
+    settings: RunSettings,
+    folder: Path,
+    tracker: Tracker,
+    table: Table | None = None,
+) -> None:
     """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again."""
     device = checkpoint.device_of(settings.train.device)
     counts = ", ".join(f"{name} {len(d.train)}/{len(d.val)}/{len(d.test)}" for name, d in loaded.items())
@@ -259,10 +309,14 @@ def carry_out(plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: Run
     homes = {stage.name: folder / stage.name if several or not stage.answers else folder for stage in plan}
     matrices: dict[str, np.ndarray] = {}
     domains: dict[str, dict[str, Any]] = {}
+    recipes: dict[str, dict[str, Any]] = {}
     for stage in plan:
         data = [loaded[name] for name in stage.datasets]
         home = homes[stage.name]
         start = None if stage.start is None else homes[stage.start] / "best.safetensors"
+        recipes[stage.name] = recipe(stage, data, loaded, settings, recipes.get(stage.start or ""))
+        if table is not None:
+            take_over(recipes[stage.name], home, table.folder)
         with nullcontext(tracker) if home == folder else child(tracker, stage.name, folder) as log:
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
             plots.curves_figure(state.history, home / "figures" / "curves.png")
@@ -272,6 +326,46 @@ def carry_out(plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: Run
                     domains[stage.name] = {"names": named, **probe_domains(network, data, settings)}
                     log.metrics({"test/domain_accuracy": domains[stage.name]["accuracy"]}, step=state.step)
     finish(folder, matrices, domains, {name: d.dataset for name, d in loaded.items()}, settings, tracker)
+
+
+def recipe(
+    stage: Stage, data: Sequence[Loaded], everything: Mapping[str, Loaded], settings: RunSettings, start: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """All that a stage's weights depend on, as plain JSON: two stages of one recipe learn the same."""
+
+    def pictures(d: Loaded) -> str:
+        keys = [[item.key for item in d.dataset.splits[split]] for split in ("train", "val")]
+        return hashlib.sha256(json.dumps([standalone(d.dataset.config.path), keys]).encode()).hexdigest()
+
+    train = {k: v for k, v in asdict(settings.train).items() if k not in ("device", "workers", "checkpoint_seconds")}
+    made = {
+        "datasets": {d.name: [d.dataset.domain, pictures(d)] for d in data},
+        "epoch_over": {name: pictures(d) for name, d in everything.items()},
+        "model": settings.model, "train": train, "seed": settings.seed, "start": start,
+        **{key: getattr(stage, key) for key in ("budget", "take", "equilibrium", "reversal", "context")},
+        "context_settings": asdict(settings.context) if stage.context else None,
+        "reversal_settings": asdict(settings.reversal) if stage.reversal else None,
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(made))
+    return plain
+
+
+def take_over(wanted: Mapping[str, Any], home: Path, table: Path) -> None:
+    """Copies a stage's checkpoints from another run of the table, where that has trained one of the same recipe to its end."""
+    if not (home / "recipe.json").exists():
+        write_json(home / "recipe.json", wanted)
+    if (home / "last.safetensors").exists():
+        return
+    for file in sorted(table.glob("*/recipe.json")) + sorted(table.glob("*/*/recipe.json")):
+        last, best = (file.with_name(f"{which}.safetensors") for which in ("last", "best"))
+        if file.parent == home or not last.exists() or not best.exists() or read_json(file) != wanted:
+            continue
+        if checkpoint.load(last)[1].get("state", {}).get("done") is True:
+            print(f"{home.name}: the same as {file.parent.relative_to(table)}, which is trained already")
+            for checkpoints in (best, last):  # last is what makes it count as trained
+                with atomic_write(home / checkpoints.name) as temporary:
+                    shutil.copyfile(checkpoints, temporary)
+            return
 
 
 def check(settings: RunSettings) -> None:
@@ -567,6 +661,15 @@ def new_folder(runs: Path, name: str) -> Path:
     raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
 
 
+def make_folder(folder: Path) -> Path:
+    """Makes a folder that is not there."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written") from None
+    return folder
+
+
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
     """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
     found = {
@@ -705,6 +808,18 @@ def keep_scores(
         np.savez_compressed(temporary, **matrices, **about)  # type: ignore[arg-type]
     write_text(folder / "scores.md", report.scores_markdown(scored))
     write_json(folder / "scores.json", scored)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a run holds.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it is damaged, remove it") from None
 
 
 def write_json(path: Path, data: Any) -> None:
