@@ -213,6 +213,9 @@ def read_matrices(file: Path, labels: Mapping[str, int]) -> tuple[dict[str, np.n
     """
     matrices, units = {}, {}
     try:
+        with file.open("rb") as opened:
+            if not zipfile.is_zipfile(opened):
+                raise ValueError(f"{file.name} is no archive of arrays")
         with np.load(file) as stored:
             for name, count in labels.items():
                 matrices[name] = matrix = stored[name]

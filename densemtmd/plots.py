@@ -639,17 +639,17 @@ def differences_figure(
     colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
     if len(found) > len(colours):
         colours = [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
-    step = 0.2  # inches from row to row; between two datasets there is as much again, and half of it more
-    band = step * (len(found) + 1.5)
+    step = 0.14  # inches from row to row, in which a dot has place; between two datasets there is as much again, and half of it more
+    band = max(0.3, step * (len(found) + 1.5))
     height = band * len(datasets)
-    figure = Figure(figsize=(8, 1.2 + height), dpi=150)
+    figure = Figure(figsize=(9, 1.2 + height), dpi=150)
     axes = figure.add_axes((0.18, 0.6 / (1.2 + height), 0.8, height / (1.2 + height)))
     for i, (row, values) in enumerate(found.items()):
         at = [band * (d + 0.5) + step * (i - (len(found) - 1) / 2) for d, name in enumerate(datasets) if name in values]
         drawn = [values[name] for name in datasets if name in values]
         colour = colours[i % len(colours)]
         axes.hlines(at, [low for _, low, _ in drawn], [high for _, _, high in drawn], color=colour, linewidth=2.2, alpha=0.55)
-        axes.plot([value for value, _, _ in drawn], at, "os^Dv*"[i % 6], color=colour, markersize=6, label=row)
+        axes.plot([value for value, _, _ in drawn], at, "os^Dv*"[i % 6], color=colour, markersize=5.5, label=row)
     for d in range(1, len(datasets)):
         axes.axhline(band * d, color=_hex(LINE), linewidth=0.8)
     axes.axvline(0, color=_hex(INK), linewidth=1.2, zorder=1)
