@@ -15,7 +15,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -88,6 +88,11 @@ class Table:
         for run in self.runs:
             rows.setdefault(run.row, []).append(run)
         return {row: sorted(runs, key=lambda run: run.seed) for row, runs in rows.items()}
+
+    @property
+    def left_out(self) -> list[str]:
+        """Datasets that some of the runs were scored on, but not all of them."""
+        return sorted({name for run in self.runs for name in run.scores["datasets"]} - set(self.runs[0].datasets))
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -194,7 +199,7 @@ def read_run(folder: Path, row: str | None = None) -> Run:
         matrices, units = read_matrices(folder / "per_image.npz", labels)
         check_scores(scores, matrices)
         run = Run(folder, row or config["strategy"]["name"], config, scores, matrices, units)
-        facts(run)
+        way_to_score(run)
         domains(run)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
@@ -256,7 +261,8 @@ def check_scores(scores: Mapping[str, Any], matrices: Mapping[str, np.ndarray]) 
 
 
 def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The runs, if they can be compared.
+    """The runs, if they can be compared, by what was scored in all of them: a network that was fine-tuned answers for one dataset, and
+    the joint network beside it for that one and others.
 
     Raises:
         UserError: two of one row and seed, or runs that were not scored in the same way on the same pictures.
@@ -266,25 +272,27 @@ def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
         if (other := seen.setdefault((run.row, run.seed), run)) is not run:
             raise UserError(f"{run.folder} and {other.folder} are both {run.row} with seed {run.seed}: leave one of them out")
     first = runs[0]
+    common = [name for name in first.datasets if all(name in run.datasets for run in runs)]
     for run in runs[1:]:
-        for what, value in facts(run).items():
-            if value != (expected := facts(first)[what]):
-                reason = f"their {what} differ, {value} and {expected}"
-                raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
-        for name in run.datasets:
+        if not common:
+            reason = f"they have no dataset in common, {', '.join(run.datasets)} and {', '.join(first.datasets)}"
+            raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
+        if (way := way_to_score(run)) != (expected := way_to_score(first)):
+            reason = f"their ways to score differ, {way} and {expected}"
+            raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
+        for name in common:
             labels = [list(one.scores["datasets"][name]["labels"]) for one in (run, first)]
             if labels[0] != labels[1] or not np.array_equal(run.matrices[name].sum(2), first.matrices[name].sum(2)):
                 reason = f"they were scored on other pictures or labels of {name}"
                 raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
-    return tuple(runs)
+    return tuple(
+        replace(run, matrices={n: run.matrices[n] for n in common}, units={n: run.units[n] for n in common}) for run in runs
+    )
 
 
-def facts(run: Run) -> dict[str, Any]:
-    """What runs must share to be compared."""
-    return {
-        "datasets": {name: run.scores["datasets"][name]["pixels"] for name in run.datasets},
-        "ways to score": (run.scores["scoring"], run.scores["interior"]),
-    }
+def way_to_score(run: Run) -> tuple[str, bool]:
+    """Which pixels were scored: runs must agree on it to be compared."""
+    return run.scores["scoring"], run.scores["interior"]
 
 
 def domains(run: Run) -> dict[str, str]:

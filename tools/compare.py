@@ -232,6 +232,8 @@ def how(table: Table, base: str, found: Differences, best: str) -> str:
             if base
             else "There is no row nf to compare the others to: name one with --baseline."
         )
+    if table.left_out:
+        sentences.append(f"Not scored by every row, and so left out: {', '.join(table.left_out)}.")
     if table.unfinished:
         sentences.append(f"Not finished: {', '.join(table.unfinished)}.")
     return " ".join(sentences)
