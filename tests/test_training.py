@@ -16,7 +16,7 @@ from densemtmd import Labelset, OutputSpace, checkpoint, evaluation
 from densemtmd.backbones import build
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.dense import densify, geometry, reflect_border, split_phases
+from densemtmd.dense import densify, geometry, split_phases
 from densemtmd.errors import UserError
 from densemtmd.training import Budget, State, TrainSettings, budget, check_settings, fit, learning_rate, make_optimizer
 
@@ -137,7 +137,7 @@ def test_running_statistics_fit_the_dense_pass(tmp_path):
     """Batch norm sees strided crops in training; in the dense pass its inputs must be spread as its statistics say."""
     network, _ = train(tmp_path, 20_000)
     pictures = torch.from_numpy(np.stack([s.image for k in (0, 1) for s in make_samples(k, 8, seed=2)])).permute(0, 3, 1, 2)
-    x, worst = reflect_border(as_input(pictures), *geometry(network).border), 0.0
+    x, worst = torch.nn.functional.pad(as_input(pictures), geometry(network).border * 2, "reflect"), 0.0
     with torch.no_grad():
         for step in densify(network.eval())._steps:
             if isinstance(step.layer, torch.nn.BatchNorm2d):
