@@ -158,8 +158,11 @@ def whole_numbers(setting: str, values: Mapping[str, Any], known: Sequence[str])
     return dict(values)
 
 
-def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings) -> list[Dataset]:
-    """Finds datasets, each beneath its own data root, with what the data choice says of all of them."""
+def open_configs(
+    configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings, lists: Path | None = None
+) -> list[Dataset]:
+    """Finds datasets, each beneath its own data root, with what the data choice says of all of them; ``lists`` is a run's ``splits/``,
+    where the splits are known already."""
     if not configs:
         raise UserError("data.datasets is empty: choose data=... or list datasets, built-in names or paths of YAMLs")
     folded = [config.name for config, _ in configs if isinstance(config.split, Folds)]
@@ -179,7 +182,8 @@ def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettin
     opened = []
     for config, root in configs:
         fold, split = (data.fold if config.name in folded else None), (data.split if config.name in named else None)
-        opened.append(open_dataset(config, root, domain=domains.get(config.domain), fold=fold, split=split))
+        listed = lists / config.name if lists else None
+        opened.append(open_dataset(config, root, domain=domains.get(config.domain), fold=fold, split=split, listed=listed))
     names = [dataset.name for dataset in opened]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
@@ -492,7 +496,12 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
-    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
+    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what.
+
+    What is relative to where the user stands is written in full: the run may be resumed from elsewhere.
+    """
+    cache = settings.cache if settings.cache in ("auto", "none") else str(Path(settings.cache).expanduser().absolute())
+    settings = replace(settings, data_root=str(Path(settings.data_root).absolute()), cache=cache)
     found = {
         d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
         for d in datasets
@@ -504,14 +513,15 @@ def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> 
 
 
 def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, list[Dataset]]:
-    """The settings and datasets of a run, from its folder alone: what its YAMLs said then holds, whatever they say now.
+    """The settings and datasets of a run, from its folder alone: what its YAMLs and the lists beside them said then holds, whatever they
+    say now, and where they are gone.
 
     Args:
         folder: of the run.
         data_root: where the datasets lie now, if they have moved since.
 
     Raises:
-        UserError: no run there, a damaged ``config.yaml``, or other pictures in a split than then.
+        UserError: no run there, a damaged ``config.yaml``, or pictures of a split that are gone.
     """
     file = folder / "config.yaml"
     if not file.is_file():
@@ -522,6 +532,8 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
         data = dict(read_yaml(file, "the settings of a run"))
         found = data.pop(FOUND)
         settings = from_plain(RunSettings, data)
+        if data_root is not None:
+            settings = replace(settings, data_root=str(data_root))
         worlds = {} if data_root is None else rendered(settings.data, data_root)
         roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
         configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), roots[name]) for name, d in found.items()]
@@ -529,18 +541,9 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
     try:
-        datasets = open_configs(configs, settings.data)
+        return settings, open_configs(configs, settings.data, folder / "splits")
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    for dataset in datasets:
-        for split, items in dataset.splits.items():
-            listed = folder / "splits" / dataset.name / f"{split}.txt"
-            if not listed.is_file() or listed.read_text("utf-8", "replace").splitlines() != [item.key for item in items]:
-                raise UserError(
-                    f"the {split} pictures of {dataset.name} in {dataset.folder} are not those of {listed}: "
-                    "the data have changed since this run began; bring back the old ones, or start a new run"
-                )
-    return settings, datasets
 
 
 def tracked(folder: Path) -> dict[str, str | None]:
