@@ -299,7 +299,8 @@ def domains(run: Run) -> dict[str, str]:
     """The domain of each dataset, as its run's settings tell it; its own name where they do not."""
     forced = run.config.get("data", {}).get("domain")
     yamls = {name: found["yaml"] for name, found in run.config.get("found", {}).items()}
-    return {name: str(forced or yamls.get(name, {}).get("domain", name)) for name in run.datasets}
+    own = {name: str(yamls.get(name, {}).get("domain", name)) for name in run.datasets}
+    return {name: str(forced.get(domain, domain) if isinstance(forced, dict) else forced or domain) for name, domain in own.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------

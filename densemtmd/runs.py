@@ -83,13 +83,14 @@ class DataSettings:
     name: str = setting("own", "what runs and tables call the choice")
     datasets: list[str] = field(default_factory=list, metadata={"help": "built-in names (conf/dataset/), or paths of your own YAMLs"})
     add: Any = setting(None, "one more of these, or a list: data=stanford data.add=mine.yaml trains on both")
-    domain: str | None = setting(None, "another domain than the datasets' own, for all of them")
+    domain: Any = setting(None, "another domain than the datasets' own: for all of them, or by their own, as in {kitti: street}")
     split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
     fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
     share: dict[str, Any] | None = setting(
         None, "of datasets' pictures to train and validate on, {stanford: 0.25}: what if fewer were labelled?"
     )
-    world: dict[str, Any] | None = setting(None, "settings of the synthetic world in which the datasets lie; rendered where absent")
+    world: dict[str, Any] | None = setting(None, "settings of the street world in which those of the seven lie; rendered where absent")
+    otherworld: dict[str, Any] | None = setting(None, "settings of the other world, for the dataset of that name; rendered where absent")
 
 
 @dataclass
@@ -140,39 +141,54 @@ class Table:
 
 
 def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
-    """Finds the datasets of a data choice; renders its synthetic world first where it is not there.
+    """Finds the datasets of a data choice; renders its synthetic worlds first where they are not there.
 
     Raises:
         UserError: a dataset that is missing or broken, two of one name, or a fold or split that none of them has.
     """
     root = Path(data_root)
-    world = root if data.world is None else rendered(data, root)
+    worlds = rendered(data, root)
     added = [] if data.add is None else data.add if isinstance(data.add, list) else [data.add]
     if strange := [name for name in added if not isinstance(name, str)]:
         raise UserError(f"data.add has {strange[0]!r}, expected the name of a dataset or the path of its YAML, or a list of these")
-    configs = [(load_dataset_config(name), world) for name in data.datasets] + [(load_dataset_config(name), root) for name in added]
+    configs = [(load_dataset_config(name), worlds.get(name, root)) for name in data.datasets]
+    configs += [(load_dataset_config(name), root) for name in added]
     return open_configs(configs, data)
 
 
-def rendered(data: DataSettings, root: Path) -> Path:
-    """The folder of the data choice's synthetic world, which is rendered below ``root`` where it is not there.
+def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
+    """Where the datasets lie that a data choice has rendered; worlds that are not there are rendered below ``root``.
 
     Raises:
-        UserError: a setting of the world that is unknown, or no whole number.
+        UserError: a setting of a world that is unknown, or no whole number.
     """
-    from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
+    from densemtmd.datasets.synthetic import annotators, otherworld
 
-    world = data.world or {}
-    for key, value in world.items():
-        if key not in (known := ("images", "frames", "width", "height", "seed")):
-            raise UserError(f"unknown setting data.world.{key}; {nearest(str(key), known)}")
+    streets = whole_numbers("data.world", data.world or {}, ("images", "frames", "width", "height", "seed"))
+    others = whole_numbers("data.otherworld", data.otherworld or {}, ("images", "width", "height", "seed"))
+    places: dict[str, Path] = {}
+    if data.world is not None and (names := tuple(name for name in data.datasets if name in annotators.ANNOTATORS)):
+        places |= dict.fromkeys(names, annotators.ensure_streets(root, annotators.StreetSettings(**streets, annotators=names)))
+    if data.otherworld is not None and otherworld.NAME in data.datasets:
+        places[otherworld.NAME] = otherworld.ensure_otherworld(root, otherworld.OtherSettings(**others))
+    return places
+
+
+def whole_numbers(setting: str, values: Mapping[str, Any], known: Sequence[str]) -> dict[str, int]:
+    """The values, all of whose keys are known and which are whole numbers."""
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"unknown setting {setting}.{key}; {nearest(str(key), known)}")
         if type(value) is not int:
-            raise UserError(f"data.world.{key} is {value!r}, expected a whole number")
-    return ensure_streets(root, StreetSettings(**world, annotators=tuple(data.datasets)))
+            raise UserError(f"{setting}.{key} is {value!r}, expected a whole number")
+    return dict(values)
 
 
-def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings) -> list[Dataset]:
-    """Finds datasets, each beneath its own data root, with what the data choice says of all of them."""
+def open_configs(
+    configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings, lists: Path | None = None
+) -> list[Dataset]:
+    """Finds datasets, each beneath its own data root, with what the data choice says of all of them; ``lists`` is a run's ``splits/``,
+    where the splits are known already."""
     if not configs:
         raise UserError("data.datasets is empty: choose data=... or list datasets, built-in names or paths of YAMLs")
     folded = [config.name for config, _ in configs if isinstance(config.split, Folds)]
@@ -182,11 +198,20 @@ def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettin
     if data.split is not None and not named:
         known = sorted({name for config, _ in configs for name in config.splits})
         raise UserError(f"data.split is {data.split!r}, which none of the datasets names; {nearest(data.split, known)}")
+    own = sorted({config.domain for config, _ in configs})
+    domains = data.domain if isinstance(data.domain, dict) else dict.fromkeys(own, data.domain)
+    for name, domain in domains.items():
+        if name not in own:
+            raise UserError(f"data.domain has {name!r}, which is the domain of none of the datasets; {nearest(str(name), own)}")
+        if not isinstance(domain, str | None):
+            raise UserError(f"data.domain is {data.domain!r}, expected a name, or a name for each of {', '.join(own)}")
     opened = []
     for config, root in configs:
         fold, split = (data.fold if config.name in folded else None), (data.split if config.name in named else None)
-        opened.append(open_dataset(config, root, domain=data.domain, fold=fold, split=split))
-    opened = fewer_pictures(opened, data.share or {})
+        listed = lists / config.name if lists else None
+        opened.append(open_dataset(config, root, domain=domains.get(config.domain), fold=fold, split=split, listed=listed))
+    if lists is None:  # a run's own lists are the fewer already
+        opened = fewer_pictures(opened, data.share or {})
     names = [dataset.name for dataset in opened]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
@@ -671,7 +696,12 @@ def make_folder(folder: Path) -> Path:
 
 
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
-    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
+    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what.
+
+    What is relative to where the user stands is written in full: the run may be resumed from elsewhere.
+    """
+    cache = settings.cache if settings.cache in ("auto", "none") else str(Path(settings.cache).expanduser().absolute())
+    settings = replace(settings, data_root=str(Path(settings.data_root).absolute()), cache=cache)
     found = {
         d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
         for d in datasets
@@ -683,14 +713,15 @@ def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> 
 
 
 def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, list[Dataset]]:
-    """The settings and datasets of a run, from its folder alone: what its YAMLs said then holds, whatever they say now.
+    """The settings and datasets of a run, from its folder alone: what its YAMLs and the lists beside them said then holds, whatever they
+    say now, and where they are gone.
 
     Args:
         folder: of the run.
         data_root: where the datasets lie now, if they have moved since.
 
     Raises:
-        UserError: no run there, a damaged ``config.yaml``, or other pictures in a split than then.
+        UserError: no run there, a damaged ``config.yaml``, or pictures of a split that are gone.
     """
     file = folder / "config.yaml"
     if not file.is_file():
@@ -701,25 +732,18 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
         data = dict(read_yaml(file, "the settings of a run"))
         found = data.pop(FOUND)
         settings = from_plain(RunSettings, data)
-        if data_root is not None and settings.data.world is not None:
-            data_root = rendered(settings.data, data_root)
-        configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), data_root or Path(d["folder"])) for d in found.values()]
+        if data_root is not None:
+            settings = replace(settings, data_root=str(data_root))
+        worlds = {} if data_root is None else rendered(settings.data, data_root)
+        roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
+        configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), roots[name]) for name, d in found.items()]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
     try:
-        datasets = open_configs(configs, settings.data)
+        return settings, open_configs(configs, settings.data, folder / "splits")
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    for dataset in datasets:
-        for split, items in dataset.splits.items():
-            listed = folder / "splits" / dataset.name / f"{split}.txt"
-            if not listed.is_file() or listed.read_text("utf-8", "replace").splitlines() != [item.key for item in items]:
-                raise UserError(
-                    f"the {split} pictures of {dataset.name} in {dataset.folder} are not those of {listed}: "
-                    "the data have changed since this run began; bring back the old ones, or start a new run"
-                )
-    return settings, datasets
 
 
 def tracked(folder: Path) -> dict[str, str | None]:

@@ -144,7 +144,7 @@ def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(train, argument
     listed.write_text(listed.read_text() + "009\n")
     assert train.main([f"resume={run}"]) == 1
     error = capsys.readouterr().err
-    assert "val pictures of discs" in error and "have changed" in error
+    assert f"'009' is in {run / 'splits' / 'discs' / 'test.txt'} and in another split too" in error
     (run / "config.yaml").write_text("seed: [")
     assert train.main([f"resume={run}"]) == 1
     assert "config.yaml cannot be read" in capsys.readouterr().err

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     from densemtmd import evaluation, report
+    from densemtmd.datasets.cache import load_all
     from densemtmd.datasets.folder import load_split
     from densemtmd.files import check_writable
     from densemtmd.inference import Predictor
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
     how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
-    datasets = chosen(arguments, run)
+    datasets, cache = chosen(arguments, run)
     for dataset in datasets:
         if predictor.space[dataset.labelset.name] != dataset.labelset:
             raise UserError(
@@ -75,10 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = dataset.labelset.name
             network = next(network for network in predictor.networks if name in network.space.names)
             bar.set_description(dataset.name)
+            samples = load_all(dataset, cache).splits[arguments.split] if cache else load_split(dataset, arguments.split, progress=False)
             matrices[dataset.name] = evaluation.score_pictures(
                 network,
                 name,
-                load_split(dataset, arguments.split, progress=False),
+                samples,
                 scoring=how.scoring,
                 interior=how.interior,
                 device=predictor.device,
@@ -99,20 +101,22 @@ def run_of(checkpoint: Path) -> Path | None:
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
-def chosen(arguments: argparse.Namespace, run: Path | None) -> list[Dataset]:
-    """The datasets to score on."""
+def chosen(arguments: argparse.Namespace, run: Path | None) -> tuple[list[Dataset], Path | None]:
+    """The datasets to score on, and where their decoded pictures are kept."""
+    from densemtmd.datasets.cache import cache_folder
     from densemtmd.runs import DataSettings, open_data, reopen
 
     if arguments.data is None:
         if run is None:
             raise UserError(f"{arguments.checkpoint} lies in no run's folder, which would tell its data: name some with --data")
-        return reopen(run, arguments.data_root)[1]
+        settings, datasets = reopen(run, arguments.data_root)
+        return datasets, None if settings.debug else cache_folder(settings.cache, settings.data_root)
     import train
 
     root = arguments.data_root or Path("data")
     if (train.CONF / "data" / f"{arguments.data}.yaml").is_file():
-        return open_data(train.compose([f"data={arguments.data}"]).data, root)
-    return open_data(DataSettings(datasets=arguments.data.split(",")), root)
+        return open_data(train.compose([f"data={arguments.data}"]).data, root), cache_folder("auto", root)
+    return open_data(DataSettings(datasets=arguments.data.split(",")), root), cache_folder("auto", root)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Shapes: ``B`` batch, ``K`` datasets, ``H``, ``W`` pixels, ``h``, ``w`` outputs o
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -272,8 +273,9 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers
     if workers:
         batches, steps = _Batches(make), count(first)
         yield from DataLoader(
-            batches, None, sampler=steps, num_workers=workers, prefetch_factor=ahead, multiprocessing_context="fork"
-        )
+            batches, None, sampler=steps, num_workers=workers, prefetch_factor=ahead, multiprocessing_context="fork",
+            worker_init_fn=_leave_ctrl_c,
+        )  # fmt: skip
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         waiting = [pool.submit(make, first + i) for i in range(ahead)]
         step = first + ahead
@@ -286,6 +288,11 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _leave_ctrl_c(worker: int) -> None:
+    """Ctrl-C, which a terminal sends to all processes, is the training's alone to answer: it ends its workers when it is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Batches(Dataset[Batch]):

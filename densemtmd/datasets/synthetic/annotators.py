@@ -16,35 +16,22 @@ Shapes: ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import multiprocessing
-import os
-import shutil
-import signal
-import sys
-import threading
-import time
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.io import savemat
-from tqdm import tqdm
 
 from densemtmd.datasets.config import Code, DatasetConfig, load_dataset_config
 from densemtmd.datasets.synthetic.scene import build
 from densemtmd.datasets.synthetic.streets import Picture, render
 from densemtmd.datasets.synthetic.textures import Fine
+from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, smooth, write_png, write_truth
 from densemtmd.errors import UserError
-from densemtmd.tasks import VOID, Colour, nearest
+from densemtmd.tasks import VOID, nearest
 
 VERSION = 1
 """Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""
@@ -82,6 +69,8 @@ WORDS: dict[Fine, tuple[str | None, ...]] = {
     Fine.BIKE_PARKED:   (None,       "cyclist",    "bike",       None,         "bike",       "bicycle",      None),
     Fine.BIKE_RIDDEN:   ("person",   "cyclist",    "bike",       "cyclist",    "bike",       "cyclist",      "cyclist"),
     Fine.RIDER:         ("person",   "cyclist",    "pedestrian", "cyclist",    "pedestrian", "cyclist",      "cyclist"),
+    Fine.WATER:         (None,       None,         None,         None,         None,         None,           None),
+    Fine.MOUNTAIN:      (None,       None,         None,         None,         None,         None,           None),
 }  # fmt: skip
 """What each annotator calls each fine class.
 
@@ -184,7 +173,7 @@ def annotate(picture: Picture, name: str, rng: np.random.Generator) -> np.ndarra
     drawn = picture.truth[_shaken(rng, height, width, habits.shaky * scale, 12 * scale)]
     left_out = (picture.depth > habits.reach) & (picture.truth != Fine.SKY)
     left_out[: round(habits.zenith * height)] = True
-    blobs = _smooth(rng, height, width, 9 * scale)
+    blobs = smooth(rng, height, width, 9 * scale)
     left_out |= blobs > np.quantile(blobs, 1 - habits.gaps * rng.uniform(0.5, 1.5))
     if habits.rim:
         ids = table.ids[drawn]
@@ -195,15 +184,9 @@ def annotate(picture: Picture, name: str, rng: np.random.Generator) -> np.ndarra
     return codes
 
 
-def _smooth(rng: np.random.Generator, height: int, width: int, size: float) -> np.ndarray:
-    """Random numbers with deviation about 1, which change over about ``size`` pixels, (height, width)."""
-    coarse = rng.standard_normal((int(height / size) + 2, int(width / size) + 2)).astype(np.float32)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
 def _shaken(rng: np.random.Generator, height: int, width: int, far: float, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel's label is taken from: rows and columns, (height, width) each, a little beside the pixel."""
-    down, right = (np.clip(_smooth(rng, height, width, size) * far, -2.5 * far, 2.5 * far) for _ in range(2))
+    down, right = (np.clip(smooth(rng, height, width, size) * far, -2.5 * far, 2.5 * far) for _ in range(2))
     rows = np.clip(np.rint(np.arange(height)[:, None] + down), 0, height - 1)
     columns = np.clip(np.rint(np.arange(width)[None] + right), 0, width - 1)
     return rows.astype(int), columns.astype(int)
@@ -274,50 +257,12 @@ def ensure_streets(data_root: str | Path, settings: StreetSettings, progress: bo
     Raises:
         UserError: the folder cannot be written.
     """
-    identity = json.dumps({"version": VERSION, **asdict(settings)}, sort_keys=True)
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    final = Path(data_root) / f"streets-{settings.images}x{settings.width}x{settings.height}-{fingerprint}"
-    if final.is_dir():
-        return final
-    try:
-        with _complete_or_gone(final) as folder:
-            _write_world(folder, settings, progress, workers or default_workers())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"the street world could not be written to {final}: {reason}; free some space or choose another place") from error
-    return final
+    name = f"streets-{settings.images}x{settings.width}x{settings.height}"
 
+    def write(folder: Path) -> None:
+        _write_world(folder, settings, progress, workers or default_workers())
 
-def default_workers() -> int:
-    """Processes that render where nobody says how many.
-
-    One where processes cannot be forked: to start them in another way, a script would have to be written for it.
-    """
-    if not sys.platform.startswith("linux"):
-        return 1
-    return min(8, len(os.sched_getaffinity(0)))
-
-
-@contextmanager
-def _complete_or_gone(final: Path) -> Iterator[Path]:
-    """A new folder that gets the name ``final`` if the block ends well, and is removed if not.
-
-    What a process that was killed left behind is removed a day later by the next one.
-    """
-    for left in final.parent.glob(f".{final.name}.*.partial"):
-        if time.time() - left.stat().st_mtime > 86400:
-            shutil.rmtree(left, ignore_errors=True)
-    partial = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.partial"
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        try:
-            partial.rename(final)
-        except OSError:
-            if not final.is_dir():  # otherwise another process was faster, and wrote the same
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return ensure_world(data_root, name, {"version": VERSION, **asdict(settings)}, "the street world", write)
 
 
 def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers: int) -> None:
@@ -328,31 +273,7 @@ def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers
     (folder / "truth").mkdir()
     (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
     streets = [(folder, settings, name, sequence) for name in settings.annotators for sequence in range(settings.sequences)]
-    title, disable = "rendering streets", None if progress else True
-    with tqdm(total=settings.images * len(settings.annotators), unit=" pictures", desc=title, leave=False, disable=disable) as bar:
-        if workers == 1:
-            for street in streets:
-                bar.update(_write_street(street))
-            return
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker, (os.getpid(),)) as pool:
-            try:
-                for count in pool.map(_write_street, streets):
-                    bar.update(count)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    render_all(_write_street, streets, settings.images * len(settings.annotators), "rendering streets", progress, workers)
 
 
 def _write_street(street: tuple[Path, StreetSettings, str, int]) -> int:
@@ -366,9 +287,9 @@ def _write_street(street: tuple[Path, StreetSettings, str, int]) -> int:
         rng = np.random.default_rng((*seeds, frame))
         picture = render(scene, frame, settings.width, settings.height, rng)
         image, labels = files_of(folder, settings, name, sequence, frame)
-        _write_png(image, picture.image)
+        write_png(image, picture.image)
         _write_labels(labels, annotate(picture, name, rng), load_config(name))
-        _write_png(folder / "truth" / name / f"{sequence:04d}_{frame:06d}.png", picture.truth, TRUTH_COLOURS)
+        write_truth(folder / "truth" / name / f"{sequence:04d}_{frame:06d}.png", picture.truth)
     return len(frames)
 
 
@@ -395,26 +316,9 @@ def _test_sequences(settings: StreetSettings, name: str) -> set[int]:
     return set(order[:count].tolist())
 
 
-TRUTH_COLOURS: tuple[Colour, ...] = (
-    (120, 170, 220), (60, 90, 70), (130, 190, 70), (110, 110, 112), (176, 92, 84), (240, 240, 232), (200, 196, 184), (206, 166, 190),
-    (150, 60, 50), (190, 100, 60), (90, 100, 160), (200, 130, 30), (160, 126, 104), (196, 160, 126), (84, 150, 50), (34, 112, 44),
-    (104, 72, 36), (120, 120, 60), (64, 0, 150), (110, 40, 170), (250, 120, 20), (245, 210, 30), (180, 180, 110), (225, 40, 70),
-    (40, 190, 190), (20, 120, 210), (240, 80, 200),
-)  # fmt: skip
-"""How the fine classes are drawn."""
-
-
-def _write_png(path: Path, pixels: np.ndarray, palette: tuple[Colour, ...] | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    if palette is not None:
-        image.putpalette([value for colour in palette for value in colour])
-    image.save(path, compress_level=1)  # the pictures' noise hardly gets smaller by more
-
-
 def _write_labels(path: Path, codes: np.ndarray, config: DatasetConfig) -> None:
     if config.encoding != "mat":
-        _write_png(path, codes)
+        write_png(path, codes)
         return
     buffer = io.BytesIO()
     savemat(buffer, {str(config.mat_key): codes}, do_compression=True)
@@ -422,28 +326,3 @@ def _write_labels(path: Path, codes: np.ndarray, config: DatasetConfig) -> None:
     title = b"MATLAB 5.0 MAT-file, written by densemtmd"  # in place of scipy's, which holds the time of day
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(title.ljust(116) + content[116:])
-
-
-def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
-    """The fine truth of a picture of a street world.
-
-    Args:
-        root: the folder that :func:`ensure_streets` returned.
-        dataset: whose picture.
-        stem: ``<sequence>_<frame>``, or a key as the readers make them (``<run>/<frame>`` for zhang,
-            ``Training_00/<sequence>_<frame>`` for ros).
-
-    Returns:
-        (H, W) uint8, :class:`~densemtmd.datasets.synthetic.textures.Fine`.
-
-    Raises:
-        UserError: no such picture.
-    """
-    parts = stem.split("/")
-    name = parts[-1] if "_" in parts[-1] else "_".join(parts[-2:])
-    path = Path(root) / "truth" / dataset / f"{name}.png"
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as the fine truth of {stem!r}: {error}; is {root} a street world?") from error
