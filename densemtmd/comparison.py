@@ -80,6 +80,7 @@ class Table:
     name: str
     unfinished: tuple[str, ...] = ()   # <row>-seed<k>
     paper: str | None = None           # which of the paper's tables belongs beside it
+    curve: str | None = None           # the dataset whose labelled pictures are counted, where the table is a curve
 
     @property
     def rows(self) -> dict[str, list[Run]]:
@@ -162,10 +163,11 @@ def read_table_folder(folder: Path) -> Table:
     about = read_yaml(file, "the rows and seeds of a table")
     about = about if isinstance(about, dict) else {}
     rows, seeds, name, paper = about.get("rows"), about.get("seeds"), about.get("name", folder.name), about.get("paper")
+    curve = about.get("curve")
     if not isinstance(rows, dict) or not isinstance(seeds, list) or not all(isinstance(key, str) for key in rows):
         raise UserError(f"{file} says not what a table has, expected names with lists under rows, and a list of numbers under seeds")
-    if not isinstance(name, str) or not isinstance(paper, str | None):
-        raise UserError(f"{file} has the name {name!r:.60} and the paper's table {paper!r:.60}, expected texts")
+    if not isinstance(name, str) or not isinstance(paper, str | None) or not isinstance(curve, str | None):
+        raise UserError(f"{file} has the name {name!r:.60}, the paper's table {paper!r:.60} and the curve {curve!r:.60}, expected texts")
     wanted = [(row, f"{row}-seed{seed}") for row in rows for seed in seeds]
     there = sorted(path.name for path in folder.iterdir())
     wanted += [(row, stray) for row in rows for stray in there if re.fullmatch(rf"{re.escape(row)}-seed\d+", stray)]  # of other seeds
@@ -176,7 +178,7 @@ def read_table_folder(folder: Path) -> Table:
     order = {row: position for position, row in enumerate(rows)}
     found = [read_run(folder / run, row) for run, row in sorted(finished.items(), key=lambda item: order[item[1]])]
     missing = dict.fromkeys(run for _, run in wanted if run not in finished)
-    return Table(check_comparable(found), name, tuple(missing), paper)
+    return Table(check_comparable(found), name, tuple(missing), paper, curve)
 
 
 def read_run(folder: Path, row: str | None = None) -> Run:
@@ -456,6 +458,33 @@ def budget(run: Run) -> dict[str, float]:
     except UserError:  # a strategy of another version
         share = 1.0
     return {name: value * share for name, value in given.items() if value}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve over the number of labelled pictures of a dataset: its IoU alone and together with other datasets."""
+
+    share: float             # of the pictures that were there to train and validate on, in (0, 1]
+    alone: Spread
+    joint: Spread
+    gain: Difference | None  # of joint over alone; None where they have no seed in common
+
+
+def along(table: Table) -> list[Point]:
+    """The points of a curve (``curve=`` of ``tools/train.py``) at which both of its runs are finished, the fewest pictures first."""
+    assert table.curve is not None
+    found: dict[float, dict[str, list[Run]]] = {}
+    for runs in table.rows.values():
+        share = float((runs[0].config["data"].get("share") or {}).get(table.curve, 1.0))
+        which = "alone" if list(runs[0].scores["datasets"]) == [table.curve] else "joint"
+        found.setdefault(share, {})[which] = runs
+    columns, key = {table.curve: (table.curve,)}, (table.curve, "iou")
+    return [
+        Point(share, spreads(both["alone"], columns)[key], spreads(both["joint"], columns)[key],
+              differences(both["alone"], both["joint"], columns).get(key))
+        for share, both in sorted(found.items())
+        if len(both) == 2
+    ]  # fmt: skip
 
 
 def paper_numbers(table: str) -> dict[tuple[str, str, str], tuple[float, str]]:

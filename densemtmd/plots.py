@@ -668,3 +668,38 @@ def differences_figure(
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
     axes.annotate(title, (0, 1), xytext=(0, 22 + 18 * math.ceil(len(found) / 6)), ha="left", **{**top, "fontsize": 12, "color": _hex(INK)})
     _save_figure(figure, path)
+
+
+def label_curve_figure(lines: Mapping[str, Mapping[float, tuple[float, float]]], path: str | Path, title: str) -> None:
+    """Draw a score over the share of a dataset's pictures that were labelled: a line for it alone, and one for it with others.
+
+    Args:
+        lines: of each line, by share in (0, 1], the mean score in percent and its standard deviation over seeds (NaN for one seed).
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+
+    Raises:
+        UserError: nothing to draw, or a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    shares = sorted({share for points in lines.values() for share in points})
+    if not shares:
+        raise UserError(f"there is nothing to draw in {path}: no share has been run alone and with others")
+    figure = Figure(figsize=(7, 4.5), dpi=150)
+    axes = figure.add_axes((0.11, 0.14, 0.86, 0.74))
+    for colour, marker, (name, points) in zip(("#0072B2", "#D55E00"), "os", lines.items(), strict=False):
+        at = [shares.index(share) for share in points]
+        mean, spread = (np.array(values, float) for values in zip(*points.values(), strict=True))
+        axes.fill_between(at, mean - np.nan_to_num(spread), mean + np.nan_to_num(spread), color=colour, alpha=0.18, linewidth=0)
+        axes.plot(at, mean, color=colour, marker=marker, linewidth=2, markersize=6, label=name)
+    axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
+    axes.set_xlabel("of its labelled pictures", fontsize=10, color=_hex(FAINT))
+    axes.set_ylabel("IoU, percent; shaded: one standard deviation", fontsize=9, color=_hex(FAINT))
+    axes.grid(color=_hex(LINE), linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=10)
+    axes.legend(loc="lower right", frameon=False, fontsize=10)
+    axes.set_title(title, loc="left", fontsize=12, color=_hex(INK))
+    _save_figure(figure, path)

@@ -187,6 +187,14 @@ def test_a_curve_has_each_share_alone_and_with_the_others(train, data, tmp_path,
     assert alone["datasets"]["squares"]["pixels"] == joint["datasets"]["squares"]["pixels"]
     listed = Path("runs/own-curve-squares/alone-50%-seed0/splits/squares/train.txt").read_text().splitlines()
     assert len(listed) == 3
+
+    import compare
+
+    assert compare.main(["own-curve-squares", "--out", "out"]) == 0
+    table = Path("out/table.md").read_text()
+    gain = joint["datasets"]["squares"]["iou"] - alone["datasets"]["squares"]["iou"]
+    assert "| 50% of its pictures | " in table and f"{gain:+.1f} [".replace("-", "−") in table
+    assert Path("out/figure.png").stat().st_size > 1000 and Path("out/table.csv").read_text().startswith("share,alone,")
     for name, words in [("squars", "did you mean 'squares'"), ("squares", "has no other")]:
         capsys.readouterr()
         assert train.main([*base, f"data.datasets=[{files[0]}]", f"curve={name}"]) == 1
