@@ -32,7 +32,7 @@ from densemtmd.datasets import checks
 from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset, Item, open_dataset
-from densemtmd.datasets.mixing import Mixture, Source, shares
+from densemtmd.datasets.mixing import Mixture, Source, check_samples, shares
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import Geometry, geometry
@@ -438,8 +438,8 @@ def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded
     It is done before a run has a folder, so that what is wrong leaves none behind.
 
     Raises:
-        UserError: an error in the data, or no picture to validate on: which epoch is best must not be decided on the pictures that
-            are trained or tested on.
+        UserError: an error in the data, no labelled pixel to train on, a picture smaller than a patch where ``train.border`` is valid, or
+            no picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
     """
     for dataset in datasets:
         if not dataset.splits["val"]:
@@ -453,8 +453,11 @@ def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded
     notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
     for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
         print(line)
+    with torch.device("meta"):
+        where = geometry(backbones.build(settings.model, output_space(datasets)))
     loaded = {}
     for dataset, found in zip(datasets, decoded, strict=True):
+        check_samples(dataset.name, found.splits["train"], where, flip=settings.train.flip, border=settings.train.border)
         loaded[dataset.name] = Loaded(dataset, found.splits["train"], found.splits["val"], found.splits["test"])
     return loaded
 
@@ -516,7 +519,8 @@ def train_stage(
 
     def validate(network: JointNetwork, quick: bool = False) -> dict[str, Any]:
         if train.overfit:
-            return evaluation.report(fitted(network, mixture, train.overfit, labelsets), labelsets)
+            each = {d.labelset.name: d.labelset for d in data}  # counted once, be it of several datasets
+            return evaluation.report(fitted(network, mixture, train.overfit, each), each)
         matrices = {
             d.name: evaluation.score_pictures(
                 network, d.labelset.name, spread(d.val, 1 if quick else train.validation_pictures), scoring="strided", device=device
@@ -617,7 +621,7 @@ def labelled(network: JointNetwork, labelset: Labelset, sample: Sample, device: 
 
 
 def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Mapping[str, Labelset]) -> dict[str, np.ndarray]:
-    """How the first batches of a mixture are answered: dataset -> (L, L) counts, each under its labelset."""
+    """How the first batches of a mixture are answered: labelset -> (L, L) counts; datasets that share one are counted together."""
     device, space = next(network.parameters()).device, network.space
     network.eval()
     with torch.inference_mode():
@@ -627,8 +631,8 @@ def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Map
     for name, labelset in labelsets.items():
         counts = torch.zeros(labelset.channels, labelset.channels, dtype=torch.int64, device=device)
         for batch, logits in zip(drawn, answers, strict=True):
-            own = batch.task == space.index(labelset.name)
-            counts += evaluation.confusion(logits[own][:, space.slice(labelset.name)].argmax(1), batch.target[own], labelset.channels)
+            own = batch.task == space.index(name)
+            counts += evaluation.confusion(logits[own][:, space.slice(name)].argmax(1), batch.target[own], labelset.channels)
         matrices[name] = counts.cpu().numpy()
     return matrices
 
