@@ -15,7 +15,7 @@ from torch import Tensor
 
 from densemtmd import checkpoint
 from densemtmd.datasets.sample import as_input
-from densemtmd.dense import Dense, Geometry, densify, reflect
+from densemtmd.dense import Dense, Geometry, densify, geometry, reflect
 from densemtmd.errors import UserError
 from densemtmd.losses import dataset_softmax
 from densemtmd.network import JointNetwork
@@ -44,6 +44,22 @@ def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry,
     """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉)."""
     height, width = image.shape[:2]
     return network(bordered(image, slice(0, height), slice(0, width), geometry, device))[0]
+
+
+def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, device: torch.device) -> tuple[Tensor, int]:
+    """The dataset-wise softmax of several networks' labelsets, one behind the other, for every stride-th pixel of every stride-th row.
+
+    Returns:
+        (C, ⌈H/stride⌉, ⌈W/stride⌉) for the C labels of all networks, and the stride.
+    """
+    answers, strides = [], set()
+    for network in networks:
+        where = geometry(network)
+        strides.add(where.stride)
+        answers.append(dataset_softmax(strided_logits(network, image, where, device)[None], network.space)[0])
+    if len(strides) > 1:
+        raise UserError(f"the networks answer for every {' and every '.join(map(str, sorted(strides)))} pixels, expected one grid for all")
+    return torch.cat(answers), strides.pop()
 
 
 def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:

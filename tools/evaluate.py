@@ -24,6 +24,7 @@ from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
     from densemtmd.datasets.folder import Dataset
+    from densemtmd.tasks import OutputSpace
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -57,11 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(arguments.checkpoint)
     how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
     datasets, cache = chosen(arguments, run)
+    check_labelsets(datasets, predictor.space)
     for dataset in datasets:
-        if predictor.space[dataset.labelset.name] != dataset.labelset:
-            raise UserError(
-                f"the network's labelset {dataset.labelset.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
-            )
         if not dataset.splits[arguments.split]:
             raise UserError(f"{dataset.name} has no {arguments.split} pictures; choose another --split")
     data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
@@ -117,6 +115,15 @@ def chosen(arguments: argparse.Namespace, run: Path | None) -> tuple[list[Datase
     if (train.CONF / "data" / f"{arguments.data}.yaml").is_file():
         return open_data(train.compose([f"data={arguments.data}"]).data, root), cache_folder("auto", root)
     return open_data(DataSettings(datasets=arguments.data.split(",")), root), cache_folder("auto", root)
+
+
+def check_labelsets(datasets: Sequence[Dataset], space: OutputSpace) -> None:
+    """Refuses datasets whose labelsets the network does not know."""
+    for dataset in datasets:
+        if space[dataset.labelset.name] != dataset.labelset:
+            raise UserError(
+                f"the network's labelset {dataset.labelset.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
+            )
 
 
 if __name__ == "__main__":
