@@ -63,6 +63,29 @@ def _label_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def cross_tables(scored: Mapping[str, Any]) -> str:
+    """Global and IoU of each labelset's answers (rows) on each annotator's pictures (columns): what ``cross_report`` gives."""
+    return "\n\n".join(aligned(rows) for rows in _cross_rows(scored))
+
+
+def cross_markdown(scored: Mapping[str, Any]) -> str:
+    """The same as markdown, with a line that says how was scored."""
+    how = f"{scored['scoring']} scoring" + (", only pixels whose patch lies inside the picture" if scored["interior"] else "")
+    head = f"{how[0].upper()}{how[1:]}, against the full truth; percent. Rows: which labelset answers; columns: whose pictures."
+    return "\n\n".join([head, *(markdown(rows[0], rows[1:]) for rows in _cross_rows(scored))]) + "\n"
+
+
+def _cross_rows(scored: Mapping[str, Any]) -> list[list[list[str]]]:
+    pictures = list(dict.fromkeys(dataset for on in scored["answers"].values() for dataset in on))
+    tables = []
+    for key in ("global", "iou"):
+        rows = [[SCORES[key], *pictures, "all pictures"]]
+        for name, on in scored["answers"].items():
+            rows.append([name, *(percent(on[d][key]) if d in on else "" for d in pictures), percent(scored["all"][name][key])])
+        tables.append([*rows, ["all labelsets", *("" for _ in pictures), percent(scored["pooled"][key])]])
+    return tables
+
+
 def correspondences_text(found: Sequence[Correspondence], absent: Sequence[tuple[str, str]], space: OutputSpace) -> str:
     """For each pair of labelsets what is the same, what is part of what, and which labels have no partner; then those that never occur.
 

@@ -75,6 +75,11 @@ class ScoreSettings:
     interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
     probe: bool = setting(True, "with several domains: how well a fresh classifier tells them apart by the features")
 
+    @property
+    def way(self) -> dict[str, Any]:
+        """Which pixels are scored."""
+        return {"scoring": self.scoring, "interior": self.interior}
+
 
 @dataclass
 class DataSettings:
@@ -802,8 +807,7 @@ def finish(
 ) -> None:
     """Writes and shows the scores of the run."""
     labelsets = {name: dataset.labelset for name, dataset in datasets.items()}
-    how = {"scoring": settings.score.scoring, "interior": settings.score.interior}
-    scored = {**evaluation.report(matrices, labelsets), **how, **({"domains": domains} if domains else {})}
+    scored = {**evaluation.report(matrices, labelsets), **settings.score.way, **({"domains": domains} if domains else {})}
     keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, labelsets)
     tracker.metrics(flat_scores("test", scored), step=0)
     for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):

@@ -13,7 +13,7 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "losses", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "evaluation",
+    "errors", "files", "tasks", "losses", "merging", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "evaluation",
     "correlation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
 )  # fmt: skip
 """From the top down."""

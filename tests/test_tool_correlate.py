@@ -69,7 +69,7 @@ def test_without_an_answer_key_nothing_is_scored(tools, tmp_path, capsys):
     assert tools[0].main([*SMALL, *data, "strategy=nf"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert tools[1].main([str(run), "--split", "test", "--out", str(tmp_path / "out")]) == 0
-    assert "truth" not in capsys.readouterr().out.split("discs and squares")[1]
+    assert "against the truth" not in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out" / "correspondences.json").read_text())) == 4
     assert not (tmp_path / "out" / "scores.json").exists()
 
@@ -84,5 +84,45 @@ def test_without_an_answer_key_nothing_is_scored(tools, tmp_path, capsys):
         assert tools[1].main(arguments) == 1, arguments
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1, error
+        for word in words:
+            assert word in error, error
+
+
+def test_cross_scores_and_a_merged_answer(street_run, tmp_path, capsys):
+    import evaluate
+    import infer
+
+    assert evaluate.main([str(street_run), "--cross", "--strided"]) == 0
+    printed = capsys.readouterr().out
+    out = street_run / "evaluations" / "cross-own-test-strided"
+    scored = json.loads((out / "cross.json").read_text())
+    assert set(scored["answers"]) == {"kundu", "xu", "ros"} == set(scored["answers"]["xu"]) and scored["scoring"] == "strided"
+    cell = f"{scored['answers']['kundu']['ros']['global']:.1f}"
+    row = next(line for line in printed.splitlines() if line.startswith("kundu"))
+    assert cell in row.split() and cell in (out / "cross.md").read_text()
+    assert scored["pooled"]["pixels"] == sum(one["pixels"] for on in scored["answers"].values() for one in on.values())
+
+    merged = tmp_path / "mine.yaml"
+    merged.write_text("{name: mine, labels: {car: [kundu.car, ros.car], sky: [kundu.sky, xu.sky, ros.sky], background: rest}}")
+    assert evaluate.main([str(street_run), "--labelset", str(merged), "--strided"]) == 0
+    out = street_run / "evaluations" / "mine-own-test-strided"
+    labels = json.loads((out / "scores.json").read_text())["datasets"]["mine"]["labels"]
+    assert set(labels) == {"car", "sky", "background"} and all(one["pixels"] for one in labels.values())
+    assert (out / "figures" / "confusion_mine.png").exists()
+
+    picture = next((street_run.parents[1]).glob("streets-*/kundu/images/*.png"))
+    assert infer.main([str(picture), "--labelset", str(merged), "--checkpoint", str(street_run), "--out", str(tmp_path / "out")]) == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {f"{picture.name}.mine.png", f"{picture.name}.mine.overlay.png"}
+
+    (tmp_path / "wrong.yaml").write_text("{name: wrong, labels: {car: kundu.cra, background: rest}}")
+    for arguments, words in [
+        ([str(street_run), "--labelset", str(tmp_path / "wrong.yaml")], ["wrong.yaml", "did you mean 'car'"]),
+        ([str(street_run), "--labelset", str(tmp_path / "none.yaml")], ["none.yaml"]),
+        ([str(street_run), "--labelset", str(merged), "--cross"], ["--cross and --labelset"]),
+    ]:
+        capsys.readouterr()
+        assert evaluate.main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
         for word in words:
             assert word in error, error

@@ -4,11 +4,18 @@
     python tools/evaluate.py runs/my-run --strided             a 16th of the pixels, at a 16th of the cost
     python tools/evaluate.py runs/my-run --split val --interior
     python tools/evaluate.py best.safetensors --data camvid --data-root ~/data
+    python tools/evaluate.py runs/my-run --cross               every labelset's answers on every annotator's pictures
+    python tools/evaluate.py runs/my-run --labelset merged.yaml    one answer out of several labelsets
 
 CHECKPOINT is a run's folder or a .safetensors file. Without --data the pictures are those of the run that the checkpoint
 lies in; with it, those of datasets whose labelsets the network knows: a choice of conf/data/, or names or YAMLs of
 datasets, separated by commas. The scores are shown, and written to OUT as scores.json and scores.md, with each
 picture's confusion matrix in per_image.npz and the confusions of each dataset in figures/.
+
+--cross and --labelset need pictures whose full truth is known: those of a street world, or of datasets that derive from
+one source, such as camvid7. They are scored against that truth, not against what the annotator of the picture drew.
+--cross writes cross.json and cross.md: labelset by labelset, how right its answers are on the pictures that each
+annotator labelled. What a merged labelset's YAML says is described in densemtmd/merging.py.
 """
 
 from __future__ import annotations
@@ -23,7 +30,12 @@ from densemtmd.cli import make_parser, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from densemtmd.datasets.folder import Dataset
+    from densemtmd.datasets.truth import Truth
+    from densemtmd.inference import Predictor
+    from densemtmd.runs import ScoreSettings
     from densemtmd.tasks import OutputSpace
 
 
@@ -36,6 +48,8 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--split", default="test", choices=["train", "val", "test"], help="which pictures (default: test)")
     add("--strided", action="store_true", help="score every 4th pixel of every 4th row")
     add("--interior", action="store_true", help="score only pixels whose patch lies inside the picture, as the paper samples")
+    add("--cross", action="store_true", help="score each labelset on all annotators' pictures, where the truth is known")
+    add("--labelset", type=Path, metavar="YAML", help="score a merged labelset, where the truth is known")
     add("--out", type=Path, metavar="DIR", help="where to write (default: <run>/evaluations/<data>-<split>-<scoring>)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     return parser
@@ -63,11 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not dataset.splits[arguments.split]:
             raise UserError(f"{dataset.name} has no {arguments.split} pictures; choose another --split")
     data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
-    out = (
-        arguments.out
-        or (run or arguments.checkpoint.parent) / "evaluations" / f"{data}-{arguments.split}-{how.scoring}{'-interior' * how.interior}"
-    )
+    what = "cross-" if arguments.cross else f"{arguments.labelset.stem}-" if arguments.labelset else ""
+    called = f"{what}{data}-{arguments.split}-{how.scoring}{'-interior' * how.interior}"
+    out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called
+    if arguments.cross and arguments.labelset:
+        raise UserError("--cross and --labelset were both given, expected one of them: call twice")
     check_writable(out, "--out")
+    if arguments.cross:
+        return across(predictor, datasets, arguments.split, how, out)
+    if arguments.labelset:
+        return merged(predictor, datasets, arguments.split, arguments.labelset, how, out)
     matrices = {}
     with tqdm(total=sum(len(d.splits[arguments.split]) for d in datasets), unit=" pictures", leave=False, disable=None) as bar:
         for dataset in datasets:
@@ -79,18 +98,88 @@ def main(argv: Sequence[str] | None = None) -> int:
                 network,
                 name,
                 samples,
-                scoring=how.scoring,
-                interior=how.interior,
+                **how.way,
                 device=predictor.device,
                 tick=bar.update,
             )
     labelsets = {dataset.name: dataset.labelset for dataset in datasets}
-    scored = {**evaluation.report(matrices, labelsets), "scoring": how.scoring, "interior": how.interior}
+    scored = {**evaluation.report(matrices, labelsets), **how.way}
     keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     pictures = sum(map(len, matrices.values()))
     print(f"{pictures} {arguments.split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
     return 0
+
+
+def across(predictor: Predictor, datasets: Sequence[Dataset], split: str, how: ScoreSettings, out: Path) -> int:
+    """Scores every labelset on the pictures of every annotator whose truth is known; shows and writes the tables."""
+    from tqdm import tqdm
+
+    from densemtmd import evaluation, report
+    from densemtmd.runs import write_json, write_text
+
+    matrices: dict[str, dict[str, np.ndarray]] = {}
+    truths = truths_of(datasets)
+    pictures = sum(len(d.splits[split]) for truth in truths for d in truth.datasets)
+    with tqdm(total=pictures, unit=" pictures", leave=False, disable=None) as bar:
+        for truth in truths:
+            for dataset in truth.datasets:
+                bar.set_description(dataset.name)
+                for labelset, counts in evaluation.score_across(
+                    predictor.networks, truth, dataset, split, **how.way, device=predictor.device, tick=bar.update
+                ).items():
+                    matrices.setdefault(labelset, {})[dataset.name] = counts.sum(0)
+    scored = {**evaluation.cross_report(matrices), **how.way}
+    write_json(out / "cross.json", scored)
+    write_text(out / "cross.md", report.cross_markdown(scored))
+    print(f"{report.cross_tables(scored)}\n\n{pictures} {split} pictures, {how.scoring} scoring; written to {out}")
+    return 0
+
+
+def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: Path, how: ScoreSettings, out: Path) -> int:
+    """Scores a merged labelset on the pictures whose truth is known; shows and writes what an evaluation does."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from densemtmd import evaluation, report
+    from densemtmd.merging import load_merged
+    from densemtmd.runs import keep_scores
+
+    fusion = load_merged(file, predictor.space)
+    truths = truths_of(datasets)
+    for truth in truths:
+        if missing := [name for name in fusion.groups if name not in truth.tables and fusion.truth is None]:
+            raise UserError(
+                f"{file} names labels of {missing[0]}, of which the pictures of {truth.datasets[0].name} tell no truth: add its dataset to "
+                "--data, or say in the YAML, under truth, which classes each merged label has"
+            )
+    items = [(truth, dataset) for truth in truths for dataset in truth.datasets]
+    with tqdm(total=sum(len(d.splits[split]) for _, d in items), unit=" pictures", leave=False, disable=None) as bar:
+        counts = [
+            evaluation.score_merged(
+                predictor.networks, fusion, truth, d, split, **how.way, device=predictor.device, tick=bar.update
+            )
+            for truth, d in items
+        ]
+    name = fusion.labelset.name
+    matrices, labelsets = {name: np.concatenate(counts)}, {name: fusion.labelset}
+    scored = {**evaluation.report(matrices, labelsets), **how.way}
+    keep_scores(out, matrices, {name: [item for _, d in items for item in d.splits[split]]}, scored, labelsets)
+    print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
+    print(f"{len(matrices[name])} {split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
+    return 0
+
+
+def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:
+    """The truths of the datasets, at least one."""
+    from densemtmd.datasets.truth import known_truths
+
+    if truths := known_truths(datasets):
+        return truths
+    raise UserError(
+        f"of the pictures of {', '.join(d.name for d in datasets)} no more is known than each annotator drew, expected those of a street "
+        "world or of two or more datasets that derive from one, such as --data camvid7"
+    )
 
 
 def run_of(checkpoint: Path) -> Path | None:

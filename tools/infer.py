@@ -3,6 +3,7 @@
     python tools/infer.py photo.jpg                                  all labelsets of the last finished run
     python tools/infer.py photos/ --labelset kundu --out labelled
     python tools/infer.py "photos/*.jpg" --labelset kundu,xu --checkpoint runs/my-run
+    python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
 
 For each picture and labelset two files are written, and with several labelsets a third:
 
@@ -13,6 +14,7 @@ For each picture and labelset two files are written, and with several labelsets 
 and a line is printed: the share of each class, largest first (those below 0.1 % are left out). A picture that cannot be
 read is reported at the end, the others are labelled; the exit code is then 1. With --recursive the folders below OUT
 are those below the folder given. Two pictures that would get one name below OUT are refused before anything is done.
+What a merged labelset's YAML says is described in densemtmd/merging.py; docs/camvid7_merged.yaml is one.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ if TYPE_CHECKING:  # torch and the rest are imported where they are used, so tha
     from PIL.Image import Image
 
     from densemtmd.inference import Predictor
+    from densemtmd.merging import Merged
     from densemtmd.tasks import OutputSpace
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
@@ -46,7 +49,7 @@ def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="picture files, folders of pictures, or quoted patterns")
-    add("--labelset", default="all", metavar="NAME|all|A,B", help="which labelsets answer (default: all)")
+    add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
     add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
@@ -67,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor.load(checkpoint, arguments.device)
     print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
-    labelsets = choose_labelsets(arguments.labelset, predictor.space)
-    failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels)
+    merged = choose_merged(arguments.labelset, predictor.space)
+    labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
+    failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)
 
     labelled = len(pictures) - len(failures)
     print(f"{labelled} of {len(pictures)} picture{'s' * (len(pictures) != 1)} labelled, in {arguments.out}")
@@ -145,21 +149,36 @@ def choose_labelsets(choice: str, space: OutputSpace) -> list[str]:
     return names
 
 
+def choose_merged(choice: str, space: OutputSpace) -> Merged | None:
+    """The merged labelset whose YAML ``choice`` names; None where it names labelsets.
+
+    Raises:
+        UserError: a file that is missing or wrong.
+    """
+    if not choice.endswith((".yaml", ".yml")) or choice in space.names:
+        return None
+    from densemtmd.merging import load_merged
+
+    return load_merged(choice, space)
+
+
 def label_pictures(
     predictor: Predictor,
     pictures: Mapping[Path, Path],
     labelsets: Sequence[str],
     out: Path,
     max_pixels: int = 200_000_000,
+    merged: Merged | None = None,
 ) -> list[str]:
     """Label pictures, write the answers below ``out`` and print the shares; what cannot be read is left out.
 
     Args:
         predictor: which labels.
         pictures: name below ``out`` -> the file, as :func:`find_pictures` gives them.
-        labelsets: which of the predictor's labelsets answer.
+        labelsets: which of the predictor's labelsets answer, or the merged one.
         out: the folder, made where it does not exist.
         max_pixels: of the largest picture that is read.
+        merged: the merged labelset that answers, where it is one.
 
     Returns:
         One sentence for each picture that could not be read or labelled.
@@ -194,7 +213,7 @@ def label_pictures(
                 failures.append(str(error))
                 continue
             try:
-                for line in label_picture(predictor, image, out / name, labelsets):
+                for line in label_picture(predictor, image, out / name, labelsets, merged):
                     bar.write(f"{one_line(str(name))}  {line}", file=sys.stdout)
             except Exception as error:
                 if (reason := about_memory(error)) is None:
@@ -203,15 +222,17 @@ def label_pictures(
     return failures
 
 
-def label_picture(predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str]) -> Iterator[str]:
+def label_picture(
+    predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str], merged: Merged | None = None
+) -> Iterator[str]:
     """Label one picture (H, W, 3) and write the answers beside ``stem``; for each labelset a line with the shares of its classes."""
     from densemtmd.plots import class_shares, overlay, save_indexed, sheet
     from densemtmd.tasks import Labelset
 
     wide = max(map(len, labelsets))
-    answers = predictor.all(image, labelsets)
+    answers = {merged.labelset.name: predictor.merged(image, merged)} if merged else predictor.all(image, labelsets)
     for labelset, ids in answers.items():
-        task = predictor.space[labelset]
+        task = merged.labelset if merged else predictor.space[labelset]
         assert isinstance(task, Labelset)
         save_indexed(_target(stem, labelset), ids, task.palette)
         _save(overlay(image, ids, task), _target(stem, labelset, "overlay"))
