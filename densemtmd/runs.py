@@ -364,8 +364,9 @@ def recipe(
     """All that a stage's weights depend on, as plain JSON: two stages of one recipe learn the same."""
 
     def pictures(d: Loaded) -> str:
-        keys = [[item.key for item in d.dataset.splits[split]] for split in ("train", "val")]
-        return hashlib.sha256(json.dumps([standalone(d.dataset.config.path), keys]).encode()).hexdigest()
+        config, keys = d.dataset.config, [[item.key for item in d.dataset.splits[split]] for split in ("train", "val")]
+        meaning = [d.labelset.to_json(), repr(config.codes), repr(config.derive and config.derive.ids)]
+        return hashlib.sha256(json.dumps([str(d.dataset.folder.absolute()), meaning, keys]).encode()).hexdigest()
 
     train = {k: v for k, v in asdict(settings.train).items() if k not in ("device", "workers", "checkpoint_seconds")}
     made = {

@@ -75,7 +75,9 @@ def test_crops_are_drawn_in_these_shares(mixing):
     expected = shares([100, 300], mixing, ["a", "b"])
     assert np.bincount(task) / 4000 == pytest.approx(expected, abs=0.03)
     about = mixture.about()
-    assert list(about) == ["a", "b"] and about["b"] == {"pictures": 1, "labelled_pixels": 300, "share": pytest.approx(expected[1])}
+    assert list(about) == ["a", "b"] and about["b"] == {
+        "pictures": 1, "labelled_pixels": 300, "share": pytest.approx(expected[1]), "weight": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="workers are forked")
