@@ -98,6 +98,21 @@ def report(errors: Mapping[str, Errors], keypoints: Mapping[str, Sequence[str]])
     return {"pooled": scores(errors.values()).to_json(), "datasets": datasets}
 
 
+def coordinates(names: Sequence[str], uvd: np.ndarray, xyz: np.ndarray) -> dict[str, dict[str, list[float]]]:
+    """One hand as JSON holds it: of each keypoint ``px``, column and row in the native picture, and ``mm``, x, y (upwards), z.
+
+    Args:
+        names: of the J keypoints.
+        uvd: (J, 3) column, row, depth.
+        xyz: (J, 3) mm.
+
+    >>> coordinates(["palm"], np.array([[320.0, 200.5, 700]]), np.array([[0.0, 47.12, 700]]))
+    {'palm': {'px': [320.0, 200.5], 'mm': [0.0, 47.12, 700.0]}}
+    """
+    rows = zip(names, np.round(uvd[:, :2], 2).tolist(), np.round(xyz, 2).tolist(), strict=True)
+    return {name: {"px": px, "mm": mm} for name, px, mm in rows}
+
+
 def _per_keypoint(errors: np.ndarray) -> list[float]:
     """Of each keypoint the mean over the frames in which it is known."""
     return [float(column[~np.isnan(column)].mean()) if not np.isnan(column).all() else np.nan for column in errors.T]

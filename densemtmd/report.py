@@ -42,6 +42,40 @@ def scores_markdown(scored: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def errors_table(scored: Mapping[str, Any]) -> str:
+    """Of keypoints a row per dataset and, where there are several, one for all of them together: mean errors, shares of good frames."""
+    return aligned(_error_rows(scored))
+
+
+def keypoints_table(scored: Mapping[str, Any]) -> str:
+    """For each dataset a row per keypoint: its mean errors."""
+    return "\n\n".join(aligned(_keypoint_rows(name, dataset)) for name, dataset in scored["datasets"].items())
+
+
+def errors_markdown(scored: Mapping[str, Any]) -> str:
+    """Both tables of keypoints as markdown."""
+    tables = [_error_rows(scored), *(_keypoint_rows(name, dataset) for name, dataset in scored["datasets"].items())]
+    return "\n\n".join(markdown(head, rows) for head, *rows in tables) + "\n"
+
+
+def error(value: float | None) -> str:
+    """``12.24``; a dash for a score that does not exist, such as the pixels of several datasets together."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _error_rows(scored: Mapping[str, Any]) -> list[list[str]]:
+    thresholds = list(next(iter(scored["datasets"].values()))["within"])
+    rows = [
+        [name, error(row["mm"]), error(row["px"]), *(percent(row.get("within", {}).get(t)) for t in thresholds), str(row["frames"])]
+        for name, row in _rows(scored)
+    ]
+    return [["", "mm", "px", *(f"% in {t}" for t in thresholds), "frames"], *rows]
+
+
+def _keypoint_rows(name: str, dataset: Mapping[str, Any]) -> list[list[str]]:
+    return [[name, "mm", "px"], *([keypoint, error(row["mm"]), error(row["px"])] for keypoint, row in dataset["keypoints"].items())]
+
+
 def _rows(scored: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     together = [("all together", scored["pooled"])] if len(scored["datasets"]) > 1 else []
     return [*scored["datasets"].items(), *together]

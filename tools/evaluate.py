@@ -1,14 +1,19 @@
-"""Score a trained network on labelled pictures.
+"""Score a trained network on labelled pictures, or a file of answers about hands.
 
     python tools/evaluate.py runs/my-run                       the run's own test pictures, every labelled pixel
     python tools/evaluate.py runs/my-run --strided             a 16th of the pixels, at a 16th of the cost
     python tools/evaluate.py runs/my-run --split val --interior
     python tools/evaluate.py best.safetensors --data camvid --data-root ~/data
+    python tools/evaluate.py --predictions FILE --keypoints nyu           answers in the field's format, on the official test frames
 
 CHECKPOINT is a run's folder or a .safetensors file. Without --data the pictures are those of the run that the checkpoint
 lies in; with it, those of datasets whose labelsets the network knows: a choice of conf/data/, or names or YAMLs of
 datasets, separated by commas. The scores are shown, and written to OUT as scores.json and scores.md, with each
 picture's confusion matrix in per_image.npz and the confusions of each dataset in figures/.
+
+A file of predictions has a line per official test frame of NYU or ICVL: u, v and depth of each keypoint. The true keypoints
+are looked for in the data root (nyu or icvl, or these in hands) and in the folders above the file. With --out the scores are
+written too, with each frame's errors in per_image.npz and the share of good frames as a figure.
 """
 
 from __future__ import annotations
@@ -24,12 +29,15 @@ from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
     from densemtmd.datasets.folder import Dataset
+    from densemtmd.datasets.hands.frames import Frames
 
 
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
+    add("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
+    add("--predictions", type=Path, metavar="FILE", help="score this file instead: a line per test frame, u v depth of each keypoint")
+    add("--keypoints", metavar="nyu|icvl", help="which keypoints --predictions holds")
     add("--data", metavar="NAME|A,B", help="a choice of conf/data/, or datasets (default: those of the run)")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the datasets' folders (default: where they were, or data)")
     add("--split", default="test", choices=["train", "val", "test"], help="which pictures (default: test)")
@@ -43,7 +51,15 @@ def make_arguments() -> argparse.ArgumentParser:
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
+    if (arguments.checkpoint is None) == (arguments.predictions is None):
+        raise UserError("give one of CHECKPOINT, a run's folder or its network, and --predictions, a file of answers about hands")
+    if (arguments.predictions is None) != (arguments.keypoints is None):
+        raise UserError("--predictions and --keypoints belong together: --predictions FILE --keypoints nyu")
+    return score_network(arguments) if arguments.predictions is None else score_predictions(arguments)
 
+
+def score_network(arguments: argparse.Namespace) -> int:
+    """The scores of a trained network."""
     from dataclasses import asdict
 
     from tqdm import tqdm
@@ -93,6 +109,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     pictures = sum(map(len, matrices.values()))
     print(f"{pictures} {arguments.split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
     return 0
+
+
+def score_predictions(arguments: argparse.Namespace) -> int:
+    """The scores of a file of answers about hands."""
+    import numpy as np
+
+    from densemtmd import keypoints, plots, report
+    from densemtmd.datasets.hands.predictions import read_predictions
+    from densemtmd.datasets.hands.sets import hand_set
+    from densemtmd.files import atomic_write, check_writable
+    from densemtmd.runs import write_json, write_text
+
+    hands = hand_set(arguments.keypoints)
+    if arguments.out:
+        check_writable(arguments.out, "--out")
+    frames = official_test(hands.name, arguments)
+    answers = read_predictions(arguments.predictions, hands, len(frames))
+    camera, name = hands.published, arguments.predictions.stem
+    mm = keypoints.distances(camera.to_xyz(answers), camera.to_xyz(frames.uvd))
+    errors = {name: keypoints.Errors(mm, keypoints.distances(answers[..., :2], frames.uvd[..., :2]))}
+    scored = keypoints.report(errors, {name: hands.keypoints.keypoints})
+    print(f"{report.keypoints_table(scored)}\n\n{report.errors_table(scored)}\n")
+    print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
+    if arguments.out:
+        plots.within_figure({name: mm}, arguments.out / "figures" / "within.png")
+        with atomic_write(arguments.out / "per_image.npz") as temporary:
+            np.savez_compressed(temporary, **{f"{name}/mm": mm, f"{name}/px": errors[name].px, f"{name}/pictures": np.array(frames.keys)})
+        write_text(arguments.out / "scores.md", report.errors_markdown(scored))
+        write_json(arguments.out / "scores.json", scored)
+    return 0
+
+
+def official_test(name: str, arguments: argparse.Namespace) -> Frames:
+    """The official test frames of NYU or ICVL, wherever their labels lie."""
+    from densemtmd.datasets.hands import icvl, nyu
+
+    read = nyu.read_frames if name == "nyu" else icvl.read_frames
+    roots = [arguments.data_root] if arguments.data_root else [Path("data"), *arguments.predictions.absolute().parents[:3]]
+    folders = [folder for root in roots for folder in (root / name, root / "hands" / name) if folder.is_dir()]
+    failures = []
+    for folder in folders:
+        try:
+            return read(folder, "test")
+        except UserError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    looked = " nor in ".join(str(root) for root in roots)
+    raise UserError(f"the true keypoints of {name} are neither in {looked}: name the folder that holds the folder {name} with --data-root")
 
 
 def run_of(checkpoint: Path) -> Path | None:
