@@ -228,7 +228,7 @@ def test_the_real_frame(real):
     xyz = NYU.camera.to_xyz(frames.uvd[0])
     centre = locate(depth, NYU.camera, NYU.cube)
     published = read_centres(real / "nyu" / "V2V_center_test_refined.txt", len(frames))
-    assert np.abs(centre - published[0]).max() < 60 and np.abs(centre - xyz.mean(0)).max() < 60
+    assert np.abs(centre - published[0]).max() < 30 and np.linalg.norm(centre - xyz.mean(0)) < 40
     cube = Cube(centre, np.array(NYU.cube))
     assert np.abs(cube.normalise(xyz)).max() < 1  # the whole hand is in the cube
     seen = crop(depth, NYU.camera, cube, 64)

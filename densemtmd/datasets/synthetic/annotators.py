@@ -17,32 +17,19 @@ Shapes: ``H``, ``W`` pixels.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import multiprocessing
-import os
-import shutil
-import signal
-import sys
-import threading
-import time
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
-from tqdm import tqdm
 
 from densemtmd.datasets.config import Code, DatasetConfig, load_dataset_config
 from densemtmd.datasets.synthetic.scene import build
 from densemtmd.datasets.synthetic.streets import Picture, render
 from densemtmd.datasets.synthetic.textures import Fine
+from densemtmd.datasets.synthetic.worlds import default_workers, render_all, write_mat, written_once
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID, Colour, nearest
 
@@ -259,9 +246,6 @@ class StreetSettings:
 def ensure_streets(data_root: str | Path, settings: StreetSettings, progress: bool = True, workers: int | None = None) -> Path:
     """The folder of a street world; it is rendered if it is not there.
 
-    It is written under another name and renamed when it is complete: whoever finds the folder finds all of it, and two processes that
-    render the same world do not disturb each other.
-
     Args:
         data_root: the folder in which to put the world's folder.
         settings: which world.
@@ -277,47 +261,7 @@ def ensure_streets(data_root: str | Path, settings: StreetSettings, progress: bo
     identity = json.dumps({"version": VERSION, **asdict(settings)}, sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:8]
     final = Path(data_root) / f"streets-{settings.images}x{settings.width}x{settings.height}-{fingerprint}"
-    if final.is_dir():
-        return final
-    try:
-        with _complete_or_gone(final) as folder:
-            _write_world(folder, settings, progress, workers or default_workers())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"the street world could not be written to {final}: {reason}; free some space or choose another place") from error
-    return final
-
-
-def default_workers() -> int:
-    """Processes that render where nobody says how many.
-
-    One where processes cannot be forked: to start them in another way, a script would have to be written for it.
-    """
-    if not sys.platform.startswith("linux"):
-        return 1
-    return min(8, len(os.sched_getaffinity(0)))
-
-
-@contextmanager
-def _complete_or_gone(final: Path) -> Iterator[Path]:
-    """A new folder that gets the name ``final`` if the block ends well, and is removed if not.
-
-    What a process that was killed left behind is removed a day later by the next one.
-    """
-    for left in final.parent.glob(f".{final.name}.*.partial"):
-        if time.time() - left.stat().st_mtime > 86400:
-            shutil.rmtree(left, ignore_errors=True)
-    partial = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.partial"
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        try:
-            partial.rename(final)
-        except OSError:
-            if not final.is_dir():  # otherwise another process was faster, and wrote the same
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return written_once(final, lambda folder: _write_world(folder, settings, progress, workers or default_workers()), "the street world")
 
 
 def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers: int) -> None:
@@ -328,31 +272,7 @@ def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers
     (folder / "truth").mkdir()
     (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
     streets = [(folder, settings, name, sequence) for name in settings.annotators for sequence in range(settings.sequences)]
-    title, disable = "rendering streets", None if progress else True
-    with tqdm(total=settings.images * len(settings.annotators), unit=" pictures", desc=title, leave=False, disable=disable) as bar:
-        if workers == 1:
-            for street in streets:
-                bar.update(_write_street(street))
-            return
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker, (os.getpid(),)) as pool:
-            try:
-                for count in pool.map(_write_street, streets):
-                    bar.update(count)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    render_all(_write_street, streets, settings.images * len(settings.annotators), "rendering streets", progress, workers)
 
 
 def _write_street(street: tuple[Path, StreetSettings, str, int]) -> int:
@@ -416,12 +336,7 @@ def _write_labels(path: Path, codes: np.ndarray, config: DatasetConfig) -> None:
     if config.encoding != "mat":
         _write_png(path, codes)
         return
-    buffer = io.BytesIO()
-    savemat(buffer, {str(config.mat_key): codes}, do_compression=True)
-    content = buffer.getvalue()
-    title = b"MATLAB 5.0 MAT-file, written by densemtmd"  # in place of scipy's, which holds the time of day
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(title.ljust(116) + content[116:])
+    write_mat(path, {str(config.mat_key): codes})
 
 
 def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
