@@ -75,8 +75,8 @@ def test_help() -> None:
 
 
 def test_hands_and_preview(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["hands", "--out", str(tmp_path), "--frames", "10", "--test", "21", "--workers", "1", "--preview", str(tmp_path / "sheet.png")]
-    assert tool.main(arguments) == 0
+    arguments = ["hands", "--out", str(tmp_path), "--frames", "10", "--test", "21", "--workers", "1"]
+    assert tool.main([*arguments, "--preview", str(tmp_path / "sheet.png")]) == 0
     (root,) = tmp_path.glob("hands-10-*")
     assert len([*root.rglob("*.png")]) == 62 and "10 + 21 frames each of nyu and icvl" in capsys.readouterr().out
     assert Image.open(tmp_path / "sheet.png").size == (1920, 960)
