@@ -85,7 +85,7 @@ def save_network(path: Path, network: JointNetwork, model: Mapping[str, Any], mo
         more: what else to tell of it, such as its scores; JSON-serialisable.
     """
     tensors = {WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
-    save(path, tensors, {"space": network.space.to_json(), "model": dict(model), **(more or {})})
+    save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "parts": network.parts, **(more or {})})
 
 
 def load_network(path: Path) -> JointNetwork:
@@ -98,6 +98,7 @@ def load_network(path: Path) -> JointNetwork:
     try:
         with torch.device("meta"):  # without memory, so that none is wasted on a description that does not fit
             network = backbones.build(about["model"], OutputSpace.from_json(about["space"]))
+            add_parts(network, about.get("parts", {}))
         load_weights(network, tensors, assign=True)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:  # a UserError is a ValueError
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error) or type(error).__name__, 200, placeholder=" …")
@@ -105,6 +106,14 @@ def load_network(path: Path) -> JointNetwork:
             f"{path} does not hold the network that it describes ({reason}): it is damaged, train again or copy it again"
         ) from None
     return network.eval()
+
+
+def add_parts(network: JointNetwork, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds to a network what :attr:`JointNetwork.parts` tells of another, with fresh weights."""
+    if "context" in parts:
+        network.add_context(**parts["context"])
+    if "discriminator" in parts:
+        network.add_discriminator(**parts["discriminator"])
 
 
 def load_weights(network: JointNetwork, tensors: Mapping[str, Tensor], assign: bool = False) -> None:
@@ -125,6 +134,33 @@ def load_weights(network: JointNetwork, tensors: Mapping[str, Tensor], assign: b
                 raise RuntimeError(f"{name} is {weight.dtype}, not {own.dtype}")
             weights[name] = weight.to(own.dtype)
     network.load_state_dict(weights, assign=assign)
+
+
+def start_from(path: Path, network: JointNetwork, *, features_only: bool = False) -> None:
+    """Puts what another network has learned into a new one; what the other does not have, such as a new part, keeps its fresh weights.
+
+    Args:
+        path: the other's checkpoint.
+        network: the new one.
+        features_only: take θ_f alone, and not θ_t, which is of the other's labels.
+
+    Raises:
+        UserError: what :func:`load` raises, or a network of another form.
+    """
+    tensors, about = load(path)
+    own = network.state_dict()
+    if not features_only and about.get("space") != network.space.to_json():
+        raise UserError(f"{path} answers other labels than the network that is to start from it: let it take the features alone")
+    taken = {
+        name.removeprefix(WEIGHTS): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{WEIGHTS}features.") or (not features_only and name.removeprefix(WEIGHTS) in own)
+    }
+    try:
+        load_weights(network, {WEIGHTS + name: tensor for name, tensor in {**own, **taken}.items()})
+    except RuntimeError as error:
+        reason = shorten(str(error), 200, placeholder=" …")
+        raise UserError(f"{path} is of another form than the network that is to start from it ({reason}): give both one model") from None
 
 
 def device_of(choice: str) -> torch.device:

@@ -146,7 +146,12 @@ class _Step:
             return F.avg_pool2d(x, self.kernel, stride=1, divisor_override=layer.divisor_override)
         if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
             return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, training=False, eps=layer.eps)
-        return layer(x)
+        if not layer.training:
+            return layer(x)
+        layer.eval()  # a per-pixel module of several layers, whose network has gone back to training
+        answer = layer(x)
+        layer.train()
+        return answer
 
 
 def _steps(net: nn.Module, channels: int | None, inference: bool) -> list[_Step]:
@@ -161,7 +166,7 @@ def _steps(net: nn.Module, channels: int | None, inference: bool) -> list[_Step]
     flat = False  # maps have become vectors
     for name, layer in layers_of(net):
         kind = type(layer)  # the exact type: a subclass may do something else in its forward
-        if inference and layer.training and kind in MODE_MATTERS:
+        if inference and any(part.training and type(part) in MODE_MATTERS for part in layer.modules()):
             raise refuse(
                 "it is in training mode, where a patch's answer is random or depends on the other patches; call .eval() on the network"
             )

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from densemtmd.datasets.sample import Sample
+from densemtmd.datasets.sample import Batch, Sample, as_input
 from densemtmd.dense import densify, geometry
 from densemtmd.errors import UserError
 from densemtmd.inference import dense_logits, strided_logits
-from densemtmd.network import JointNetwork
+from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
 
 SCORINGS = ("dense", "strided")
@@ -133,6 +134,62 @@ def score_pictures(
             tick()
     network.train(training)
     return matrices.cpu().numpy()
+
+
+PROBE_STEPS, PROBE_VECTORS = 300, 512
+"""Of the training of a domain probe: steps, and feature vectors in each."""
+
+
+def domain_probe(network: JointNetwork, seen: Iterable[Batch], unseen: Iterable[Batch], domains: int, hidden: int = 128) -> float:
+    """How well a fresh domain classifier tells the domains apart by the network's features: how much of the shift is left in them.
+
+    The discriminator that gradient reversal trained against the features may be fooled where a fresh one is not, so it cannot be the
+    judge. This one has the same layers, and learns on frozen features until it no longer improves.
+
+    Args:
+        network: whose features θ_f(x) are judged; it is not changed.
+        seen: batches to learn on.
+        unseen: batches of other pictures, to judge by.
+        domains: D.
+        hidden: channels of its hidden layer.
+
+    Returns:
+        Its balanced accuracy on ``unseen``, percent: the mean over domains of the share of their outputs that it names right. Chance
+        is 100 / D.
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+
+    def vectors(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+        """(N, F) features of all outputs, and (N,) where they come from."""
+        found = []
+        with torch.inference_mode():
+            for batch in batches:
+                features = network.features(as_input(batch.image.to(device)))
+                found.append((features.permute(0, 2, 3, 1).flatten(1, 2), batch.domain.to(device)))
+            return (
+                torch.cat([f.flatten(0, 1) for f, _ in found]).float(),
+                torch.cat([d.repeat_interleave(f.shape[1]) for f, d in found]),
+            )
+
+    (learned, truth), (judged, judged_truth) = vectors(seen), vectors(unseen)
+    mean, spread = learned.mean(0), learned.std(0) + 1e-6
+    learned, judged = ((x.clone() - mean) / spread for x in (learned, judged))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        probe = Discriminator(learned.shape[1], domains, hidden).to(device)
+        optimizer = torch.optim.Adam(probe.parameters(), lr=1e-3)
+        for _ in range(PROBE_STEPS):
+            some = torch.randint(len(learned), (PROBE_VECTORS,)).to(device)
+            loss = F.cross_entropy(probe(learned[some][..., None, None]).flatten(1), truth[some])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.inference_mode():
+        answers = torch.cat([probe(part[..., None, None]).flatten(1).argmax(1) for part in judged.split(8192)])
+    network.train(training)
+    return scores([confusion(answers, judged_truth, domains).cpu().numpy()]).average
 
 
 def inside_only(target: np.ndarray, border: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,8 @@ task.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -124,6 +126,37 @@ def selective_cross_entropy(
     pixel_loss = F.cross_entropy(own, target, ignore_index=VOID, reduction="none")
     weight = _weights(task, sample_weight, task_weight, pixel_loss).view(-1, *[1] * (target.ndim - 1))
     return (pixel_loss * weight).sum() / labelled.sum().clamp(min=1)
+
+
+def domain_loss(logits: Tensor, domain: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    """The cross-entropy of the domain classifier θ_d, at every output: where a picture comes from is known of its void pixels too.
+
+    Args:
+        logits: (B, D, h, w), one channel per domain, any floating type; the loss is taken in at least float32.
+        domain: (B,) integers, position of each sample's domain.
+        sample_weight: (B,) weight of each sample's outputs, 1 where it is not given (dataset equilibrium).
+
+    Returns:
+        A scalar: the sum of the weighted losses over the number of outputs.
+    """
+    target = domain.long().view(-1, *[1] * (logits.ndim - 2)).expand(logits.shape[0], *logits.shape[2:])
+    loss = F.cross_entropy(_at_least_float32(logits), target, reduction="none").flatten(1).mean(1)
+    return loss.mean() if sample_weight is None else (loss * sample_weight.to(loss)).mean()
+
+
+def equilibrium_weights(shares: Sequence[float]) -> Tensor:
+    """Dataset equilibrium (DE, section 4.3): the weight w_k = 1 / (K·p_k) of each dataset's pixels.
+
+    A dataset whose pixels are a share p_k of all that are sampled then weighs p_k·w_k = 1/K in the gradient, as much as every other.
+
+    Args:
+        shares: p_k of the K datasets in what is actually sampled, above 0 and summing to 1.
+
+    Returns:
+        (K,) float32.
+    """
+    sampled = torch.as_tensor(shares, dtype=torch.float64)
+    return (1 / (len(sampled) * sampled)).float()
 
 
 def selective_l2(

@@ -1,15 +1,31 @@
-"""The network that learns from all datasets at once: shared features θ_f and one task classifier θ_t over the union of
-all labels.
+"""The network that learns from all datasets at once: shared features θ_f, one task classifier θ_t over the union of all labels, and
+what the paper adds to them: a domain classifier θ_d behind gradient reversal, and the shared context θ'.
 
-Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided
-network.
+Shapes: ``B`` batch, ``F`` channels of the features, ``C`` channels of the output space, ``D`` domains, ``H``, ``W`` pixels, ``h``, ``w``
+outputs of the strided network.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import torch
 from torch import Tensor, nn
 
-from densemtmd.tasks import OutputSpace
+from densemtmd.errors import UserError
+from densemtmd.losses import dataset_softmax
+from densemtmd.tasks import Labelset, OutputSpace, nearest
+
+FORMS = ("paper", "residual")
+"""Of the shared context."""
+
+
+class Outputs(NamedTuple):
+    """What a network computes on the way to its answer."""
+
+    features: Tensor  # (B, F, h, w), θ_f(x), before any dropout
+    joint: Tensor     # (B, C, h, w), θ_t(f), before any activation
+    answer: Tensor    # (B, C, h, w), θ'(θ_t(f)) of a network with shared context; without, the same as joint
 
 
 class JointNetwork(nn.Module):
@@ -29,20 +45,145 @@ class JointNetwork(nn.Module):
         self.features = features
         self.classifier = classifier
         self.space = space
+        self.context: SharedContext | None = None
+        self.discriminator: Discriminator | None = None
+        self.frozen = False
+
+    def add_context(self, form: str = "paper", hidden: int = 300) -> None:
+        """Puts the shared context θ' on top (Figure 1c), with fresh weights."""
+        self.context = SharedContext(self.space, form, hidden)
+
+    def add_discriminator(self, domains: int, hidden: int = 128) -> None:
+        """Hangs a domain classifier θ_d on the features, with fresh weights."""
+        self.discriminator = Discriminator(feature_channels(self.features), domains, hidden)
+
+    @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """What was added, with its settings, for a checkpoint to tell: ``{"context": {...}, "discriminator": {...}}`` or less."""
+        return {name: part.settings for name in ("context", "discriminator") if (part := getattr(self, name)) is not None}
+
+    def freeze(self) -> None:
+        """θ_f and θ_t no longer learn, and answer as at inference (no dropout, fixed batch norm), whatever mode the network is in."""
+        self.frozen = True
+        for trunk in (self.features, self.classifier):
+            trunk.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> JointNetwork:
+        super().train(mode)
+        if self.frozen:
+            self.features.eval()
+            self.classifier.eval()
+        return self
 
     def stack(self) -> nn.Sequential:
-        """All layers in the order in which they are applied, for ``densify``."""
-        return nn.Sequential(self.features, self.classifier)
+        """All layers of the answer in the order in which they are applied, for ``densify``."""
+        context = [] if self.context is None else [self.context]
+        return nn.Sequential(self.features, self.classifier, *context)
+
+    def outputs(self, x: Tensor) -> Outputs:
+        """Pictures (B, channels, H, W) -> features, outputs of θ_t and of the whole network, before any activation."""
+        features = self.features(x)
+        joint = self.classifier(features)
+        return Outputs(features, joint, joint if self.context is None else self.context(joint))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, channels, H, W) -> outputs before any activation (B, C, h, w)."""
-        return self.classifier(self.features(x))
+        """Pictures (B, channels, H, W) -> the answer before any activation (B, C, h, w)."""
+        return self.outputs(x).answer
 
     @property
     def parameter_count(self) -> int:
-        """Number of trainable numbers in the network."""
+        """Number of numbers that training changes, or changed, in the network."""
         return sum(p.numel() for p in self.parameters())
 
     def __str__(self) -> str:
-        """A line for people, e.g. ``PatchNet, 68 outputs, 2,251,012 parameters``."""
-        return f"{type(self).__name__}, {self.space.channels} outputs, {self.parameter_count:,} parameters"
+        """A line for people, e.g. ``PatchNet with context, 68 outputs, 2,251,012 parameters``."""
+        added = f" with {' and '.join(self.parts)}" if self.parts else ""
+        return f"{type(self).__name__}{added}, {self.space.channels} outputs, {self.parameter_count:,} parameters"
+
+
+def feature_channels(features: nn.Module) -> int:
+    """F: the channels of what the last layer that tells gives."""
+    known = [module for module in features.modules() if isinstance(module, nn.Conv2d)]
+    return known[-1].out_channels
+
+
+class SharedContext(nn.Module):
+    """θ' of JTSC (section 3, Figure 1c): new outputs from the joint network's answers under all labelsets, one hidden layer between.
+
+    The dataset-wise softmax gives the probabilities of all labels; a hidden layer → ReLU → BN and an output layer, both 1×1
+    convolutions, make of them new logits, each again seen through the dataset-wise softmax of its labelset. So what is known under one
+    labelset helps to answer under the others. Keypoints are taken as they are, without activation (section 4.4).
+
+    Args:
+        space: the tasks, which own the C channels that go in and those that come out.
+        form: ``"paper"``: that; ``"residual"``: what comes out is added to what went in, and is zero at first, so that the network begins
+            as the joint network that it was.
+        hidden: channels of the hidden layer. The paper gives 300 for hands and none for pixels: 300 is assumed for both.
+
+    Raises:
+        UserError: an unknown form, or no hidden channel.
+    """
+
+    per_pixel = True
+
+    def __init__(self, space: OutputSpace, form: str = "paper", hidden: int = 300) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise UserError(f"context.form is {form!r}; {nearest(str(form), FORMS)}")
+        if type(hidden) is not int or hidden < 1:
+            raise UserError(f"context.hidden is {hidden!r}, expected at least 1 channel")
+        self.space, self.form = space, form
+        self.layers = nn.Sequential(
+            nn.Conv2d(space.channels, hidden, 1), nn.ReLU(), nn.BatchNorm2d(hidden), nn.Conv2d(hidden, space.channels, 1)
+        )
+        self.settings = {"form": form, "hidden": hidden}
+        last = self.layers[-1]
+        # Near uniform answers at first, as those of the joint network were; or no change at all.
+        nn.init.normal_(last.weight, std=0.0 if form == "residual" else 0.01)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def forward(self, joint: Tensor) -> Tensor:
+        """(B, C, h, w) outputs of θ_t before any activation -> (B, C, h, w)."""
+        answer = self.layers(dataset_softmax(joint, self.space) if self.space.kind == Labelset.kind else joint)
+        return joint + answer if self.form == "residual" else answer
+
+
+class Discriminator(nn.Module):
+    """θ_d (section 3): names the domain of every pixel's features, by 1×1 convolutions.
+
+    Args:
+        channels: F.
+        domains: D, how many there are.
+        hidden: channels of the hidden layer; the paper does not give its width.
+
+    Raises:
+        UserError: no hidden channel.
+    """
+
+    def __init__(self, channels: int, domains: int, hidden: int = 128) -> None:
+        super().__init__()
+        if type(hidden) is not int or hidden < 1:
+            raise UserError(f"reversal.hidden is {hidden!r}, expected at least 1 channel")
+        self.layers = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, domains, 1))
+        self.settings = {"domains": domains, "hidden": hidden}
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F, h, w) -> (B, D, h, w) logits of the domains."""
+        return self.layers(features)
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * -ctx.strength, None
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """``x`` itself, whose gradient is multiplied by −``strength`` (−λ in section 3; Ganin and Lempitsky 2015)."""
+    return _Reversal.apply(x, strength)

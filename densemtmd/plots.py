@@ -690,3 +690,62 @@ def within_figure(errors: Mapping[str, np.ndarray], path: str | Path, farthest: 
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
     _save_figure(figure, path)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figures of comparisons
+
+
+def differences_figure(
+    found: Mapping[str, Mapping[str, tuple[float, float, float]]], path: str | Path, title: str, baseline: str
+) -> None:
+    """Draw how much each strategy gains or loses on each dataset: a dot, and a line as long as its interval.
+
+    Args:
+        found: of each row of a table, by dataset, the difference to the baseline and both ends of its interval, in points.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+        baseline: the row at the zero line.
+
+    Raises:
+        UserError: nothing to draw, or a place that cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    datasets = list(dict.fromkeys(name for row in found.values() for name in row))
+    if not datasets:
+        raise UserError(f"there is nothing to draw in {path}: no row has a seed in common with {baseline}")
+    # Okabe and Ito's, which colour-blind people can tell apart, less black and yellow; a table has rarely more rows.
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
+    if len(found) > len(colours):
+        colours = [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
+    step = 0.14  # inches from row to row, in which a dot has place; between two datasets there is as much again, and half of it more
+    band = max(0.3, step * (len(found) + 1.5))
+    height = band * len(datasets)
+    figure = Figure(figsize=(9, 1.2 + height), dpi=150)
+    axes = figure.add_axes((0.18, 0.6 / (1.2 + height), 0.8, height / (1.2 + height)))
+    for i, (row, values) in enumerate(found.items()):
+        at = [band * (d + 0.5) + step * (i - (len(found) - 1) / 2) for d, name in enumerate(datasets) if name in values]
+        drawn = [values[name] for name in datasets if name in values]
+        colour = colours[i % len(colours)]
+        axes.hlines(at, [low for _, low, _ in drawn], [high for _, _, high in drawn], color=colour, linewidth=2.2, alpha=0.55)
+        axes.plot([value for value, _, _ in drawn], at, "os^Dv*"[i % 6], color=colour, markersize=5.5, label=row)
+    for d in range(1, len(datasets)):
+        axes.axhline(band * d, color=_hex(LINE), linewidth=0.8)
+    axes.axvline(0, color=_hex(INK), linewidth=1.2, zorder=1)
+    axes.set_yticks([band * (d + 0.5) for d in range(len(datasets))], datasets)
+    axes.set_ylim(height, 0)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.1 * (high - low)), max(high, 0.1 * (high - low)))
+    axes.grid(axis="x", color=_hex(LINE), linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=10)
+    axes.set_xlabel(f"points of IoU above {baseline}; lines are 95 % intervals", fontsize=9, color=_hex(FAINT))
+    top: dict[str, Any] = {"xycoords": axes.transAxes, "textcoords": "offset points", "va": "bottom", "fontsize": 9, "color": _hex(FAINT)}
+    axes.annotate(f"worse than {baseline}", (0, 1), xytext=(0, 3), ha="left", **top)
+    axes.annotate(f"better than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
+    axes.annotate(title, (0, 1), xytext=(0, 22 + 18 * math.ceil(len(found) / 6)), ha="left", **{**top, "fontsize": 12, "color": _hex(INK)})
+    _save_figure(figure, path)

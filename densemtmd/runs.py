@@ -35,7 +35,7 @@ from densemtmd.datasets.folder import Dataset, Item, open_dataset
 from densemtmd.datasets.mixing import Mixture, Source, shares
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
-from densemtmd.dense import geometry
+from densemtmd.dense import Geometry, geometry
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_yaml, remove_strays
 from densemtmd.inference import strided_logits
@@ -43,7 +43,19 @@ from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import Labelset, OutputSpace, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
-from densemtmd.training import OVERFIT, State, TrainSettings, budget, check_settings, fit, from_plain, setting
+from densemtmd.training import (
+    OVERFIT,
+    ContextSettings,
+    ReversalSettings,
+    State,
+    TrainSettings,
+    budget,
+    check_parts,
+    check_settings,
+    fit,
+    from_plain,
+    setting,
+)
 
 T = TypeVar("T")
 
@@ -61,6 +73,7 @@ class ScoreSettings:
 
     scoring: str = setting("dense", "dense: every labelled pixel; strided: every 4th pixel of every 4th row, at a 16th of the cost")
     interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
+    probe: bool = setting(True, "with several domains: how well a fresh classifier tells them apart by the features")
 
 
 @dataclass
@@ -73,6 +86,9 @@ class DataSettings:
     domain: str | None = setting(None, "another domain than the datasets' own, for all of them")
     split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
     fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
+    share: dict[str, Any] | None = setting(
+        None, "of datasets' pictures to train and validate on, {stanford: 0.25}: what if fewer were labelled?"
+    )
     world: dict[str, Any] | None = setting(None, "settings of the synthetic world in which the datasets lie; rendered where absent")
 
 
@@ -84,6 +100,8 @@ class RunSettings:
     model: dict[str, Any] = field(default_factory=dict)  # which network: a file in conf/model/
     strategy: dict[str, Any] = field(default_factory=dict)  # how to train: a file in conf/strategy/
     train: TrainSettings = field(default_factory=TrainSettings)
+    context: ContextSettings = field(default_factory=ContextSettings)
+    reversal: ReversalSettings = field(default_factory=ReversalSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     seed: int = setting(0, "of weights, batches and dropout")
     data_root: str = setting("data", "the folder that holds the datasets' folders")
@@ -111,6 +129,14 @@ class Loaded:
     @property
     def labelset(self) -> Labelset:
         return self.dataset.labelset
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table that a run belongs to."""
+
+    folder: Path
+    run_id: str | None  # under which the tracker knows it
 
 
 def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
@@ -160,10 +186,34 @@ def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettin
     for config, root in configs:
         fold, split = (data.fold if config.name in folded else None), (data.split if config.name in named else None)
         opened.append(open_dataset(config, root, domain=data.domain, fold=fold, split=split))
+    opened = fewer_pictures(opened, data.share or {})
     names = [dataset.name for dataset in opened]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
     return opened
+
+
+def fewer_pictures(datasets: Sequence[Dataset], share: Mapping[str, float]) -> list[Dataset]:
+    """The datasets, as if only a share of some datasets' pictures had been labelled, to train as well as to validate on. Smaller shares
+    are parts of larger ones; the test pictures stay.
+
+    Raises:
+        UserError: a dataset that is not there, or a share outside (0, 1].
+    """
+    for name, value in share.items():
+        if name not in (known := [dataset.name for dataset in datasets]):
+            raise UserError(f"data.share names {name!r}; {nearest(name, known)}")
+        if not isinstance(value, int | float) or not 0 < value <= 1:
+            raise UserError(f"data.share of {name} is {value!r}, expected more than 0 and at most 1")
+
+    def part(dataset: Dataset, split: str) -> tuple[Item, ...]:
+        items = dataset.splits[split]
+        if split == "test" or dataset.name not in share:
+            return items
+        kept = np.random.default_rng(0).permutation(len(items))[: math.ceil(share[dataset.name] * len(items))]
+        return tuple(items[n] for n in sorted(kept))
+
+    return [replace(dataset, splits={split: part(dataset, split) for split in dataset.splits}) for dataset in datasets]
 
 
 def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
@@ -182,8 +232,14 @@ def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, at_most)]
 
 
-def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
+def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | None = None, name: str | None = None) -> Path:
     """Trains and scores what the settings say; returns the run's folder.
+
+    Args:
+        settings: all of them.
+        overrides: those that were asked for, for the record.
+        table: the table that the run belongs to, in whose folder its own is then, without the time in its name.
+        name: of the run's folder in a table's.
 
     Raises:
         UserError: whatever a person can mend.
@@ -193,27 +249,29 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     check(settings)
     check_writable(settings.runs, "runs=")
     datasets = open_data(settings.data, settings.data_root)
-    name = settings.name or f"{settings.data.name}-{settings.strategy['name']}"
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     check_answers(plan, datasets, settings.strategy["name"])
     loaded = load(datasets, settings)
-    folder = new_folder(Path(settings.runs), name)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
-    run_name = f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
+    run_name = name or f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
+    if table is None:
+        folder, parent = new_folder(Path(settings.runs), settings.name or f"{settings.data.name}-{settings.strategy['name']}"), None
+    else:
+        folder, parent = make_folder(table.folder / run_name), table.run_id
     try:
         record(folder, settings, datasets)
-        opened = open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri)
+        opened = open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri, parent=parent)
     except UserError:
         shutil.rmtree(folder, ignore_errors=True)  # there is nothing in it yet that one could resume from
         raise
     with opened as tracker:
         write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
-        carry_out(plan, loaded, settings, folder, tracker)
+        carry_out(plan, loaded, settings, folder, tracker, table)
     return folder
 
 
-def resume(folder: Path) -> Path:
+def resume(folder: Path, table: Table | None = None) -> Path:
     """Goes on with an interrupted run, in its folder and under its id in MLflow; its settings are those in its ``config.yaml``.
 
     Raises:
@@ -231,31 +289,89 @@ def resume(folder: Path) -> Path:
     tracking = settings.tracking if run_id else "none"
     with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
         tracker.tags({"resumed": datetime.now().isoformat(" ", "seconds")})
-        carry_out(plan, loaded, settings, folder, tracker)
+        carry_out(plan, loaded, settings, folder, tracker, table)
     return folder
 
 
-def carry_out(plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: RunSettings, folder: Path, tracker: Tracker) -> None:
+def carry_out(
+    plan: Sequence[Stage],
+    loaded: Mapping[str, Loaded],
+    settings: RunSettings,
+    folder: Path,
+    tracker: Tracker,
+    table: Table | None = None,
+) -> None:
     """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again."""
     device = checkpoint.device_of(settings.train.device)
     counts = ", ".join(f"{name} {len(d.train)}/{len(d.val)}/{len(d.test)}" for name, d in loaded.items())
     print(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
     several = sum(stage.answers for stage in plan) > 1  # networks that answer, each for its datasets
+    homes = {stage.name: folder / stage.name if several or not stage.answers else folder for stage in plan}
     matrices: dict[str, np.ndarray] = {}
+    domains: dict[str, dict[str, Any]] = {}
+    recipes: dict[str, dict[str, Any]] = {}
     for stage in plan:
         data = [loaded[name] for name in stage.datasets]
-        home = folder / stage.name if several or not stage.answers else folder
-        with child(tracker, stage.name, folder) if several else nullcontext(tracker) as log:
-            network, state = train_stage(stage, data, list(loaded.values()), settings, home, device, log)
+        home = homes[stage.name]
+        start = None if stage.start is None else homes[stage.start] / "best.safetensors"
+        recipes[stage.name] = recipe(stage, data, loaded, settings, recipes.get(stage.start or ""))
+        if table is not None:
+            take_over(recipes[stage.name], home, table.folder)
+        with nullcontext(tracker) if home == folder else child(tracker, stage.name, folder) as log:
+            network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
             plots.curves_figure(state.history, home / "figures" / "curves.png")
             if stage.answers:
                 matrices |= score_test(network, data, settings.score, device)
-    finish(folder, matrices, {name: d.dataset for name, d in loaded.items()}, settings, tracker)
+                if settings.score.probe and (named := domains_of(data)):
+                    domains[stage.name] = {"names": named, **probe_domains(network, data, settings)}
+                    log.metrics({"test/domain_accuracy": domains[stage.name]["accuracy"]}, step=state.step)
+    finish(folder, matrices, domains, {name: d.dataset for name, d in loaded.items()}, settings, tracker)
+
+
+def recipe(
+    stage: Stage, data: Sequence[Loaded], everything: Mapping[str, Loaded], settings: RunSettings, start: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """All that a stage's weights depend on, as plain JSON: two stages of one recipe learn the same."""
+
+    def pictures(d: Loaded) -> str:
+        keys = [[item.key for item in d.dataset.splits[split]] for split in ("train", "val")]
+        return hashlib.sha256(json.dumps([standalone(d.dataset.config.path), keys]).encode()).hexdigest()
+
+    train = {k: v for k, v in asdict(settings.train).items() if k not in ("device", "workers", "checkpoint_seconds")}
+    made = {
+        "datasets": {d.name: [d.dataset.domain, pictures(d)] for d in data},
+        "epoch_over": {name: pictures(d) for name, d in everything.items()},
+        "model": settings.model, "train": train, "seed": settings.seed, "start": start,
+        **{key: getattr(stage, key) for key in ("budget", "take", "equilibrium", "reversal", "context")},
+        "context_settings": asdict(settings.context) if stage.context else None,
+        "reversal_settings": asdict(settings.reversal) if stage.reversal else None,
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(made))
+    return plain
+
+
+def take_over(wanted: Mapping[str, Any], home: Path, table: Path) -> None:
+    """Copies a stage's checkpoints from another run of the table, where that has trained one of the same recipe to its end."""
+    if not (home / "recipe.json").exists():
+        write_json(home / "recipe.json", wanted)
+    if (home / "last.safetensors").exists():
+        return
+    for file in sorted(table.glob("*/recipe.json")) + sorted(table.glob("*/*/recipe.json")):
+        last, best = (file.with_name(f"{which}.safetensors") for which in ("last", "best"))
+        if file.parent == home or not last.exists() or not best.exists() or read_json(file) != wanted:
+            continue
+        if checkpoint.load(last)[1].get("state", {}).get("done") is True:
+            print(f"{home.name}: the same as {file.parent.relative_to(table)}, which is trained already")
+            for checkpoints in (best, last):  # last is what makes it count as trained
+                with atomic_write(home / checkpoints.name) as temporary:
+                    shutil.copyfile(checkpoints, temporary)
+            return
 
 
 def check(settings: RunSettings) -> None:
     """Refuses, before anything is loaded, settings that would fail later."""
     check_settings(settings.train)
+    check_parts(settings.context, settings.reversal)
     budget(settings.train, 1)
     shares([1], settings.train.mixing)
     with torch.device("meta"):  # which has no memory
@@ -329,23 +445,45 @@ def train_stage(
     everything: Sequence[Loaded],
     settings: RunSettings,
     folder: Path,
+    start: Path | None,
     device: torch.device,
     tracker: Tracker,
 ) -> tuple[JointNetwork, State]:
-    """Trains one network on the stage's datasets; returns it with its best weights."""
+    """Trains one network on the stage's datasets; returns it with its best weights.
+
+    Args:
+        stage: says how.
+        data: its datasets.
+        everything: all datasets of the run, which an epoch is counted by.
+        settings: of the run.
+        folder: of the stage's checkpoints.
+        start: the checkpoint that it starts from.
+        device: to train on.
+        tracker: is told of it.
+    """
     space = output_space([d.dataset for d in data])
+    domains = domains_of(data)
     torch.manual_seed(settings.seed)
     network = backbones.build(settings.model, space)
+    if stage.context:
+        network.add_context(settings.context.form, settings.context.hidden)
+    if stage.reversal and not domains:
+        print(f"{stage.name}: all pictures are of one domain, {data[0].dataset.domain}: gradient reversal would do nothing and is left out")
+    frozen = stage.context and settings.context.trunk == "frozen"
+    if stage.reversal and domains and not frozen:
+        network.add_discriminator(len(domains), settings.reversal.hidden)
+    if start is not None:
+        checkpoint.start_from(start, network, features_only=stage.take == "features")
+    if frozen:
+        network.freeze()
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     print(f"{stage.name}: {network}")
-    where = geometry(network)
-    domains = list(dict.fromkeys(d.dataset.domain for d in data))
     train = settings.train
-    mixture = Mixture(
-        [Source(d.name, space.index(d.labelset.name), domains.index(d.dataset.domain), d.train) for d in data],
-        where, crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=train.mixing, seed=settings.seed,
-    )  # fmt: skip
+    # Of its own for each stage: one that goes on from another would see the other's batches again.
+    seed = settings.seed + stage.depth * 2**32
+    mixture = make_mixture(data, "train", geometry(network), train, seed, mixing=train.mixing, equilibrium=stage.equilibrium)
     tracker.params({"mixture": mixture.about()})
+    where = mixture.geometry
     strided_pass = sum(
         math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train
     )
@@ -365,7 +503,8 @@ def train_stage(
     def tell(state: State) -> None:
         print(epoch_line(state), flush=True)
         tracker.metrics(flat_scores("val", state.history[-1]["scores"]), step=state.step)
-        tracker.metrics({"epoch": state.epoch, "train/epoch_loss": state.history[-1]["loss"]}, step=state.step)
+        loss = state.history[-1]["loss"]
+        tracker.metrics({"epoch": state.epoch} | ({} if loss is None else {"train/epoch_loss": loss}), step=state.step)
         if tracker.run_id is not None:
             for d in data:
                 for sample in spread(d.val, max(1, VALIDATION_PICTURES // len(data))):
@@ -378,6 +517,9 @@ def train_stage(
         budget(train, strided_pass, stage.budget),
         folder=folder,
         model=settings.model,
+        context=settings.context if stage.context else ContextSettings(),
+        reversal=settings.reversal,
+        started=start is not None,
         validate=validate,
         report=tell,
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
@@ -389,6 +531,53 @@ def train_stage(
             f"{OVERFIT:.0f} %: give it a larger budget, or look for a mistake in the labels"
         )
     return network, state
+
+
+def domains_of(data: Sequence[Loaded]) -> list[str]:
+    """The names of the domains of some datasets, in their order; none where all are of one domain, and there is nothing to tell apart."""
+    domains = list(dict.fromkeys(d.dataset.domain for d in data))
+    return domains if len(domains) > 1 else []
+
+
+def make_mixture(
+    data: Sequence[Loaded],
+    split: str,
+    where: Geometry,
+    train: TrainSettings,
+    seed: int,
+    *,
+    mixing: str | Mapping[str, float],
+    equilibrium: bool = False,
+) -> Mixture:
+    """Batches of some datasets' pictures of a split."""
+    space, domains = output_space([d.dataset for d in data]), domains_of(data)
+    sources = [
+        Source(
+            d.name, space.index(d.labelset.name), domains.index(d.dataset.domain) if domains else 0, d.train if split == "train" else d.val
+        )
+        for d in data
+    ]
+    return Mixture(
+        sources, where, crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=mixing, equilibrium=equilibrium,
+        seed=seed,
+    )  # fmt: skip
+
+
+PROBE_BATCHES = {"train": 40, "val": 15}
+"""That a domain probe learns on and is judged by: 41,000 and 15,000 outputs by default."""
+
+
+def probe_domains(network: JointNetwork, data: Sequence[Loaded], settings: RunSettings) -> dict[str, float]:
+    """How well a fresh classifier tells the domains apart by the network's features, and chance, both in percent."""
+    domains = [d.dataset.domain for d in data]
+    equal = {d.name: 1 / domains.count(d.dataset.domain) for d in data}  # each domain as often as every other
+    batches = {}
+    for split, number in PROBE_BATCHES.items():
+        mixture = make_mixture(data, split, geometry(network), settings.train, settings.seed, mixing=equal)
+        batches[split] = map(mixture.batch, range(2 if settings.debug else number))
+    named = len(set(domains))
+    accuracy = evaluation.domain_probe(network, batches["train"], batches["val"], named, settings.reversal.hidden)
+    return {"accuracy": accuracy, "chance": 100 / named}
 
 
 def labelled(network: JointNetwork, labelset: Labelset, sample: Sample, device: torch.device) -> Image:
@@ -422,13 +611,14 @@ def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Map
 def epoch_line(state: State) -> str:
     """``epoch  3  loss 1.234  all 80.7/58.6/46.2  he 79.5/64.4/54.4 ...  *``: Global/Average/IoU; the star marks the best so far."""
     epoch = state.history[-1]
+    loss = "      " if epoch["loss"] is None else f"{epoch['loss']:.3f}"
     parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
     if len(parts) == 2:  # a single dataset: all is the same
         del parts["all"]
     scored = "  ".join(
         f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in ("global", "average", "iou")) for name, s in parts.items()
     )
-    return f"epoch {state.epoch:2d}  loss {epoch['loss']:.3f}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
+    return f"epoch {state.epoch:2d}  loss {loss}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
 
 
 def flat_scores(prefix: str, scored: Mapping[str, Any]) -> dict[str, float]:
@@ -469,6 +659,15 @@ def new_folder(runs: Path, name: str) -> Path:
                 f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written"
             ) from None
     raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
+
+
+def make_folder(folder: Path) -> Path:
+    """Makes a folder that is not there."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written") from None
+    return folder
 
 
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
@@ -566,17 +765,26 @@ def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset
 
 
 def finish(
-    folder: Path, matrices: Mapping[str, np.ndarray], datasets: Mapping[str, Dataset], settings: RunSettings, tracker: Tracker
+    folder: Path,
+    matrices: Mapping[str, np.ndarray],
+    domains: Mapping[str, Mapping[str, Any]],
+    datasets: Mapping[str, Dataset],
+    settings: RunSettings,
+    tracker: Tracker,
 ) -> None:
     """Writes and shows the scores of the run."""
     labelsets = {name: dataset.labelset for name, dataset in datasets.items()}
-    scored = {**evaluation.report(matrices, labelsets), **asdict(settings.score)}
+    how = {"scoring": settings.score.scoring, "interior": settings.score.interior}
+    scored = {**evaluation.report(matrices, labelsets), **how, **({"domains": domains} if domains else {})}
     keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, labelsets)
     tracker.metrics(flat_scores("test", scored), step=0)
     for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
         tracker.artifact(folder / artifact)
     print(f"test pictures, {settings.score.scoring} scoring" + (", interior only" if settings.score.interior else ""))
     print(report.scores_table(scored))
+    for name, probe in domains.items():
+        print(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "
+              f"(chance: {probe['chance']:.1f} %)")  # fmt: skip
 
 
 def keep_scores(
@@ -600,6 +808,18 @@ def keep_scores(
         np.savez_compressed(temporary, **matrices, **about)  # type: ignore[arg-type]
     write_text(folder / "scores.md", report.scores_markdown(scored))
     write_json(folder / "scores.json", scored)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a run holds.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it is damaged, remove it") from None
 
 
 def write_json(path: Path, data: Any) -> None:

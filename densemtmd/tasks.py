@@ -253,9 +253,10 @@ class OutputSpace:
     def tables(self, device: torch.device) -> ChannelTables:
         """The lookup tables on ``device``, made once."""
         if device not in self._tables:
-            size = torch.tensor([task.channels for task in self.tasks], device=device)
-            owner = torch.repeat_interleave(torch.arange(len(self), device=device), size)
-            self._tables[device] = ChannelTables(owner=owner, first=size.cumsum(0) - size, size=size)
+            with torch.inference_mode(False):  # made at inference, they could not be used in training any more
+                size = torch.tensor([task.channels for task in self.tasks], device=device)
+                owner = torch.repeat_interleave(torch.arange(len(self), device=device), size)
+                self._tables[device] = ChannelTables(owner=owner, first=size.cumsum(0) - size, size=size)
         return self._tables[device]
 
     def to_json(self) -> dict[str, Any]:

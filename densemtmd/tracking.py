@@ -245,6 +245,40 @@ def open_tracker(
     return _MlflowTracker(client, _Writer(client, uri), uri, experiment_id, run_id, monitor)
 
 
+def download_runs(experiment: str, folder: Path, files: Sequence[str], uri: str | None = None) -> tuple[str, list[Path]]:
+    """Copy what runs keep in a store into folders named as theirs were.
+
+    Where runs lie below a parent, the runs of a table, those of the newest such parent are taken, and what it keeps is copied into
+    ``folder`` itself; else all runs of the experiment. Runs that lack one of the files, such as the single networks of a run or one
+    that has not finished, are passed over.
+
+    Args:
+        experiment: its name in the store.
+        folder: gets a folder per run.
+        files: the artifacts to copy, each of them at the top of its run, e.g. ``scores.json``; of a parent all those that it has.
+        uri: of the store, as for :func:`open_tracker`.
+
+    Returns:
+        the parent's name, or the experiment's, and the folders of the runs, the oldest first.
+
+    Raises:
+        UserError: mlflow is not installed, there is no such store or experiment, or none of its runs has all the files.
+    """
+    uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    file = _sqlite_file(uri)
+    if file is not None and not file.is_file():
+        raise UserError(f"there is no MLflow store {uri}: stand where it lies, or name another one with --tracking-uri")
+    try:
+        _import_mlflow()
+        return _download(_open_store(uri), experiment, folder, files, uri)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"MLflow does not work here ({_line(error)}): run `pip install 'mlflow>=3.1'` or name run folders") from error
+    except Exception as error:
+        raise UserError(f"the MLflow store {uri} cannot be read ({_line(error)}): name another one, or run folders instead") from error
+
+
 def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
     """What a result depends on besides its settings: code, versions, hardware by its kind, and what was asked for.
 
@@ -602,6 +636,41 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
             "or set MLFLOW_TRACKING_URI to the server's address"
         )
     return found.experiment_id
+
+
+def _download(client: MlflowClient, experiment: str, folder: Path, files: Sequence[str], uri: str) -> tuple[str, list[Path]]:
+    """:func:`download_runs`, of a store that is open."""
+    from densemtmd.tasks import nearest
+
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        known = sorted(one.name for one in client.search_experiments())
+        raise UserError(f"{uri} has no experiment {experiment!r}; {nearest(experiment, known)}")
+
+    def kept(run_id: str) -> list[str]:
+        return [item.path for item in client.list_artifacts(run_id) if not item.is_dir]
+
+    runs = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"], max_results=10_000)
+    whole = [run for run in runs if set(files) <= set(kept(run.info.run_id))]
+    if not whole:
+        raise UserError(f"the experiment {experiment!r} of {uri} has no finished run, expected one that keeps {', '.join(files)}")
+    parents = [run.data.tags.get("mlflow.parentRunId") for run in whole]
+    newest = next((parent for parent in reversed(parents) if parent), None)
+    name = experiment
+    if newest:
+        whole = [run for run, parent in zip(whole, parents, strict=True) if parent == newest]
+        name = client.get_run(newest).info.run_name
+        for path in kept(newest):
+            client.download_artifacts(newest, path, str(folder))
+    folders = []
+    for run in whole:
+        home = folder / Path(run.data.tags.get("folder", run.info.run_id)).name
+        home = folder / run.info.run_id if home.exists() else home
+        home.mkdir()
+        for path in files:
+            client.download_artifacts(run.info.run_id, path, str(home))
+        folders.append(home)
+    return name, folders
 
 
 def _find(client: MlflowClient, run_id: str, uri: str) -> Run:

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from densemtmd import checkpoint
+from densemtmd import checkpoint, evaluation
 from densemtmd.datasets.mixing import Mixture, made_ahead
 from densemtmd.datasets.sample import Batch, as_input
 from densemtmd.errors import UserError
-from densemtmd.losses import selective_cross_entropy
-from densemtmd.network import JointNetwork
+from densemtmd.losses import domain_loss, selective_cross_entropy
+from densemtmd.network import FORMS, JointNetwork, reverse_gradient
 from densemtmd.tasks import VOID, nearest
 
 S = TypeVar("S")
@@ -125,6 +125,54 @@ class TrainSettings:
     checkpoint_seconds: float = setting(60.0, "seconds between checkpoints; there is one after each epoch too")
 
 
+@dataclass
+class ContextSettings:
+    """The shared context θ' of the strategies that have it: ``context.<name>=<value>``."""
+
+    form: str = setting("paper", "paper: new answers from those under all labelsets; residual: added to the joint network's, zero at first")
+    hidden: int = setting(300, "channels of the hidden layer (the paper's, for hands)")
+    inner_weight: float = setting(0.0, "share of the loss that stays on the joint network's own answers; 0: the paper")
+    trunk: str = setting("finetuned", "finetuned: the joint network goes on learning below the context; frozen: it does not")
+
+
+@dataclass
+class ReversalSettings:
+    """Gradient reversal of the strategies that have it: ``reversal.<name>=<value>``."""
+
+    strength: float = setting(0.1, "λ: the domain classifier's gradient reaches the features multiplied by -λ")
+    schedule: str = setting("ramp", "ramp: λ grows from 0 as in Ganin and Lempitsky 2015; constant: it stays")
+    hidden: int = setting(128, "channels of the domain classifier's hidden layer")
+    lr: float = setting(10.0, "its learning rate, in multiples of train.lr: it must keep up with the features that flee from it")
+
+    def at(self, progress: float) -> float:
+        """λ when a share ``progress`` of the budget is used up; ramped it is λ·(2 / (1 + exp(−10·progress)) − 1)."""
+        return self.strength * (1.0 if self.schedule == "constant" else 2 / (1 + math.exp(-10 * min(progress, 1.0))) - 1)
+
+
+def check_parts(context: ContextSettings, reversal: ReversalSettings) -> None:
+    """Refuses settings of the shared context and of gradient reversal that mean nothing.
+
+    Raises:
+        UserError: a word that is not one of a setting's choices, or a number out of its range.
+    """
+    words = {
+        "context.form": (context.form, FORMS),
+        "context.trunk": (context.trunk, ("finetuned", "frozen")),
+        "reversal.schedule": (reversal.schedule, ("ramp", "constant")),
+    }
+    for name, (value, known) in words.items():
+        if value not in known:
+            raise UserError(f"{name} is {value!r}; {nearest(value, known)}")
+    for name, width in (("context.hidden", context.hidden), ("reversal.hidden", reversal.hidden)):
+        if not 1 <= width <= MOST:
+            raise UserError(f"{name} is {width}, expected 1 to {MOST} channels")
+    if not 0 <= context.inner_weight < 1:
+        raise UserError(f"context.inner_weight is {context.inner_weight}, expected at least 0 and below 1: at 1 the context learns nothing")
+    for name, number in (("strength", reversal.strength), ("lr", reversal.lr)):
+        if not 0 <= number < math.inf:
+            raise UserError(f"reversal.{name} is {number}, expected at least 0")
+
+
 def check_settings(settings: TrainSettings) -> None:
     """Refuses, before anything is loaded, what would only show itself in the middle of a training.
 
@@ -203,7 +251,8 @@ class State:
 
     @property
     def epoch(self) -> int:
-        return len(self.history)
+        """The last one that is over; 0 is the network that the training started from."""
+        return self.history[-1]["epoch"] if self.history else 0
 
 
 def learning_rate(settings: TrainSettings, progress: float) -> float:
@@ -216,12 +265,22 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
-    """SGD, with weight decay on the weights alone: biases and batch norms are there to shift and to scale."""
-    weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+def make_optimizer(network: JointNetwork, settings: TrainSettings, discriminator_lr: float = 10.0) -> torch.optim.SGD:
+    """SGD, with weight decay on the weights alone: biases and batch norms are there to shift and to scale.
+
+    Each group of parameters has a ``scale``, by which the learning rate of the schedule is multiplied for it: 1, and
+    ``discriminator_lr`` for the domain classifier.
+    """
+    discriminator = [] if network.discriminator is None else list(network.discriminator.parameters())
+    others = [p for p in network.parameters() if all(p is not d for d in discriminator)]
+    groups = [
+        {"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == weights], "weight_decay": decay, "scale": scale}
+        for parameters, scale in ((others, 1.0), (discriminator, discriminator_lr))
+        for weights, decay in ((True, settings.weight_decay), (False, 0.0))
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]], lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0
+    )
 
 
 def precision_on(device: torch.device, precision: str) -> str:
@@ -232,15 +291,46 @@ def precision_on(device: torch.device, precision: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def train_step(network: JointNetwork, optimizer: torch.optim.Optimizer, batch: Batch, precision: str) -> Tensor:
-    """One step of SGD on the selective loss; returns the loss, on the network's device."""
+def train_step(
+    network: JointNetwork,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    precision: str,
+    *,
+    inner_weight: float = 0.0,
+    reversal: float = 0.0,
+) -> dict[str, Tensor]:
+    """One step: the selective loss, and where the network has a discriminator the domain loss, whose gradient is reversed.
+
+    Args:
+        network: in training mode.
+        optimizer: of its parameters.
+        batch: on its device.
+        precision: ``"float32"`` or ``"bfloat16"``.
+        inner_weight: share of the selective loss that is taken of the outputs below the shared context.
+        reversal: λ of gradient reversal at this step.
+
+    Returns:
+        What to record, on the network's device: ``loss`` and, with a discriminator, ``domain_loss`` and ``domains``, the confusion matrix
+        (D, D) of the domains that it names.
+    """
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits = network(as_input(batch.image))
-    loss = selective_cross_entropy(logits, batch.target, batch.task, network.space)
+        outputs = network.outputs(as_input(batch.image))
+        domains = None if network.discriminator is None else network.discriminator(reverse_gradient(outputs.features, reversal))
+    loss = selective_cross_entropy(outputs.answer, batch.target, batch.task, network.space, batch.weight)
+    if inner_weight:
+        inner = selective_cross_entropy(outputs.joint, batch.target, batch.task, network.space, batch.weight)
+        loss = (1 - inner_weight) * loss + inner_weight * inner
+    record = {"loss": loss.detach()}
+    if domains is not None:
+        of_domains = domain_loss(domains, batch.domain, batch.weight)
+        loss = loss + of_domains
+        truth = batch.domain[:, None, None].expand(domains[:, 0].shape)
+        record |= {"domain_loss": of_domains.detach(), "domains": evaluation.confusion(domains.argmax(1), truth, domains.shape[1])}
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return loss.detach()
+    return record
 
 
 def fit(
@@ -251,6 +341,9 @@ def fit(
     *,
     folder: Path,
     model: Mapping[str, Any],
+    context: ContextSettings = ContextSettings(),  # noqa: B008 (never changed)
+    reversal: ReversalSettings = ReversalSettings(),  # noqa: B008
+    started: bool = False,
     validate: Callable[..., dict[str, Any]],
     report: Callable[[State], None] = lambda state: None,
     losses: Callable[[int, dict[str, float]], None] = lambda step, values: None,
@@ -268,6 +361,9 @@ def fit(
         budget: when to end, and how long an epoch is.
         folder: gets ``last.safetensors`` (to resume from) and ``best.safetensors`` (to use).
         model: the settings that the network was built from.
+        context: of the shared context, where the network has one.
+        reversal: of gradient reversal, where the network has a discriminator.
+        started: the network starts with weights that have learned already: it is a candidate for the best, as epoch 0.
         validate: scores a network; ``["pooled"]["iou"]`` decides which epoch is best. With ``quick=True`` on as little as will
             show whether it works: before the first step, so that a broken validation does not cost an hour.
         report: called after each epoch.
@@ -280,25 +376,34 @@ def fit(
     """
     device = next(network.parameters()).device
     precision = precision_on(device, settings.precision)
-    optimizer = make_optimizer(network, settings)
+    optimizer = make_optimizer(network, settings, reversal.lr)
     last, best = folder / "last.safetensors", folder / "best.safetensors"
     state = State()
     if last.exists():
         state = load_state(last, network, optimizer)
     else:
-        validate(network, quick=True)
+        scored = validate(network, quick=not started)
+        if started:
+            state.best_score = scored["pooled"]["iou"] or 0.0
+            state.history.append({"epoch": 0, "step": 0, "outputs": 0, "loss": None, "scores": scored})
+            checkpoint.save_network(best, network, model, {"scores": scored, "epoch": 0})
+            report(state)
         save_state(last, network, optimizer, state, model)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
-    unread: list[Tensor] = []  # losses stay on the device for a while: reading one makes a GPU wait
+    unread: list[dict[str, Tensor]] = []  # losses stay on the device for a while: reading one makes a GPU wait
     with Interruption() as interruption, Bar(budget, state, title) as bar:
         for batch in made_ahead(lambda step: mixture.batch(step % settings.overfit if settings.overfit else step), state.step):
             if state.done:
                 break
+            progress = budget.progress(state.outputs, state.seconds)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, budget.progress(state.outputs, state.seconds))
+                group["lr"] = learning_rate(settings, progress) * group["scale"]
             torch.manual_seed(mixture.seed * 1_000_003 + state.step)  # of dropout: the step's own, so that a resumed run draws the same
             network.train()
-            unread.append(train_step(network, optimizer, batch.to(device), precision))
+            inner_weight, strength = context.inner_weight, reversal.at(progress)
+            unread.append(
+                train_step(network, optimizer, batch.to(device), precision, inner_weight=inner_weight, reversal=strength)
+            )
             state.step += 1
             state.outputs += int((batch.target != VOID).sum())
             state.seconds = time.monotonic() - began
@@ -307,11 +412,13 @@ def fit(
             save = epoch_over or interruption.asked or time.monotonic() - saved >= settings.checkpoint_seconds
             if len(unread) < STEPS_UNREAD and not save:
                 continue
-            loss = read_losses(unread, state, settings)
+            values = read_records(unread, state, settings)
             if save:
                 check_weights(network, state, settings)
-            losses(state.step, {"loss": loss, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
-            bar.show(state, loss)
+            if network.discriminator is not None:
+                values["reversal"] = strength
+            losses(state.step, {**values, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
+            bar.show(state, values["loss"])
             if epoch_over:
                 scored = validate(network)
                 end_epoch(state, scored, ended, settings)
@@ -331,21 +438,29 @@ def fit(
     return state
 
 
-def read_losses(unread: list[Tensor], state: State, settings: TrainSettings) -> float:
-    """Reads the losses of the last steps, adds them to the epoch's, and returns their mean.
+def read_records(unread: list[dict[str, Tensor]], state: State, settings: TrainSettings) -> dict[str, float]:
+    """Reads what the last steps recorded, and adds their losses to the epoch's.
+
+    Returns:
+        The means of the losses, and ``domain_accuracy``: the discriminator's balanced accuracy over these steps in percent, which chance
+        alone makes 100 / D.
 
     Raises:
-        UserError: one of them is no number. Every step after that would only spoil the weights further.
+        UserError: a loss is no number. Every step after that would only spoil the weights further.
     """
-    values = torch.stack(unread).tolist()
-    for back, loss in enumerate(reversed(values)):
-        if not math.isfinite(loss):
-            raise diverged(f"the loss became {loss} at step {state.step - back}", settings)
-    for loss in values:  # one by one, so that the sum does not depend on how often they were read
+    values = {name: torch.stack([record[name] for record in unread]) for name in unread[0]}
+    domains = values.pop("domains", None)
+    read = {name: losses.tolist() for name, losses in values.items()}
+    for name, losses in read.items():
+        for back, loss in enumerate(reversed(losses)):
+            if not math.isfinite(loss):
+                raise diverged(f"the {name.replace('_', ' ')} became {loss} at step {state.step - back}", settings)
+    for loss in read["loss"]:  # one by one, so that the sum does not depend on how often they were read
         state.epoch_loss += loss
-    state.epoch_steps += len(values)
+    state.epoch_steps += len(unread)
     unread.clear()
-    return sum(values) / len(values)
+    means = {name: sum(losses) / len(losses) for name, losses in read.items()}
+    return means if domains is None else {**means, "domain_accuracy": evaluation.scores([domains.sum(0).cpu().numpy()]).average}
 
 
 def check_weights(network: nn.Module, state: State, settings: TrainSettings) -> None:
@@ -434,6 +549,8 @@ def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
         for epoch in state.history:
             if not all(isinstance(scores, dict) for scores in (epoch["scores"]["pooled"], *epoch["scores"]["datasets"].values())):
                 raise ValueError("an epoch has no scores")
+            if not isinstance(epoch["epoch"], int):
+                raise ValueError("an epoch has no number")
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:  # a UserError is a ValueError
         reason = shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{path} does not hold the state of this training ({reason}): copy it again, or remove it to train anew") from None

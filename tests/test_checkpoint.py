@@ -85,7 +85,7 @@ def test_a_network_comes_back_to_the_last_bit(tmp_path):
     tensors, about = checkpoint.load(path)
     assert set(tensors) == {"network." + name for name in state}
     assert about == {
-        "format": 1, "space": network.space.to_json(), "model": MODEL,
+        "format": 1, "space": network.space.to_json(), "model": MODEL, "parts": {},
         "scores": {"pooled": {"iou": 46.25, "global": None}}, "epoch": 3,
     }  # fmt: skip
 

@@ -240,7 +240,8 @@ def test_options_that_a_tool_does_not_have(says):
     says(synthesize, ["streets", "--imges", "3"], "did you mean --images?")
     says(synthesize, ["street"], "'street'", "streets")
     says(demo, ["--minute", "3"], "did you mean --minutes?")
-    says(compare, [], "required: RUN")
+    says(compare, [], "required: EXPERIMENT")
+    says(compare, ["run", "--base-line", "jt"], "did you mean --baseline?")
 
 
 def test_an_unknown_labelset(says, run):

@@ -537,7 +537,7 @@ def test_other_files_of_runs(run, name):
     assert attempt.refused
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "scores.json"])
+@pytest.mark.parametrize("name", ["config.yaml", "scores.json", "per_image.npz"])
 def test_runs_to_compare(trained, run, name, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(TOOLS))
     import compare
@@ -545,10 +545,13 @@ def test_runs_to_compare(trained, run, name, monkeypatch, capsys):
     config = yaml.safe_load((run / "config.yaml").read_text()) | {"seed": 1}
     scores = json.loads((run / "scores.json").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(config))
+    archive = (run / "per_image.npz").read_bytes()
     chance, attempt = random.Random(name), Attempts()
     for n in range(50 * LONGER):
         if name == "config.yaml":
             kind, content = damaged_yaml(config, chance)
+        elif name == "per_image.npz":
+            kind, content = damaged_bytes(archive, chance)
         elif n % 2:
             kind, data = damaged_values(scores, chance)
             content = jsonable(data).encode()

@@ -177,3 +177,12 @@ def test_selective_l2_is_the_mean_over_a_samples_own_coordinates():
     assert selective_l2(outputs, target, mask, task, space).isfinite()
     nothing = selective_l2(outputs, target, torch.zeros_like(mask), task, space)
     assert nothing == 0 and (torch.autograd.grad(nothing, outputs)[0] == 0).all()
+
+
+def test_a_space_that_was_used_at_inference_can_be_trained_with():
+    space = OutputSpace([Labelset("a", ["x", "y"]), Labelset("b", ["x", "y", "z"])])
+    with torch.inference_mode():
+        dataset_softmax(torch.zeros(1, 5, 1, 1), space)
+    logits = torch.zeros(1, 5, 1, 1, requires_grad=True)
+    dataset_softmax(logits, space).square().sum().backward()
+    assert logits.grad is not None

@@ -325,3 +325,36 @@ def test_curves_of_one_dataset_have_no_line_for_all_and_an_empty_history_is_refu
 def test_keypoints_have_no_sheet():
     with pytest.raises(UserError, match="keypoints"):
         sheet(photo(4, 4), {"nyu": np.zeros((4, 4), np.uint8)}, OutputSpace([KeypointSet("nyu", ["palm"])]))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figures of comparisons
+
+
+@pytest.mark.parametrize(("rows", "datasets"), [(1, 1), (2, 4), (6, 9), (12, 3)])
+def test_differences_are_all_there_and_do_not_overlap(tmp_path, monkeypatch, rows, datasets):
+    random = np.random.default_rng(rows)
+    values = random.normal(0, 4, (rows, datasets)).tolist()
+    found = {f"strategy {r}": {f"dataset {d}": (v, v - 2, v + 1) for d, v in enumerate(row)} for r, row in enumerate(values)}
+    drawn, save = [], plots._save_figure
+    monkeypatch.setattr(plots, "_save_figure", lambda figure, path: (drawn.append(figure), save(figure, path)))
+    plots.differences_figure(found, tmp_path / "figure.png", "a table", "nf")
+    (axes,) = drawn[0].axes
+    dots = {line.get_label(): line for line in axes.lines if line.get_label() in found}
+    assert list(dots) == [*found]
+    for name, line in dots.items():
+        assert line.get_xdata() == pytest.approx([value for value, _, _ in found[name].values()])
+    heights = sorted(y for line in dots.values() for y in line.get_ydata())
+    assert min(b - a for a, b in pairwise(heights)) > 0.13 if len(heights) > 1 else heights
+    segments = [segment for lines in axes.collections for segment in lines.get_segments()]
+    assert len(segments) == rows * datasets and all(b[0] - a[0] == pytest.approx(3) for a, b in segments)
+    texts = [*axes.get_yticklabels(), *axes.texts, *axes.get_legend().get_texts()]
+    boxes = [text.get_window_extent() for text in texts]
+    for i, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[i + 1 :]), texts[i].get_text()
+    assert len(dots) == len({(line.get_color(), line.get_marker()) for line in dots.values()})
+
+
+def test_no_difference_to_draw(tmp_path):
+    with pytest.raises(UserError, match="nothing to draw"):
+        plots.differences_figure({}, tmp_path / "figure.png", "a table", "nf")

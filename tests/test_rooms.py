@@ -14,7 +14,7 @@ TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
     "errors", "files", "tasks", "losses", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "keypoints", "evaluation",
-    "report", "plots", "tracking", "strategies", "training", "runs",
+    "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
 )  # fmt: skip
 """From the top down."""
 

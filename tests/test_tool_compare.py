@@ -1,53 +1,251 @@
-"""``tools/compare.py`` on run folders written by hand, whose means and deviations are known."""
+"""``tools/compare.py`` on run folders whose matrices are made up, so that every mean, difference and confusion is known."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from toy import write_run
 
-TRAIN = {"epochs": None, "minutes": None, "outputs": 2_000_000}
 TOOLS = Path(__file__).parents[1] / "tools"
+KITTI = ("he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang")
 
 
 @pytest.fixture
-def compare(monkeypatch):
+def compare(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.chdir(tmp_path)
     import compare
 
     return compare
 
 
-def write_run(folder, strategy, seed, iou, scoring="dense", pixels=100):
-    folder.mkdir()
-    score = {"global": iou + 30, "average": iou + 10, "iou": iou, "classes": 3, "pixels": pixels}
-    datasets = {"he": {"labelset": "he", **score, "labels": {}}, "xu": {"labelset": "xu", **score, "iou": None, "labels": {}}}
-    (folder / "scores.json").write_text(json.dumps({"pooled": score, "datasets": datasets, "scoring": scoring, "interior": False}))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"strategy": {"name": strategy}, "seed": seed, "train": TRAIN}))
-    return str(folder)
+def pictures(*right):
+    """(N, 2, 2): pictures with 100 pixels of each of two labels, of which so many are right: Global and Average are their mean."""
+    return np.array([[[r, 100 - r], [100 - r, r]] for r in right])
 
 
-def test_means_and_deviations_over_seeds(compare, tmp_path, capsys):
-    runs = [write_run(tmp_path / f"jt{seed}", "jt", seed, iou) for seed, iou in enumerate((44.0, 46.0, 48.0))]
-    runs.insert(1, write_run(tmp_path / "nf", "nf", 0, 40.0))
-    assert compare.main([*runs, "--out", str(tmp_path / "table")]) == 0
-    rows = (tmp_path / "table" / "table.csv").read_text().splitlines()
-    assert rows[0] == ",he,xu,all together"
-    assert "jt, IoU" in rows[3] and rows[3].endswith("46.0 ± 2.0,–,46.0 ± 2.0") and rows[6].endswith("40.0,–,40.0")
-    markdown = (tmp_path / "table" / "table.md").read_text()
-    assert "| jt, Global | 76.0 ± 2.0 | 76.0 ± 2.0 | 76.0 ± 2.0 |" in markdown
-    assert "seeds (jt: 0, 1, 2; nf: 0)" in markdown and "dense scoring" in markdown and "2,000,000 outputs" in markdown
-    assert "46.0 ± 2.0" in capsys.readouterr().out
+def write_table(folder, rows, datasets=("he", "xu"), seeds=(0, 1, 2), videos=12, **about):
+    """A table whose rows are right in so many of 100 pixels, one more with each seed, in twelve pictures of each dataset."""
+    of = {name: [f"video{n % videos}" for n in range(12)] for name in datasets}
+    for row, right in rows.items():
+        for seed in seeds:
+            spread = np.arange(12) % 5 - 2  # pictures differ
+            matrices = {name: pictures(*(right[i % len(right)] + seed + spread)) for i, name in enumerate(datasets)}
+            write_run(folder / f"{row}-seed{seed}", row, seed, matrices, sequences=of)
+    about = {"rows": {row: [f"strategy={row}"] for row in rows}, "seeds": list(seeds), **about}
+    (folder / "table.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
+    return folder
+
+
+def lines_of(text):
+    return {(line["row"], line["dataset"], line["score"]): line for line in csv.DictReader(io.StringIO(text))}
+
+
+def test_means_deviations_and_differences(compare, tmp_path, capsys):
+    write_table(tmp_path / "runs" / "street", {"nf": (60, 70), "jt": (70, 69), "jt_de": (60, 50)}, name="street")
+    assert compare.main(["street", "--out", "out"]) == 0
+    lines = lines_of(Path("out/table.csv").read_text())
+    mean = 61 + np.mean(np.arange(12) % 5 - 2)
+    one = lines["nf", "he", "global"]
+    assert (float(one["mean"]), float(one["sd"]), one["seeds"]) == (pytest.approx(mean, abs=1e-4), 1, "0 1 2")
+    assert [one[key] for key in ("difference", "low", "high", "paper")] == [""] * 4
+    assert list(dict.fromkeys(row for row, _, _ in lines)) == ["nf", "jt", "jt_de"]  # as in table.yaml
+    assert [lines["jt", name, "global"]["difference"] for name in ("he", "xu", "all together")] == ["10.0000", "-1.0000", "4.5000"]
+    assert float(lines["jt", "xu", "iou"]["high"]) < 0 < float(lines["jt", "he", "iou"]["low"])
+    page = Path("out/table.md").read_text()
+    assert f"| jt, Global | **{mean + 10:.1f} ± 1.0** | {mean + 9:.1f} ± 1.0 |" in page
+    assert "| all together, Global | +4.5 [+4.5, +4.5] | −10.0 [−10.0, −10.0] |" in page
+    assert "By IoU, jt against nf: helped he; hurt xu; all together +" in page
+    assert "By IoU, jt_de against nf: helped no dataset; hurt xu; no clear difference on he; all together −" in page
+    assert "over seeds (0, 1, 2), the best in bold." in page
+    assert "Budget of a row's networks together: 2,000,000 labelled outputs; training: strided." in page
+    assert "2,000 resamples of seeds and test pictures." in page
+    shown = capsys.readouterr().out
+    assert f"{mean + 10:.1f} ± 1.0* " in shown and "By IoU, jt against nf: helped he; hurt xu" in shown and "**" not in shown
+    assert Image.open("out/figure.png").size[0] > 800
+
+
+def test_a_half_finished_table_already_tells_something(compare, tmp_path, capsys):
+    folder = write_table(tmp_path / "runs" / "street", {"nf": (60,), "jt": (70,), "jtsc": (80,)}, ("he",), videos=10)
+    for unfinished in ("nf-seed2", "jt-seed1", "jt-seed2", "jtsc-seed0", "jtsc-seed1", "jtsc-seed2"):
+        (folder / unfinished / "scores.json").unlink()
+    assert compare.main([str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "jtsc, Global" not in shown and "Not finished: nf-seed2, jt-seed1, jt-seed2, jtsc-seed0, jtsc-seed1, jtsc-seed2." in shown
+    assert "over seeds (nf: 0, 1; jt: 0)" in shown and "all together" not in shown  # there is one dataset
+    assert "resamples of seeds and test videos; of videos alone, with one seed: other seeds may differ by more." in shown
+    for run in folder.glob("*/scores.json"):
+        run.unlink()
+    assert compare.main(["street"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {Path('runs/street')} has no finished run yet, expected folders such as nf-seed0")
+
+
+def test_run_folders_by_their_strategies(compare, tmp_path, capsys):
+    folder = write_table(tmp_path / "mine", {"nf": (60,), "jt": (70,)})
+    for config in folder.glob("jt*/config.yaml"):
+        config.write_text(config.read_text().replace("2000000", "1000000").replace("seed: ", "data: {name: street}\nseed: "))
+    assert compare.main([str(run) for run in sorted(folder.glob("*-seed*"), reverse=True)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("nf, Global") < shown.index("jt, Global")  # as they were named
+    assert "nf: 2,000,000 labelled outputs; jt: 1,000,000 labelled outputs" in shown and "3 seeds tell little of others" in shown
+
+
+def test_another_baseline_or_none(compare, tmp_path, capsys):
+    write_table(tmp_path / "runs" / "street", {"jt": (60,), "jtsc": (70,)})
+    assert compare.main(["street", "--out", "none"]) == 0
+    assert "There is no row nf to compare the others to: name one with --baseline." in capsys.readouterr().out
+    assert {path.name for path in Path("none").iterdir()} == {"table.md", "table.csv"}
+    assert compare.main(["street", "--baseline", "jt"]) == 0
+    assert "By IoU, jtsc against jt: helped he, xu; hurt no dataset" in capsys.readouterr().out
+    assert compare.main(["street", "--baseline", "js"]) == 1
+    assert "--baseline is 'js', which is no finished row; known: jt, jtsc" in capsys.readouterr().err
+
+
+def test_the_numbers_of_the_paper(compare, tmp_path, capsys):
+    write_table(tmp_path / "runs" / "kitti", {"nf": (60,), "jt": (70,), "mine": (50,)}, KITTI, (0,), paper="table2")
+    assert compare.main(["kitti", "--out", "out"]) == 0
+    lines = lines_of(Path("out/table.csv").read_text())
+    assert lines["nf", "he", "global"]["paper"] == "76.11" and lines["jt", "all together", "iou"]["paper"] == "46.21"
+    assert lines["jt", "zhang", "iou"]["paper"] == "41.92" and lines["mine", "he", "iou"]["paper"] == ""
+    page = Path("out/table.md").read_text()
+    assert " (41.92†) |" in page and " (76.11) |" in page
+    assert "† jt, zhang, Global; jt, zhang, Average; jt, zhang, IoU: derived from the total." in page
+    capsys.readouterr()
+    (tmp_path / "runs" / "kitti" / "table.yaml").write_text("{rows: {nf: []}, seeds: [0], paper: table22}")
+    assert compare.main(["kitti"]) == 1
+    assert "no table 'table22'" in capsys.readouterr().err
+
+
+def test_datasets_of_one_domain_have_a_column(compare, tmp_path):
+    """The paper's "7 KITTI", where there is another domain beside it."""
+    folder = write_table(tmp_path / "runs" / "two", {"nf": (60,), "jt": (70,)}, (*KITTI, "stanford"), (0,), paper="table3")
+    for config in folder.glob("*/config.yaml"):
+        found = {name: {"yaml": {"domain": "kitti"} if name in KITTI else {}} for name in (*KITTI, "stanford")}
+        config.write_text(config.read_text() + yaml.safe_dump({"found": found}))
+    assert compare.main(["two", "--out", "out"]) == 0
+    lines = lines_of(Path("out/table.csv").read_text())
+    assert list(dict.fromkeys(column for _, column, _ in lines)) == [*KITTI, "stanford", "kitti together", "all together"]
+    assert lines["jt", "kitti together", "iou"]["paper"] == "45.93" and lines["jt", "all together", "iou"]["paper"] == "46.43"
+
+
+def test_confusions_that_were_repaired(compare, tmp_path, capsys):
+    """Label 0 is taken for label 1 less often, and for label 2 more often."""
+    folder = tmp_path / "runs" / "street"
+    for row, wrong in (("nf", (30, 2)), ("jt", (10, 7))):
+        for seed in (0, 1):
+            own = [[100 - sum(wrong) - seed, wrong[0] + seed, wrong[1]], [20, 80, 0], [0, 0, 0]]
+            write_run(folder / f"{row}-seed{seed}", row, seed, {"he": np.array([own] * 5), "xu": pictures(*range(60, 72))})
+    (folder / "table.yaml").write_text("{rows: {nf: [], jt: []}, seeds: [0, 1]}")
+    assert compare.main(["street", "--confusions", "nf", "jt", "--out", "out"]) == 0
+    page = Path("out/confusions-nf-jt.md").read_text()
+    assert "| he | nf | jt | change |" in page and "xu: no confusion changed clearly." in page
+    assert "| repaired: label0 taken for label1 | 30.5 % | 10.5 % | −20.0 [−20.0, −20.0] |" in page
+    assert "| new: label0 taken for label2 | 2.0 % | 7.0 % | +5.0 [+5.0, +5.0] |" in page and "label1 taken" not in page
+    assert [path.name for path in Path("out").iterdir()] == ["confusions-nf-jt.md"]
+    assert "repaired: label0 taken for label1" in capsys.readouterr().out
+    assert compare.main(["street", "--confusions", "jt", "nf", "--dataset", "he"]) == 0
+    shown = capsys.readouterr().out
+    assert "new: label0 taken for label1" in shown and "xu" not in shown
+    for arguments, words in [
+        (["--confusions", "nf", "gr"], "'gr', which is no finished row; known: nf, jt"),
+        (["--confusions", "nf", "jt", "--dataset", "zu"], "did you mean 'xu'?"),
+        (["--dataset", "xu"], "without --confusions"),
+    ]:
+        assert compare.main(["street", *arguments]) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_runs_of_mlflow(compare, tmp_path, capsys):
+    """The same table from the store as from the folders, networks of a run passed over; and loose runs where there is no table."""
+    from densemtmd.tracking import open_tracker
+
+    folder = write_table(tmp_path / "runs" / "street", {"nf": (60,), "jt": (70,)}, seeds=(0, 1), name="street")
+    assert compare.main(["street", "--out", "from folders"]) == 0
+
+    def keep(run, tracker):
+        tracker.tags({"folder": str(run)})
+        tracker.config((run / "config.yaml").read_text())
+        for name in ("scores.json", "per_image.npz"):
+            tracker.artifact(run / name)
+
+    options = {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}", "system_metrics": False}
+    with open_tracker("mlflow", "loose", "one", **options) as one:
+        keep(folder / "nf-seed0", one)
+    with open_tracker("mlflow", "streets", "an older table", **options) as older, older.child("jt") as child:
+        keep(folder / "jt-seed0", child)
+    with open_tracker("mlflow", "streets", "street", **options) as parent:
+        parent.artifact(folder / "table.yaml")
+        for run in sorted(folder.glob("*-seed*")):
+            with parent.child(run.name) as child:
+                keep(run, child)
+                with child.child("he") as network:
+                    network.config("nothing: else")
+    capsys.readouterr()
+    assert compare.main(["streets", "--mlflow", "--out", "from mlflow"]) == 0
+    assert "MLflow: street, 4 runs" in capsys.readouterr().out
+    for name in ("table.md", "table.csv"):
+        assert Path("from mlflow", name).read_text() == Path("from folders", name).read_text()
+    assert compare.main(["loose", "--mlflow", "--tracking-uri", options["uri"]]) == 0
+    assert "MLflow: loose, 1 runs" in capsys.readouterr().out
+    for arguments, words in [
+        (["street", "--mlflow"], "no experiment 'street'; known: Default, loose, streets; did you mean 'streets'?"),
+        (["Default", "--mlflow"], "has no finished run, expected one that keeps config.yaml, scores.json"),
+        (["streets", "loose", "--mlflow"], "--mlflow reads one experiment, found 2"),
+        (["streets", "--mlflow", "--tracking-uri", "sqlite:///nowhere.db"], "nowhere.db"),
+    ]:
+        assert compare.main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and words in error
+    assert not Path("nowhere.db").exists()
 
 
 def test_what_cannot_be_compared_is_a_sentence(compare, tmp_path, capsys):
-    first = write_run(tmp_path / "a", "jt", 0, 40.0)
+    right = {"he": pictures(60, 61, 62), "xu": pictures(70, 71)}
+    first = write_run(tmp_path / "a", "jt", 0, right)
+    many = {**right, "he": pictures(60, 61)}
+    others = {**right, "he": right["he"] + [[[0, 0], [0, 1]], [[0, 0], [1, 0]], [[0, 0], [0, 0]]]}
+    moved = {**right, "he": right["he"] + [[[0, 0], [0, 1]], [[0, 0], [0, -1]], [[0, 0], [0, 0]]]}  # as many pixels, in other pictures
     for other, word in [
-        (write_run(tmp_path / "b", "nf", 0, 40.0, scoring="strided"), "strided"),
-        (write_run(tmp_path / "c", "nf", 0, 40.0, pixels=99), "99"),
-        (write_run(tmp_path / "d", "jt", 0, 50.0), "both jt with seed 0"),
-        (str(tmp_path), "scores.json"),
+        (write_run(tmp_path / "b", "nf", 0, right, scoring="dense"), "dense"),
+        (write_run(tmp_path / "c", "nf", 0, many), "400"),
+        (write_run(tmp_path / "d", "jt", 0, right), "both jt with seed 0"),
+        (write_run(tmp_path / "e", "nf", 0, others), "their datasets differ, {'he': 602"),
+        (write_run(tmp_path / "f", "nf", 0, moved), "other pictures or labels of he"),
+        (tmp_path, "it has no scores.json"),
+        (tmp_path / "nowhere", "it has no scores.json"),
     ]:
-        assert compare.main([first, other]) == 1
+        assert compare.main([str(first), str(other)]) == 1
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1 and word in error
+
+
+def test_damaged_runs_and_tables_are_a_sentence(compare, tmp_path, capsys):
+    right = {"he": pictures(60, 61, 62)}
+    for n, (damage, word) in enumerate([
+        (lambda run: (run / "per_image.npz").unlink(), "it has no per_image.npz"),
+        (lambda run: (run / "per_image.npz").write_bytes(b"PK"), "per_image.npz"),
+        (lambda run: np.savez(run / "per_image.npz", xu=right["he"]), "it has no 'he"),
+        (lambda run: np.savez(run / "per_image.npz", he=right["he"][0]), "shape (2, 2)"),
+        (lambda run: np.savez(run / "per_image.npz", he=-right["he"]), "counts below 0"),
+        (lambda run: np.savez(run / "per_image.npz", he=right["he"] / 2), "float64"),
+        (lambda run: np.savez(run / "per_image.npz", he=pictures(60, 61, 63)), "scores.json says global"),
+        (lambda run: np.savez(run / "per_image.npz", **{**right, "he/sequences": ["a"]}), "names 1 sequences for 3 pictures"),
+        (lambda run: (run / "scores.json").write_text(json.dumps({"datasets": {}})), "it has no 'pooled'"),
+        (lambda run: (run / "config.yaml").write_text("strategy: {name: jt}"), "it has no 'train'"),
+    ]):  # fmt: skip
+        run = write_run(tmp_path / str(n), "jt", 0, right)
+        damage(run)
+        assert compare.main([str(run)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {run} ") and error.count("\n") == 1 and word in error, (n, error)
+    folder = write_table(tmp_path / "runs" / "street", {"nf": (60,)})
+    for text in ("", "[", "rows: {nf: []}", "{rows: [nf], seeds: [0]}", "{rows: {1: []}, seeds: []}", "{rows: {}, seeds: [], name: 1}"):
+        (folder / "table.yaml").write_text(text)
+        assert compare.main(["street"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: runs/street/table.yaml ") and error.count("\n") == 1, text

@@ -40,12 +40,19 @@ def trained(tools, tmp_path_factory):
     return root, runs
 
 
+def scores_of(run):
+    """What a training has written of its scores, without what it says of the domains, which is no score of pictures."""
+    scored = json.loads((run / "scores.json").read_text())
+    scored.pop("domains", None)
+    return scored
+
+
 @pytest.mark.parametrize("strategy", ["jt", "nf"])
 def test_gives_the_numbers_of_the_training(tools, trained, strategy, capsys):
     run = trained[1][strategy]
     assert tools[1].main([str(run)]) == 0
     out = run / "evaluations" / "own-test-dense"
-    assert json.loads((out / "scores.json").read_text()) == json.loads((run / "scores.json").read_text())
+    assert json.loads((out / "scores.json").read_text()) == scores_of(run)
     before, after = np.load(run / "per_image.npz"), np.load(out / "per_image.npz")
     assert set(before) == set(after) and all((before[name] == after[name]).all() for name in before)
     assert set(before) == {name + part for name in ("squares", "discs") for part in ("", "/pictures", "/sequences")}
@@ -80,7 +87,7 @@ def test_a_run_that_moved_with_its_data(tools, trained, tmp_path):
         shutil.copytree(root / name, tmp_path / "data" / name)
     assert tools[1].main([str(tmp_path / "elsewhere"), "--data-root", str(tmp_path / "data")]) == 0
     scored = json.loads((tmp_path / "elsewhere" / "evaluations" / "own-test-dense" / "scores.json").read_text())
-    assert scored == json.loads((runs["jt"] / "scores.json").read_text())
+    assert scored == scores_of(runs["jt"])
 
 
 def test_mistakes_are_sentences(tools, trained, tmp_path, capsys):

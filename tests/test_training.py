@@ -175,7 +175,7 @@ def test_only_weights_decay():
 
 
 def test_state_counts_epochs_by_its_history():
-    assert State(history=[{}, {}]).epoch == 2
+    assert State(history=[{"epoch": 1}, {"epoch": 2}]).epoch == 2
 
 
 @pytest.mark.parametrize(

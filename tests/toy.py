@@ -1,12 +1,17 @@
-"""Small datasets on disk that a small network learns in seconds: grey pictures with a bright square or disc somewhere."""
+"""Small datasets on disk that a small network learns in seconds, grey pictures with a bright square or disc somewhere; and folders of
+finished runs whose confusion matrices are made up."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import yaml
 from PIL import Image
+
+from densemtmd import Labelset
+from densemtmd.evaluation import report
 
 
 def write_toy(root: Path, name: str, shape: str, pictures: int = 12, size: tuple[int, int] = (40, 52), seed: int = 0) -> Path:
@@ -41,3 +46,31 @@ def write_toy(root: Path, name: str, shape: str, pictures: int = 12, size: tuple
         )
     )
     return file
+
+
+def write_run(
+    folder: Path, strategy: str, seed: int, matrices: dict[str, np.ndarray], *,
+    sequences=None, train=None, scoring="strided", stages=None, **config,
+) -> Path:  # fmt: skip
+    """The folder of a finished run, without its network.
+
+    Args:
+        folder: to make.
+        strategy: its name.
+        seed: of the run.
+        matrices: of each dataset (N, L, L) counts.
+        sequences: of each dataset (N,) the video that each picture is of; without it the file is that of an older run.
+        train: settings that differ from the defaults.
+        scoring: dense or strided.
+        stages: of the strategy; by default one network for all datasets.
+        config: further keys of ``config.yaml``.
+    """
+    folder.mkdir(parents=True)
+    labelsets = {name: Labelset(name, [f"label{i}" for i in range(m.shape[1])]) for name, m in matrices.items()}
+    (folder / "scores.json").write_text(json.dumps({**report(matrices, labelsets), "scoring": scoring, "interior": False}))
+    plan = {"name": strategy, "stages": stages or [{"name": strategy, "datasets": "all"}]}
+    settings = {"strategy": plan, "seed": seed, "train": {"epochs": None, "outputs": 2_000_000, **(train or {})}, **config}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    videos = {f"{name}/sequences": list(of) for name, of in (sequences or {}).items()}
+    np.savez_compressed(folder / "per_image.npz", **matrices, **videos)
+    return folder

@@ -1,143 +1,358 @@
-"""Compare runs: a row per strategy, mean ± standard deviation over seeds, for each dataset and for all together.
+"""Compare the strategies of a table: means over seeds, and differences that come with an interval.
 
-    python tools/compare.py runs/*-street7-*                       on screen
-    python tools/compare.py runs/*-street7-* --out results/street7 also as table.md and table.csv there
+    python tools/compare.py street7                                  the table in runs/street7, finished or half finished
+    python tools/compare.py runs/*-street7-*                         any runs, a row per strategy
+    python tools/compare.py street7 --out results/street7            also as table.md, table.csv and figure.png there
+    python tools/compare.py street7 --confusions nf jtsc             which confusions jtsc repaired
+    python tools/compare.py street7 --mlflow                         the runs of MLflow's experiment street7
 
-The runs must have been scored in the same way on the same datasets. Scores are those in their scores.json: Global pools
-pixels, Average and IoU are means over labels; "all together" pools as the paper does.
+The runs must have been scored in the same way on the same pictures. Global pools pixels, Average and IoU are means over
+labels; "all together" pools as the paper does. The difference to the baseline comes with the 95 % interval of a paired
+bootstrap over seeds and test pictures (videos, where there are at least ten), computed from each picture's confusion
+matrix. Where the table is one of the paper's, its numbers stand in brackets.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
-import json
-import statistics
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from textwrap import shorten
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from densemtmd.cli import make_parser, tool
 from densemtmd.errors import UserError
+
+if TYPE_CHECKING:
+    from densemtmd.comparison import Confusion, Difference, Run, Table
+
+    Differences = Mapping[str, Mapping[tuple[str, str], Difference]]  # of each row, by column and score
+    Paper = Mapping[tuple[str, str, str], tuple[float, str]]          # by row, column and score: the number and a note
+
+MOST_CONFUSIONS = 6
+"""Of each kind and dataset, so many are shown."""
+
+FEW_SEEDS = 5
+"""With fewer the table says what that does to its intervals."""
 
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write table.md and table.csv there")
+    add = parser.add_argument
+    add("experiment", nargs="+", metavar="EXPERIMENT", help="a table's folder, its name below runs/, or folders of finished runs")
+    add("--out", type=Path, metavar="DIR", help="write table.md, table.csv and figure.png there")
+    add("--baseline", metavar="ROW", help="the row that the others are compared to (default: nf)")
+    add("--confusions", nargs=2, metavar=("A", "B"), help="show which confusions row B repaired, against row A")
+    add("--dataset", metavar="NAME", help="with --confusions: on this dataset alone")
+    add("--mlflow", action="store_true", help="EXPERIMENT is one of MLflow's")
+    add("--tracking-uri", metavar="URI", help="MLflow's store (default: sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set)")
     arguments = parser.parse_args(argv)
 
-    from densemtmd.files import check_writable
-    from densemtmd.report import aligned, markdown
-    from densemtmd.runs import write_text
+    from densemtmd.files import atomic_write, check_writable
 
     if arguments.out:
         check_writable(arguments.out, "--out")
-    runs = [read_run(folder) for folder in arguments.runs]
-    check_comparable(arguments.runs, runs)
-    head, rows = compared(runs)
-    print(aligned([head, *rows]))
-    print(f"\n{how(runs)}")
+    if arguments.dataset and not arguments.confusions:
+        raise UserError(f"--dataset is {arguments.dataset!r} without --confusions A B, whose dataset it names: give both, or neither")
+    table = read(arguments)
+    if arguments.confusions:
+        files = confusions(table, *arguments.confusions, arguments.dataset)
+    else:
+        base, found = against(table, arguments.baseline)
+        files = compared(table, base, found)
+        if arguments.out and found:
+            draw(table, base, found, arguments.out / "figure.png")
     if arguments.out:
-        write_text(arguments.out / "table.md", f"{markdown(head, rows)}\n\n{how(runs)}\n")
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([head, *rows])
-        write_text(arguments.out / "table.csv", table.getvalue())
-        print(f"written to {arguments.out}")
+        for name, text in files.items():
+            with atomic_write(arguments.out / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        print(f"\nwritten to {arguments.out}")
     return 0
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """The settings and scores of a run."""
-    from densemtmd.files import read_yaml
+def read(arguments: argparse.Namespace) -> Table:
+    """The runs that the arguments name."""
+    from densemtmd.comparison import TABLE, read_table
+    from densemtmd.tracking import download_runs
+
+    if not arguments.mlflow:
+        return read_table([Path(name) for name in arguments.experiment])
+    if len(arguments.experiment) > 1:
+        raise UserError(f"--mlflow reads one experiment, found {len(arguments.experiment)}: name one of MLflow's experiments")
+    with TemporaryDirectory() as temporary:
+        files = ["config.yaml", "scores.json", "per_image.npz"]
+        name, folders = download_runs(arguments.experiment[0], Path(temporary), files, arguments.tracking_uri)
+        print(f"MLflow: {name}, {len(folders)} runs\n")
+        return read_table([Path(temporary)] if (Path(temporary) / TABLE).is_file() else folders)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# The table
+
+
+def against(table: Table, baseline: str | None) -> tuple[str, Differences]:
+    """The name of the baseline, and the differences of the other rows to it; none where there is no baseline."""
+    from densemtmd.comparison import BASELINE, differences
+    from densemtmd.tasks import nearest
+
+    rows = table.rows
+    if baseline is not None and baseline not in rows:
+        raise UserError(f"--baseline is {baseline!r}, which is no finished row; {nearest(baseline, rows)}")
+    plain = [row for row, runs in rows.items() if runs[0].strategy == BASELINE]
+    base = baseline or (BASELINE if BASELINE in rows else plain[0] if plain else "")
+    if not base:
+        return "", {}
+    others = {row: differences(rows[base], runs, table.columns) for row, runs in rows.items() if row != base}
+    return base, {row: values for row, values in others.items() if values}
+
+
+def compared(table: Table, base: str, found: Differences) -> dict[str, str]:
+    """Prints the comparison; returns the files that keep it, by their names."""
+    from densemtmd.comparison import beside
+    from densemtmd.report import aligned, markdown
+
+    paper = beside(table)
+    words = [verdict(row, base, values) for row, values in found.items()] + corrections(paper)
+    screen = [aligned(rows_of(scores_table(table, paper, bold=False)))]
+    page = [markdown(*scores_table(table, paper, bold=True))]
+    if found:
+        title = f"Difference to {base}, with its 95 % interval:"
+        screen += [title, aligned(rows_of(differences_table(found)))]
+        page += [title, markdown(*differences_table(found))]
+    print("\n\n".join([*screen, *words, how(table, base, found, "marked *")]))
+    page += [*words, how(table, base, found, "in bold")]
+    return {"table.md": "\n\n".join(page) + "\n", "table.csv": as_csv(table, found, paper)}
+
+
+def rows_of(table: tuple[list[str], list[list[str]]]) -> list[list[str]]:
+    """A table's head and rows as rows."""
+    return [table[0], *table[1]]
+
+
+def scores_table(table: Table, paper: Paper, bold: bool) -> tuple[list[str], list[list[str]]]:
+    """The head, and three rows per row of the table, one for each score; the best of each score and column stands out."""
+    from densemtmd.comparison import spreads
     from densemtmd.report import SCORES
-    from densemtmd.training import TrainSettings, from_plain
 
-    try:
-        scores = json.loads((folder / "scores.json").read_text("utf-8"))
-        config = read_yaml(folder / "config.yaml", "the settings of a run")
-        config["train"] = asdict(from_plain(TrainSettings, config["train"], "train"))
-        run = {"config": config, "scores": scores}
-        facts(run)
-        values = [row[key] for row in (scores["pooled"], *scores["datasets"].values()) for key in SCORES]
-        if not isinstance(config["strategy"]["name"], str) or not isinstance(config["seed"], int):
-            raise ValueError("its strategy or seed is damaged")
-        if not all(value is None or 0 <= value <= 100 for value in values):
-            raise ValueError("its scores are damaged")
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" ...")
-        raise UserError(f"{folder} cannot be read as a run ({reason}): train it again, or leave it out") from None
-    return run
-
-
-def check_comparable(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuses runs whose numbers do not speak of the same thing, and two of one strategy and seed."""
-    seen: dict[tuple[str, int], Path] = {}
-    for folder, run in zip(folders, runs, strict=True):
-        which = (run["config"]["strategy"]["name"], run["config"]["seed"])
-        if which in seen:
-            raise UserError(f"{folder} and {seen[which]} are both {which[0]} with seed {which[1]}: leave one of them out")
-        seen[which] = folder
-    for folder, run in zip(folders, runs, strict=True):
-        for what, value in facts(run).items():
-            if value != (expected := facts(runs[0])[what]):
-                raise UserError(
-                    f"{folder} and {folders[0]} cannot be compared: their {what} differ, {value} and {expected}; compare like with like"
-                )
-
-
-def facts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What runs must share to be compared."""
-    scores = run["scores"]
-    return {
-        "datasets": {name: dataset["pixels"] for name, dataset in scores["datasets"].items()},
-        "ways to score": (scores["scoring"], scores["interior"]),
-    }
-
-
-def compared(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """The table: its head, and three rows per strategy, one for each score."""
-    from densemtmd.report import SCORES
-
-    datasets = list(runs[0]["scores"]["datasets"])
-    rows = []
-    for strategy in dict.fromkeys(run["config"]["strategy"]["name"] for run in runs):
-        seeds = [run["scores"] for run in runs if run["config"]["strategy"]["name"] == strategy]
+    rows, over = table.rows, table.columns
+    found = {row: spreads(runs, over) for row, runs in rows.items()}
+    lines = []
+    for row in rows:
         for key, name in SCORES.items():
-            columns = [[s["datasets"][dataset][key] for s in seeds] for dataset in datasets] + [[s["pooled"][key] for s in seeds]]
-            rows.append([f"{strategy}, {name}", *(spread(column) for column in columns)])
-    return ["", *datasets, "all together"], rows
+            line = [f"{row}, {name}"]
+            for column in over:
+                values = [spread[column, key].mean for spread in found.values()]
+                best = len(rows) > 1 and found[row][column, key].mean >= max(values) - 1e-9
+                text = mean_and_sd(found[row][column, key].mean, found[row][column, key].sd)
+                text = (f"**{text}**" if best else text) if bold else f"{text}{'*' if best else ' '}"
+                printed, note = paper.get((row, column, key), (None, ""))
+                line.append(text if printed is None else f"{text} ({printed:.2f}{'†' * is_correction(note)})")
+            lines.append(line)
+    return ["", *over], lines
 
 
-def spread(values: Sequence[float | None]) -> str:
-    """``46.2 ± 0.3``: mean and standard deviation over seeds."""
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return "–"
-    return f"{statistics.mean(numbers):.1f}" + (f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else "")
+def mean_and_sd(mean: float, sd: float) -> str:
+    """``46.2 ± 0.3``; a dash for a score that does not exist."""
+    return "–" if math.isnan(mean) else f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
 
 
-def how(runs: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence that says what the numbers are."""
-    seeds = {
-        s: sorted(r["config"]["seed"] for r in runs if r["config"]["strategy"]["name"] == s)
-        for s in {r["config"]["strategy"]["name"] for r in runs}
-    }
-    scores = runs[0]["scores"]
-    budgets = {tuple((n, run["config"]["train"][n]) for n in ("epochs", "minutes", "outputs") if run["config"]["train"][n]) for run in runs}
-    budget = ", ".join(f"{value:,} {name}" for name, value in budgets.pop()) if len(budgets) == 1 else "budgets differ"
+def differences_table(found: Differences) -> tuple[list[str], list[list[str]]]:
+    """The head, and a line per dataset with the differences in IoU; of all together those in every score."""
+    from densemtmd.comparison import ALL
+    from densemtmd.report import SCORES
+
+    keys = list(dict.fromkeys(key for values in found.values() for key in values))
+    shown = [(column, score) for column, score in keys if score == "iou" or column == ALL]
+    lines = [
+        [f"{column}, {SCORES[score]}", *(signed(values[column, score]) if (column, score) in values else "–" for values in found.values())]
+        for column, score in shown
+    ]
+    return ["", *found], lines
+
+
+def signed(difference: Difference) -> str:
+    """``+7.6 [+6.9, +8.3]``"""
+    return f"{difference.value:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]".replace("-", "−")
+
+
+def verdict(row: str, base: str, values: Mapping[tuple[str, str], Difference]) -> str:
+    """Which datasets a row helped and which it hurt."""
+    from densemtmd.comparison import ALL
+
+    by: dict[str, list[str]] = {"helped": [], "hurt": [], "no clear difference": []}
+    for (column, score), difference in values.items():
+        if score == "iou" and not column.endswith("together"):
+            by[difference.verdict].append(column)
+    parts = [f"helped {', '.join(by['helped']) or 'no dataset'}", f"hurt {', '.join(by['hurt']) or 'no dataset'}"]
+    if unclear := by["no clear difference"]:
+        parts.append(f"no clear difference on {', '.join(unclear)}")
+    together = f"; {ALL} {signed(values[ALL, 'iou'])}" if (ALL, "iou") in values else ""
+    return f"By IoU, {row} against {base}: {'; '.join(parts)}{together}."
+
+
+def corrections(paper: Paper) -> list[str]:
+    """What a † beside the paper's numbers means."""
+    from densemtmd.report import SCORES
+
+    notes: dict[str, list[str]] = {}
+    for (row, column, score), (_, note) in paper.items():
+        if is_correction(note):
+            notes.setdefault(note, []).append(f"{row}, {column}, {SCORES[score]}")
+    found = [f"{'; '.join(places)}: {note}" for note, places in notes.items()]
+    return ([f"In brackets: the paper's numbers. {'† ' + '. † '.join(found) + '.' if found else ''}".rstrip()]) if paper else []
+
+
+def is_correction(note: str) -> bool:
+    """Whether a number of the paper is not simply one that it prints, be it in another of its tables."""
+    return bool(note) and not note.startswith("from Table")
+
+
+def how(table: Table, base: str, found: Differences, best: str) -> str:
+    """Sentences that say what the numbers are."""
+    rows, scores = table.rows, table.runs[0].scores
+    seeds = same({row: ", ".join(str(run.seed) for run in runs) for row, runs in rows.items()})
     interior = ", only pixels whose patch lies inside the picture" if scores["interior"] else ""
-    return (
-        f"Percent on the test pictures, {scores['scoring']} scoring{interior}; mean ± standard deviation over seeds ("
-        + "; ".join(f"{strategy}: {', '.join(map(str, numbers))}" for strategy, numbers in sorted(seeds.items()))
-        + f"); budget of each run: {budget}."
+    one = len(rows) == 1
+    sentences = [
+        f"Percent on the test pictures, {scores['scoring']} scoring{interior}; mean ± standard deviation over seeds ({seeds})"
+        + ("." if one else f", the best {best}."),
+        f"Budget of a row's networks together: {same({row: budgets(runs) for row, runs in rows.items()})}; "
+        f"training: {same({row: protocols(runs) for row, runs in rows.items()})}.",
+    ]
+    if found:
+        sentences.append(resampled(rows, base, found))
+    elif not one:
+        sentences.append(
+            f"No row has a seed in common with {base}, so there are no differences."
+            if base
+            else "There is no row nf to compare the others to: name one with --baseline."
+        )
+    if table.unfinished:
+        sentences.append(f"Not finished: {', '.join(table.unfinished)}.")
+    return " ".join(sentences)
+
+
+def resampled(rows: Mapping[str, Sequence[Run]], base: str, found: Differences) -> str:
+    """The sentence about the intervals."""
+    from densemtmd.comparison import RESAMPLES, paired
+
+    first = rows[base][0]
+    videos = [name for name, unit in first.units.items() if unit.max() + 1 < len(unit)]
+    what = "pictures" if not videos else "videos" if len(videos) == len(first.units) else f"pictures (videos of {', '.join(videos)})"
+    common = {row: len(paired(rows[base], rows[row])[0]) for row in found}
+    alone = [row for row, count in common.items() if count == 1]
+    who = "" if len(alone) == len(common) else f" for {', '.join(alone)}"
+    exception = f"; of {what} alone{who}, with one seed: other seeds may differ by more" if alone else ""
+    few = min((count for count in common.values() if count > 1), default=FEW_SEEDS)
+    short = f" {few} seeds tell little of others: where seeds differ more than pictures do, the intervals are too short."
+    return f"Intervals: paired bootstrap, {RESAMPLES:,} resamples of seeds and test {what}{exception}.{short * (few < FEW_SEEDS)}"
+
+
+def same(values: Mapping[str, str]) -> str:
+    """One text where all rows have the same, else each row with its own."""
+    return next(iter(values.values())) if len(set(values.values())) == 1 else "; ".join(f"{row}: {text}" for row, text in values.items())
+
+
+def budgets(runs: Sequence[Run]) -> str:
+    """``1,000,000 labelled outputs``"""
+    from densemtmd.comparison import budget
+
+    units = {"outputs": "labelled outputs", "epochs": "epochs", "minutes": "minutes"}
+    texts = [" or ".join(f"{value:,.10g} {units[name]}" for name, value in budget(run).items()) for run in runs]
+    return " / ".join(dict.fromkeys(texts))
+
+
+def protocols(runs: Sequence[Run]) -> str:
+    """``strided``, or ``single patches, as the paper``"""
+    texts = ["single patches, as the paper" if run.config["train"]["crop"] == 1 else "strided" for run in runs]
+    return " / ".join(dict.fromkeys(texts))
+
+
+def as_csv(table: Table, found: Differences, paper: Paper) -> str:
+    """A line per row, column and score, for programs."""
+    from densemtmd.comparison import spreads
+    from densemtmd.report import SCORES
+
+    lines = [["row", "dataset", "score", "mean", "sd", "seeds", "difference", "low", "high", "paper"]]
+    for row, runs in table.rows.items():
+        spread, seeds = spreads(runs, table.columns), " ".join(str(run.seed) for run in runs)
+        for column in table.columns:
+            for key in SCORES:
+                own, difference = spread[column, key], found.get(row, {}).get((column, key))
+                ends = [difference.value, difference.low, difference.high] if difference else [math.nan] * 3
+                printed = f"{paper[row, column, key][0]:.2f}" if (row, column, key) in paper else ""
+                lines.append([row, column, key, number(own.mean), number(own.sd), seeds, *map(number, ends), printed])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def number(value: float) -> str:
+    """As a program reads it: nothing where there is none."""
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def draw(table: Table, base: str, found: Differences, file: Path) -> None:
+    """The figure of the differences in IoU."""
+    from densemtmd.plots import differences_figure
+
+    iou = {
+        row: {column: (one.value, one.low, one.high) for (column, score), one in values.items() if score == "iou"}
+        for row, values in found.items()
+    }
+    differences_figure(iou, file, table.name, base)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Confusions
+
+
+def confusions(table: Table, a: str, b: str, dataset: str | None) -> dict[str, str]:
+    """Prints which confusions row b repaired against row a, and which are new; returns the file that keeps it."""
+    from densemtmd.comparison import confusions as found_between
+    from densemtmd.comparison import paired
+    from densemtmd.report import aligned, markdown
+    from densemtmd.tasks import nearest
+
+    rows, datasets = table.rows, table.runs[0].datasets
+    for row in (a, b):
+        if row not in rows:
+            raise UserError(f"--confusions names {row!r}, which is no finished row; {nearest(row, rows)}")
+    if dataset is not None and dataset not in datasets:
+        raise UserError(f"--dataset is {dataset!r}; {nearest(dataset, datasets)}")
+    seeds = [run.seed for run in paired(rows[a], rows[b])[0]]
+    if not seeds:
+        raise UserError(f"{a} and {b} have no seed in common: compare rows that were trained with the same seeds")
+    screen, page = [], []
+    for name in [dataset] if dataset else datasets:
+        head, lines, more = [name, a, b, "change"], [], []
+        for kind, some in clear(found_between(rows[a], rows[b], name)).items():
+            lines += [confusion_line(kind, one) for one in some[:MOST_CONFUSIONS]]
+            more += [f"{len(some) - MOST_CONFUSIONS} more {kind}"] * (len(some) > MOST_CONFUSIONS)
+        screen.append(aligned([head, *lines]) if lines else f"{name}: no confusion changed clearly.")
+        page.append(markdown(head, lines) if lines else f"{name}: no confusion changed clearly.")
+        for part in (screen, page):
+            part += [f"{', '.join(more)} on {name}."] * bool(more)
+    said = (
+        f"Percent of a label's test pixels that got another label, mean over seeds {', '.join(map(str, seeds))}, and the change with its "
+        "95 % interval; shown are changes whose interval does not hold 0."
     )
+    print("\n\n".join([*screen, said]))
+    return {f"confusions-{a}-{b}.md": "\n\n".join([*page, said]) + "\n"}
+
+
+def clear(found: Sequence[Confusion]) -> dict[str, list[Confusion]]:
+    """The confusions that became rarer and those that became more frequent, beyond doubt, the largest changes first."""
+    return {"repaired": [one for one in found if one.change.high < 0], "new": [one for one in reversed(found) if one.change.low > 0]}
+
+
+def confusion_line(kind: str, one: Confusion) -> list[str]:
+    return [f"{kind}: {one.true} taken for {one.answer}", f"{one.before:.1f} %", f"{one.after:.1f} %", signed(one.change)]
 
 
 if __name__ == "__main__":

@@ -60,8 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score_network(arguments: argparse.Namespace) -> int:
     """The scores of a trained network."""
-    from dataclasses import asdict
-
     from tqdm import tqdm
 
     from densemtmd import evaluation, report
@@ -72,7 +70,7 @@ def score_network(arguments: argparse.Namespace) -> int:
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
-    how = ScoreSettings("strided" if arguments.strided else "dense", arguments.interior)
+    how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
     datasets = chosen(arguments, run)
     for dataset in datasets:
         if predictor.space[dataset.labelset.name] != dataset.labelset:
@@ -103,7 +101,7 @@ def score_network(arguments: argparse.Namespace) -> int:
                 tick=bar.update,
             )
     labelsets = {dataset.name: dataset.labelset for dataset in datasets}
-    scored = {**evaluation.report(matrices, labelsets), **asdict(how)}
+    scored = {**evaluation.report(matrices, labelsets), "scoring": how.scoring, "interior": how.interior}
     keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     pictures = sum(map(len, matrices.values()))

@@ -5,6 +5,10 @@ python tools/train.py strategy=nf                              # the baseline: a
 python tools/train.py data=stanford data_root=~/data train.minutes=10
 python tools/train.py protocol=paper train.outputs=2000000     # minibatches of 128 patches, as the paper trains
 python tools/train.py seed=0,1,2 strategy=nf,jt                # six runs, one after the other
+python tools/train.py experiment=street7                       # a table: all its strategies and seeds; the same again goes on
+python tools/train.py data=stanford_camvid curve=stanford      # a table: 10 to 100 % of Stanford's labels, alone and with CamVid
+
+A table takes also: rows=[nf,jt] seeds=[3,4] (others than its own), jobs=2 (runs at once), name=... (of its folder).
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ def help_page() -> str:
     from densemtmd.runs import RunSettings
 
     lines = [(__doc__ or "").rstrip(), "", "Choices (files in conf/):"]
-    lines += [f"  {group}={'|'.join(choices(group))}" for group in GROUPS]
+    lines += [f"  {group}={'|'.join(choices(group))}" for group in (*GROUPS, "experiment")]
     lines += ["", "Settings:"]
 
     def settings(of: type, prefix: str) -> list[tuple[str, str]]:
@@ -206,6 +210,58 @@ def kind(node: Any) -> str:
     return words.get(type(node), "a text") + (" or null" if node._is_optional() else "")
 
 
+def table(arguments: Sequence[str]) -> int:
+    """Runs a table: ``experiment=`` or ``curve=``, with what else is said of it."""
+    from densemtmd.experiments import Planned, curve, read_experiment, run_table
+    from densemtmd.tasks import nearest
+
+    own: dict[str, Any] = {}
+    overrides = []
+    for argument in map(at_home, arguments):
+        if argument == "--debug":
+            continue
+        override = parse(argument)
+        if (key := override.get_key_element()) in ("experiment", "curve", "rows", "seeds", "jobs", "name"):
+            own[key] = override.value()
+        elif override.is_sweep_override():
+            raise UserError(f"{argument} names several values: a table has its rows, and its seeds are given as seeds=[0,1,2]")
+        else:
+            overrides.append(argument)
+    if "experiment" in own and "curve" in own:
+        raise UserError("experiment= and curve= are two tables: give one of them")
+    if "experiment" in own:
+        if own["experiment"] not in (known := choices("experiment")):
+            raise UserError(f"unknown choice experiment={own['experiment']}; {nearest(str(own['experiment']), known)}")
+        experiment = read_experiment(CONF / "experiment" / f"{own['experiment']}.yaml")
+    else:
+        data = compose(overrides).data
+        names = [Path(name).stem for name in data.datasets] + [Path(name).stem for name in ([data.add] if data.add else [])]
+        experiment = curve(str(own["curve"]), names, data.name)
+    rows = whole_list(own, "rows", str, "rows=[nf,jt]") or list(experiment.rows)
+    if unknown := [row for row in rows if row not in experiment.rows]:
+        raise UserError(f"the table has no row {unknown[0]!r}; {nearest(unknown[0], experiment.rows)}")
+    seeds = whole_list(own, "seeds", int, "seeds=[0,1,2]") or experiment.seeds
+    if type(jobs := own.get("jobs", 1)) is not int:
+        raise UserError(f"jobs is {jobs!r}, expected a whole number")
+    plan = []
+    for seed, row in itertools.product(seeds, rows):
+        all_of_row = [*experiment.settings, *experiment.rows[row], *overrides, f"seed={seed}"]
+        plan.append(Planned(row, compose(all_of_row), tuple(all_of_row)))
+    folder = run_table(experiment, plan, Path(plan[0].settings.runs), str(own.get("name", experiment.name)), jobs)
+    print(f"\ncompare: python tools/compare.py {folder}")
+    return 0
+
+
+def whole_list(own: dict[str, Any], key: str, kind: type, example: str) -> list[Any]:
+    """What was given as a list, or as a single one; nothing where it was not given."""
+    if key not in own:
+        return []
+    values = own[key] if isinstance(own[key], list) else [own[key]]
+    if not values or not all(type(value) is kind for value in values):
+        raise UserError(f"{key} is {own[key]!r}, expected {example}")
+    return values
+
+
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -214,6 +270,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from densemtmd.runs import check, resume, run
 
+    if any(argument.partition("=")[0] in ("experiment", "curve") for argument in arguments):
+        return table(arguments)
     arguments = [argument for argument in arguments if argument != "--debug"]
     if folders := [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]:
         if len(arguments) > 1:

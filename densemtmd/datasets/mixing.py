@@ -23,6 +23,7 @@ from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Batch, Sample
 from densemtmd.dense import Geometry, Pair
 from densemtmd.errors import UserError
+from densemtmd.losses import equilibrium_weights
 from densemtmd.tasks import VOID, nearest
 
 
@@ -139,6 +140,7 @@ class Mixture:
         flip: mirror half of the crops.
         border: ``"reflect"``: any pixel may be asked for; ``"valid"``: only those whose patch lies inside the picture, as the paper's do.
         mixing: see :func:`shares`.
+        equilibrium: weight the samples so that every dataset has the same part in the gradient, however much of it is sampled.
         seed: of all batches.
 
     Raises:
@@ -155,6 +157,7 @@ class Mixture:
         flip: bool,
         border: str,
         mixing: str | Mapping[str, float],
+        equilibrium: bool = False,
         seed: int,
     ) -> None:
         for name, value, least in (("train.crop", crop, 0), ("train.batch", batch, 1), ("seed", seed, 0)):
@@ -179,6 +182,8 @@ class Mixture:
                 where = f" whose patch lies inside the {'mirrored ' * mirror}picture" if border == "valid" else ""
                 raise UserError(f"dataset {empty[0]!r} has no labelled pixel{where} to train on: nothing can be learned from it")
         wanted = shares([len(pixels) for pixels in self.labelled[False]], mixing, [source.name for source in sources])
+        # Datasets are sampled by these shares of the labelled outputs, so these are what equilibrium has to even out.
+        self.weights = equilibrium_weights(wanted.tolist()) if equilibrium else torch.ones(len(sources))
         # Within a dataset every pixel is equally likely: pictures in proportion to their area.
         self.counted = [np.cumsum([sample.target.size for sample in source.samples]) for source in sources]
         largest = np.array([sample.target.shape for source in sources for sample in source.samples]).max(0)
@@ -202,10 +207,11 @@ class Mixture:
         return float((areas * inside * labelled).sum() / areas.sum())
 
     def about(self) -> dict[str, dict[str, float]]:
-        """Of each dataset its training pictures, its labelled pixels that may be asked for, and its share of the crops, for the record."""
+        """Of each dataset its training pictures, its labelled pixels that may be asked for, its share of the crops, and the weight of its
+        pixels in the losses, for the record."""
         return {
-            source.name: {"pictures": len(source.samples), "labelled_pixels": len(pixels), "share": float(share)}
-            for source, pixels, share in zip(self.sources, self.labelled[False], self.shares, strict=True)
+            source.name: {"pictures": len(source.samples), "labelled_pixels": len(pixels), "share": float(share), "weight": float(weight)}
+            for source, pixels, share, weight in zip(self.sources, self.labelled[False], self.shares, self.weights, strict=True)
         }
 
     def _start(self, random: np.random.Generator, size: int, outputs: int) -> int:
@@ -249,6 +255,7 @@ class Mixture:
             target=torch.from_numpy(np.stack(targets)),
             task=torch.tensor([self.sources[k].task for k in chosen]),
             domain=torch.tensor([self.sources[k].domain for k in chosen]),
+            weight=self.weights[torch.from_numpy(chosen)],
         )
 
 

@@ -5,7 +5,7 @@ Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -29,10 +29,11 @@ class Batch:
     target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled
     task: Tensor  # (B,) int64, position of the sample's labelset in the output space
     domain: Tensor  # (B,) int64, position of the sample's domain among the domains trained on
+    weight: Tensor  # (B,) float32, of the sample's pixels in the losses: 1, or that of its dataset (dataset equilibrium)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in ("image", "target", "task", "domain")))
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
 
 def as_input(image: Tensor) -> Tensor:
