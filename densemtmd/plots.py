@@ -347,8 +347,11 @@ def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, 
 # ----------------------------------------------------------------------------------------------------------------------
 # Figures of a run
 
-SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
-"""The scores by their names in ``scores.json``, and what the paper calls them."""
+SCORES = {"global": "Global, validation, %", "average": "Average, validation, %", "iou": "IoU, validation, %"}
+"""The scores by their names in ``scores.json``, and what figures call them."""
+
+ERRORS = {"mm": "mean 3D error, validation, mm", "px": "mean 2D error, validation, px"}
+"""The same of keypoints."""
 
 
 def confusion_figure(matrix: np.ndarray, labelset: Labelset, path: str | Path) -> None:
@@ -449,14 +452,18 @@ def curves_figure(history: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     dots: dict[str, Any] = {"marker": "o" if len(history) < 30 else None, "markersize": 3}
     axes[0].plot(epochs, series("loss"), color=_hex(INK), linewidth=2, **dots)
     axes[0].set_title("training loss", loc="left", fontsize=11)
-    for one, (score, title) in zip(axes[1:], SCORES.items(), strict=True):
+    shown = ERRORS if "mm" in history[-1]["scores"]["pooled"] else SCORES
+    for one, (score, title) in zip(axes[1:], shown.items(), strict=False):
         for i, name in enumerate(datasets):
             line = series("scores", "datasets", name, score)
             one.plot(epochs, line, color=colours[i % len(colours)], linewidth=1.2, label=name, **dots)
         if len(datasets) > 1:
             line = series("scores", "pooled", score)
             one.plot(epochs, line, color=_hex(INK), linewidth=2.4, label="all together", **dots)
-        one.set_title(f"{title}, validation, %", loc="left", fontsize=11)
+        one.set_title(title, loc="left", fontsize=11)
+    for one in axes[1 + len(shown) :]:
+        one.remove()
+    axes = axes[: 1 + len(shown)]
     for one in axes:
         one.grid(color=_hex(LINE), linewidth=0.8)
         one.spines[["top", "right"]].set_visible(False)
@@ -662,6 +669,16 @@ def skeleton(depth: np.ndarray, uvd: np.ndarray, hands: HandSet, truth: np.ndarr
     if title:
         pen.text((8, 6), title, fill=PAPER, font=ImageFont.load_default(size=18), stroke_width=2, stroke_fill=INK)
     return picture
+
+
+def crop_skeleton(image: np.ndarray, coordinates: np.ndarray, hands: HandSet) -> Image.Image:
+    """The skeleton over what the network sees of a hand: a crop (S, S) from −1 to 1, keypoints (J, 3) in halves of the cube's side.
+
+    Drawn as if the camera were far away, so that a keypoint that is not at the cube's middle depth is a few pixels off.
+    """
+    size = len(image)
+    uvd = coordinates * (size / 2, -size / 2, size / 2) + (size / 2 - 0.5, size / 2 - 0.5, size)
+    return skeleton(np.where(image < 1, size + image * size / 2, 0), uvd, hands)
 
 
 def within_figure(errors: Mapping[str, np.ndarray], path: str | Path, farthest: float = 80.0) -> None:
