@@ -13,15 +13,15 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "losses", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "keypoints", "evaluation",
-    "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
+    "errors", "files", "tasks", "losses", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "keypoints", "poses",
+    "evaluation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
 )  # fmt: skip
 """From the top down."""
 
 BESIDE = {"cli": {"errors"}}
 """Rooms outside the order, and all that they may import."""
 
-CORE = ("tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "keypoints", "evaluation", "training")
+CORE = ("tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "keypoints", "poses", "evaluation", "training")
 """What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
 
 

@@ -15,8 +15,8 @@ and a line is printed: the share of each class, largest first (those below 0.1 %
 read is reported at the end, the others are labelled; the exit code is then 1. With --recursive the folders below OUT
 are those below the folder given. Two pictures that would get one name below OUT are refused before anything is done.
 
-With --keypoints the pictures are depth pictures, as NYU packs them in colours or ICVL in 16 bits, each taken for one of that
-camera's, with a hand nearer than all else:
+With --keypoints the pictures are depth pictures, as NYU packs them in colours or ICVL in 16 bits, taken for one of that
+dataset's camera, with a hand nearer than all else:
 
     OUT/depth.png.nyu.skeleton.png    the keypoints that NYU annotates, over the depth picture, enlarged about the hand
     OUT/depth.png.keypoints.json      of every keypoint its pixel (column, row) and x, y, z in mm, y upwards
