@@ -714,7 +714,12 @@ def within_figure(errors: Mapping[str, np.ndarray], path: str | Path, farthest: 
 
 
 def differences_figure(
-    found: Mapping[str, Mapping[str, tuple[float, float, float]]], path: str | Path, title: str, baseline: str
+    found: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    path: str | Path,
+    title: str,
+    baseline: str,
+    unit: str = "points of IoU",
+    less_is_better: bool = False,
 ) -> None:
     """Draw how much each strategy gains or loses on each dataset: a dot, and a line as long as its interval.
 
@@ -723,6 +728,8 @@ def differences_figure(
         path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
         title: above it.
         baseline: the row at the zero line.
+        unit: of the differences.
+        less_is_better: so that the better ones are on the left.
 
     Raises:
         UserError: nothing to draw, or a place that cannot be written.
@@ -759,10 +766,11 @@ def differences_figure(
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=10)
-    axes.set_xlabel(f"points of IoU above {baseline}; lines are 95 % intervals", fontsize=9, color=_hex(FAINT))
+    axes.set_xlabel(f"{unit} above {baseline}; lines are 95 % intervals", fontsize=9, color=_hex(FAINT))
     top: dict[str, Any] = {"xycoords": axes.transAxes, "textcoords": "offset points", "va": "bottom", "fontsize": 9, "color": _hex(FAINT)}
-    axes.annotate(f"worse than {baseline}", (0, 1), xytext=(0, 3), ha="left", **top)
-    axes.annotate(f"better than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
+    left, right = ("better", "worse") if less_is_better else ("worse", "better")
+    axes.annotate(f"{left} than {baseline}", (0, 1), xytext=(0, 3), ha="left", **top)
+    axes.annotate(f"{right} than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
     axes.annotate(title, (0, 1), xytext=(0, 22 + 18 * math.ceil(len(found) / 6)), ha="left", **{**top, "fontsize": 12, "color": _hex(INK)})
     _save_figure(figure, path)

@@ -691,19 +691,15 @@ def epoch_line(state: State) -> str:
     parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
     if len(parts) == 2:  # a single dataset: all is the same
         del parts["all"]
-    scored = "  ".join(f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in measures(s)) for name, s in parts.items())
+    shown = report.measures(epoch["scores"])
+    scored = "  ".join(f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in shown) for name, s in parts.items())
     return f"epoch {state.epoch:2d}  loss {loss}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
 
 
 def flat_scores(prefix: str, scored: Mapping[str, Any]) -> dict[str, float]:
     """``{"val/kundu/iou": 46.2, "val/pooled/iou": ...}``, without the scores that do not exist."""
     rows = {"pooled": scored["pooled"], **scored["datasets"]}
-    return {f"{prefix}/{name}/{k}": row[k] for name, row in rows.items() for k in measures(row) if row[k] is not None}
-
-
-def measures(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The scores of a row of ``scores.json``: of labels, or of keypoints."""
-    return ("mm", "px") if "mm" in row else ("global", "average", "iou")
+    return {f"{prefix}/{name}/{k}": row[k] for name, row in rows.items() for k in report.measures(scored) if row[k] is not None}
 
 
 def score(

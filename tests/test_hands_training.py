@@ -263,3 +263,32 @@ def test_as_a_command(runs, root, tmp_path):
     command = [sys.executable, TOOLS / "infer.py", picture, "--keypoints", "nyu", "--checkpoint", runs["jt"], "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "nyu 14 keypoints" in done.stdout, done.stderr
+
+
+def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import compare
+
+    assert compare.main([str(runs["nf"]), str(runs["jt"]), str(runs["jtsc"]), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    scored = {row: json.loads((runs[row] / "scores.json").read_text()) for row in ("nf", "jt")}
+    for row, told in scored.items():
+        line = next(line for line in printed.splitlines() if line.startswith(f"{row}, mm"))
+        assert [float(word.rstrip("*")) for word in line.split()[2:] if word != "*"] == [
+            round(told["datasets"][name]["mm"], 2) for name in HAND_SETS
+        ] + [round(told["pooled"]["mm"], 2)]
+    difference = scored["jt"]["pooled"]["mm"] - scored["nf"]["pooled"]["mm"]
+    assert f"all together {difference:+.2f}".replace("-", "−") in printed and "By mean error in mm, jt against nf" in printed
+    word = "hurt" if difference > 0 else "helped"
+    assert f"{word} nyu" in printed or f"{word} icvl" in printed or "no clear difference on" in printed
+    assert (tmp_path / "figure.png").is_file() and "jtsc,icvl,mm," in (tmp_path / "table.csv").read_text()
+    assert compare.main([str(runs["nf"]), str(runs["jt"]), "--confusions", "nf", "jt"]) == 1
+    assert "these runs find keypoints" in capsys.readouterr().err
+
+
+def test_less_error_helps():
+    from densemtmd.comparison import Difference
+
+    assert Difference(-2, -3, -1, less_is_better=True).verdict == "helped" and Difference(2, 1, 3, less_is_better=True).verdict == "hurt"
+    assert Difference(2, 1, 3).verdict == "helped" and Difference(-2, -3, -1).verdict == "hurt"
+    assert Difference(0, -1, 1, less_is_better=True).verdict == Difference(0, -1, 1).verdict == "no clear difference"
