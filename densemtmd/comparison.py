@@ -25,7 +25,7 @@ import numpy as np
 from densemtmd import evaluation
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
-from densemtmd.report import measures
+from densemtmd.report import ERRORS, measures
 from densemtmd.strategies import stages
 from densemtmd.tasks import nearest
 from densemtmd.training import TrainSettings, from_plain
@@ -74,7 +74,7 @@ class Run:
     @property
     def of_keypoints(self) -> bool:
         """Whether it was scored by errors of keypoints, the smaller the better, and not by labels."""
-        return "mm" in self.scores["pooled"]
+        return self.measures is ERRORS
 
     @property
     def measures(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ ERRORS = {"mm": "mm", "px": "px"}
 
 def measures(scored: Mapping[str, Any]) -> dict[str, str]:
     """The names of the scores in a ``scores.json``: of labels, or of keypoints."""
-    return ERRORS if "mm" in scored["pooled"] else SCORES
+    return ERRORS if "mm" in scored.get("pooled", {}) else SCORES
 
 
 def percent(value: float | None) -> str:

@@ -286,6 +286,20 @@ def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, mon
     assert "these runs find keypoints" in capsys.readouterr().err
 
 
+def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import evaluate
+
+    for strategy in ("jtsc", "nf"):
+        assert evaluate.main([str(runs[strategy]), "--out", str(tmp_path / strategy)]) == 0
+        told, before = (json.loads((folder / "scores.json").read_text()) for folder in (tmp_path / strategy, runs[strategy]))
+        for name in HAND_SETS:
+            assert told["datasets"][name]["mm"] == pytest.approx(before["datasets"][name]["mm"], abs=1e-4)
+        assert "pinky tip" in capsys.readouterr().out
+    assert evaluate.main([str(runs["jt"]), "--split", "val"]) == 0
+    assert (runs["jt"] / "evaluations" / "own-val" / "scores.json").is_file()
+
+
 def test_less_error_helps():
     from densemtmd.comparison import Difference
 

@@ -22,7 +22,8 @@ BESIDE = {"cli": {"errors"}}
 """Rooms outside the order, and all that they may import."""
 
 CORE = (
-    "tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "keypoints", "poses", "evaluation", "training",
+    "tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "keypoints", "poses", "evaluation",
+    "training",
 )  # fmt: skip
 """What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
 

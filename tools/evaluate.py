@@ -22,7 +22,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from densemtmd.cli import make_parser, tool
 from densemtmd.errors import UserError
@@ -60,37 +60,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score_network(arguments: argparse.Namespace) -> int:
     """The scores of a trained network."""
+    from dataclasses import replace
+
     from tqdm import tqdm
 
-    from densemtmd import evaluation, report
+    from densemtmd import evaluation, poses, report
     from densemtmd.datasets.folder import load_split
+    from densemtmd.datasets.hands.dataset import HandDataset, load_hands
     from densemtmd.files import check_writable
     from densemtmd.inference import Predictor
-    from densemtmd.runs import ScoreSettings, keep_scores
+    from densemtmd.runs import ScoreSettings, keep_scores, report_of
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
     how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
     datasets = chosen(arguments, run)
     for dataset in datasets:
-        if predictor.space[dataset.labelset.name] != dataset.labelset:
+        if predictor.space[dataset.task.name] != dataset.task:
             raise UserError(
-                f"the network's labelset {dataset.labelset.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
+                f"the network's labelset {dataset.task.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
             )
         if not dataset.splits[arguments.split]:
             raise UserError(f"{dataset.name} has no {arguments.split} pictures; choose another --split")
     data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
-    out = (
-        arguments.out
-        or (run or arguments.checkpoint.parent) / "evaluations" / f"{data}-{arguments.split}-{how.scoring}{'-interior' * how.interior}"
-    )
+    of_hands = isinstance(datasets[0], HandDataset)
+    manner = "" if of_hands else f"-{how.scoring}{'-interior' * how.interior}"
+    out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / f"{data}-{arguments.split}{manner}"
     check_writable(out, "--out")
-    matrices = {}
+    matrices: dict[str, Any] = {}
     with tqdm(total=sum(len(d.splits[arguments.split]) for d in datasets), unit=" pictures", leave=False, disable=None) as bar:
         for dataset in datasets:
-            name = dataset.labelset.name
+            name = dataset.task.name
             network = next(network for network in predictor.networks if name in network.space.names)
             bar.set_description(dataset.name)
+            if isinstance(dataset, HandDataset):
+                alone = replace(dataset, splits={arguments.split: dataset.splits[arguments.split]})
+                hands = load_hands(alone, None, poses.size_of(network), 1.0, progress=False)[arguments.split]
+                matrices[dataset.name] = poses.errors_of(network, name, hands, dataset.hands, predictor.device, bar.update)
+                continue
             matrices[dataset.name] = evaluation.score_pictures(
                 network,
                 name,
@@ -100,12 +107,13 @@ def score_network(arguments: argparse.Namespace) -> int:
                 device=predictor.device,
                 tick=bar.update,
             )
-    labelsets = {dataset.name: dataset.labelset for dataset in datasets}
-    scored = {**evaluation.report(matrices, labelsets), "scoring": how.scoring, "interior": how.interior}
-    keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, labelsets)
+    tasks = {dataset.name: dataset.task for dataset in datasets}
+    scored = {**report_of(matrices, tasks), **({} if of_hands else {"scoring": how.scoring, "interior": how.interior})}
+    keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, tasks)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
-    pictures = sum(map(len, matrices.values()))
-    print(f"{pictures} {arguments.split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
+    pictures = sum(len(dataset.splits[arguments.split]) for dataset in datasets)
+    scoring = "" if of_hands else f", {how.scoring} scoring{', interior only' * how.interior}"
+    print(f"{pictures} {arguments.split} pictures{scoring}; written to {out}")
     return 0
 
 
