@@ -550,7 +550,7 @@ def beside(table: Table) -> dict[tuple[str, str, str], tuple[float, str]]:
     numbers, found = paper_numbers(table.paper), {}
     for row, runs in table.rows.items():
         for column, datasets in table.columns.items():
-            total = ["total"] if column == ALL else []
+            total = ["total", "both"] if column == ALL else []  # of pixels and of hands
             names = [*total, "kitti7"] if set(datasets) == KITTI else total or datasets[:1] * (len(datasets) == 1)
             for score in runs[0].measures:
                 printed = {"mm": "3d_mm", "px": "2d_px"}.get(score, score)  # as the file calls them

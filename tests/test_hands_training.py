@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -298,6 +299,14 @@ def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch,
         assert "pinky tip" in capsys.readouterr().out
     assert evaluate.main([str(runs["jt"]), "--split", "val"]) == 0
     assert (runs["jt"] / "evaluations" / "own-val" / "scores.json").is_file()
+
+
+def test_the_papers_numbers_stand_beside(runs):
+    from densemtmd.comparison import beside, read_table
+
+    table = replace(read_table([runs["nf"], runs["jt"], runs["jtsc"]]), paper="table6")
+    found = {key: value for key, (value, _) in beside(table).items()}
+    assert found["nf", "nyu", "mm"] == 17.75 and found["jtsc", "icvl", "px"] == 4.56 and found["jt", "all together", "mm"] == 15.85
 
 
 def test_less_error_helps():
