@@ -15,7 +15,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -95,6 +95,7 @@ class Table:
     name: str
     unfinished: tuple[str, ...] = ()   # <row>-seed<k>
     paper: str | None = None           # which of the paper's tables belongs beside it
+    curve: str | None = None           # the dataset whose labelled pictures are counted, where the table is a curve
 
     @property
     def rows(self) -> dict[str, list[Run]]:
@@ -103,6 +104,11 @@ class Table:
         for run in self.runs:
             rows.setdefault(run.row, []).append(run)
         return {row: sorted(runs, key=lambda run: run.seed) for row, runs in rows.items()}
+
+    @property
+    def left_out(self) -> list[str]:
+        """Datasets that some of the runs were scored on, but not all of them."""
+        return sorted({name for run in self.runs for name in run.scores["datasets"]} - set(self.runs[0].datasets))
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -175,10 +181,11 @@ def read_table_folder(folder: Path) -> Table:
     about = read_yaml(file, "the rows and seeds of a table")
     about = about if isinstance(about, dict) else {}
     rows, seeds, name, paper = about.get("rows"), about.get("seeds"), about.get("name", folder.name), about.get("paper")
+    curve = about.get("curve")
     if not isinstance(rows, dict) or not isinstance(seeds, list) or not all(isinstance(key, str) for key in rows):
         raise UserError(f"{file} says not what a table has, expected names with lists under rows, and a list of numbers under seeds")
-    if not isinstance(name, str) or not isinstance(paper, str | None):
-        raise UserError(f"{file} has the name {name!r:.60} and the paper's table {paper!r:.60}, expected texts")
+    if not isinstance(name, str) or not isinstance(paper, str | None) or not isinstance(curve, str | None):
+        raise UserError(f"{file} has the name {name!r:.60}, the paper's table {paper!r:.60} and the curve {curve!r:.60}, expected texts")
     wanted = [(row, f"{row}-seed{seed}") for row in rows for seed in seeds]
     there = sorted(path.name for path in folder.iterdir())
     wanted += [(row, stray) for row in rows for stray in there if re.fullmatch(rf"{re.escape(row)}-seed\d+", stray)]  # of other seeds
@@ -189,7 +196,7 @@ def read_table_folder(folder: Path) -> Table:
     order = {row: position for position, row in enumerate(rows)}
     found = [read_run(folder / run, row) for run, row in sorted(finished.items(), key=lambda item: order[item[1]])]
     missing = dict.fromkeys(run for _, run in wanted if run not in finished)
-    return Table(check_comparable(found), name, tuple(missing), paper)
+    return Table(check_comparable(found), name, tuple(missing), paper, curve)
 
 
 def read_run(folder: Path, row: str | None = None) -> Run:
@@ -216,7 +223,7 @@ def read_run(folder: Path, row: str | None = None) -> Run:
             matrices, units = read_matrices(folder / "per_image.npz", labels)
         check_scores(scores, matrices)
         run = Run(folder, row or config["strategy"]["name"], config, scores, matrices, units)
-        facts(run)
+        way_to_score(run)
         domains(run)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
@@ -308,7 +315,8 @@ def check_scores(scores: Mapping[str, Any], matrices: Mapping[str, np.ndarray]) 
 
 
 def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The runs, if they can be compared.
+    """The runs, if they can be compared, by what was scored in all of them: a network that was fine-tuned answers for one dataset, and
+    the joint network beside it for that one and others.
 
     Raises:
         UserError: two of one row and seed, or runs that were not scored in the same way on the same pictures.
@@ -318,33 +326,36 @@ def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
         if (other := seen.setdefault((run.row, run.seed), run)) is not run:
             raise UserError(f"{run.folder} and {other.folder} are both {run.row} with seed {run.seed}: leave one of them out")
     first = runs[0]
+    common = [name for name in first.datasets if all(name in run.datasets for run in runs)]
     for run in runs[1:]:
-        for what, value in facts(run).items():
-            if value != (expected := facts(first)[what]):
-                reason = f"their {what} differ, {value} and {expected}"
-                raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
-        for name in run.datasets:
+        if not common:
+            reason = f"they have no dataset in common, {', '.join(run.datasets)} and {', '.join(first.datasets)}"
+            raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
+        if (way := way_to_score(run)) != (expected := way_to_score(first)):
+            reason = f"their ways to score differ, {way} and {expected}"
+            raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
+        for name in common:
             labels = [list(one.scores["datasets"][name]["keypoints" if one.of_keypoints else "labels"]) for one in (run, first)]
             there, here = (one.matrices[name].shape if one.of_keypoints else one.matrices[name].sum(2) for one in (run, first))
             if labels[0] != labels[1] or not np.array_equal(there, here):
                 reason = f"they were scored on other pictures or labels of {name}"
                 raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
-    return tuple(runs)
+    return tuple(
+        replace(run, matrices={n: run.matrices[n] for n in common}, units={n: run.units[n] for n in common}) for run in runs
+    )
 
 
-def facts(run: Run) -> dict[str, Any]:
-    """What runs must share to be compared."""
-    return {
-        "datasets": {name: run.scores["datasets"][name]["frames" if run.of_keypoints else "pixels"] for name in run.datasets},
-        "ways to score": "keypoints" if run.of_keypoints else (run.scores["scoring"], run.scores["interior"]),
-    }
+def way_to_score(run: Run) -> tuple[str, bool]:
+    """Which pixels were scored: runs must agree on it to be compared. Of keypoints all are."""
+    return ("keypoints", False) if run.of_keypoints else (run.scores["scoring"], run.scores["interior"])
 
 
 def domains(run: Run) -> dict[str, str]:
     """The domain of each dataset, as its run's settings tell it; its own name where they do not."""
     forced = run.config.get("data", {}).get("domain")
     yamls = {name: found["yaml"] for name, found in run.config.get("found", {}).items()}
-    return {name: str(forced or yamls.get(name, {}).get("domain", name)) for name in run.datasets}
+    own = {name: str(yamls.get(name, {}).get("domain", name)) for name in run.datasets}
+    return {name: str(forced.get(domain, domain) if isinstance(forced, dict) else forced or domain) for name, domain in own.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -517,6 +528,33 @@ def budget(run: Run) -> dict[str, float]:
     except UserError:  # a strategy of another version
         share = 1.0
     return {name: value * share for name, value in given.items() if value}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve over the number of labelled pictures of a dataset: its IoU alone and together with other datasets."""
+
+    share: float             # of the pictures that were there to train and validate on, in (0, 1]
+    alone: Spread
+    joint: Spread
+    gain: Difference | None  # of joint over alone; None where they have no seed in common
+
+
+def along(table: Table) -> list[Point]:
+    """The points of a curve (``curve=`` of ``tools/train.py``) at which both of its runs are finished, the fewest pictures first."""
+    assert table.curve is not None
+    found: dict[float, dict[str, list[Run]]] = {}
+    for runs in table.rows.values():
+        share = float((runs[0].config["data"].get("share") or {}).get(table.curve, 1.0))
+        which = "alone" if list(runs[0].scores["datasets"]) == [table.curve] else "joint"
+        found.setdefault(share, {})[which] = runs
+    columns, key = {table.curve: (table.curve,)}, (table.curve, "iou")
+    return [
+        Point(share, spreads(both["alone"], columns)[key], spreads(both["joint"], columns)[key],
+              differences(both["alone"], both["joint"], columns).get(key))
+        for share, both in sorted(found.items())
+        if len(both) == 2
+    ]  # fmt: skip
 
 
 def paper_numbers(table: str) -> dict[tuple[str, str, str], tuple[float, str]]:

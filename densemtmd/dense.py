@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -73,12 +72,6 @@ def reflect(position: Any, size: int) -> Any:
     """
     last = size - 1
     return last - abs(position % max(1, 2 * last) - last)
-
-
-def reflect_border(x: Tensor, before: int, after: int) -> Tensor:
-    """(..., H, W) -> (..., before + H + after, before + W + after), continued by reflection (see :func:`reflect`)."""
-    rows, columns = (reflect(torch.arange(-before, size + after, device=x.device), size) for size in x.shape[-2:])
-    return x.index_select(-2, rows).index_select(-1, columns)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------

@@ -15,10 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Sample, as_input
+from densemtmd.datasets.truth import Truth
 from densemtmd.dense import densify, geometry
 from densemtmd.errors import UserError
-from densemtmd.inference import dense_logits, strided_logits
+from densemtmd.inference import dense_logits, fused_probabilities, strided_logits
+from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
 
@@ -111,29 +115,128 @@ def score_pictures(
         device: where the network is.
         tick: called after each picture.
     """
+    pictures = ((sample.image, {labelset: sample.target}) for sample in samples)
+    (matrices,) = score_answers(
+        [network], pictures, {labelset: network.space[labelset].channels}, _under_labelsets,
+        scoring=scoring, interior=interior, device=device, tick=tick,
+    ).values()  # fmt: skip
+    return matrices
+
+
+Answers = Callable[[Sequence[JointNetwork], Sequence[Tensor], Iterable[str]], Mapping[str, Tensor]]
+"""From the logits (C, h, w) of each network to the class ids (h, w) under each of the names."""
+
+
+def score_answers(
+    networks: Sequence[JointNetwork],
+    pictures: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]],
+    labels: Mapping[str, int],
+    answers: Answers,
+    *,
+    scoring: str,
+    interior: bool = False,
+    device: torch.device,
+    tick: Callable[[], object] = lambda: None,
+) -> dict[str, np.ndarray]:
+    """The confusion matrices of pictures that are answered in several ways in one pass: name -> (N, L, L) int64.
+
+    Args:
+        networks: which answer, all of one stride and patch; they are put in eval mode for the time and back.
+        pictures: each an image (H, W, 3) and by the name of the answer its target (H, W); read one by one.
+        labels: name of the answer -> L.
+        answers: what makes the answers of the logits.
+        scoring, interior, device, tick: as :func:`score_pictures` has them.
+    """
     if scoring not in SCORINGS:
         raise UserError(f"scoring is {scoring!r}; {nearest(scoring, SCORINGS)}")
-    task = network.space[labelset]
-    own = network.space.slice(labelset)
-    training = network.training
-    network.eval()
-    where = geometry(network)
-    dense = densify(network) if scoring == "dense" else None
-    step = 1 if dense else where.stride
-    matrices = torch.zeros(len(samples), task.channels, task.channels, dtype=torch.int64, device=device)
+    training = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    geometries = [geometry(network) for network in networks]
+    where = geometries[0]
+    if any(other != where for other in geometries):
+        raise UserError("the networks see patches of different sizes or strides, expected one for all: score them one by one")
+    denses = [densify(network) for network in networks] if scoring == "dense" else None
+    step = 1 if denses else where.stride
+    matrices: dict[str, list[Tensor]] = {name: [] for name in labels}
     with torch.inference_mode():
-        for n, sample in enumerate(samples):
-            target = torch.from_numpy(inside_only(sample.target, where.border) if interior else sample.target).to(device)[::step, ::step]
-            strips = (
-                dense_logits(dense, sample.image, device)
-                if dense
-                else [(slice(0, len(target)), strided_logits(network, sample.image, where, device))]
+        for image, targets in pictures:
+            target = {
+                name: torch.from_numpy(inside_only(own, where.border) if interior else own).to(device)[::step, ::step]
+                for name, own in targets.items()
+            }
+            counts = {name: torch.zeros(labels[name], labels[name], dtype=torch.int64, device=device) for name in labels}
+            strips: Iterable[Sequence[tuple[slice, Tensor]]] = (
+                zip(*(dense_logits(dense, image, device) for dense in denses), strict=True)
+                if denses
+                else [[(slice(0, -(-len(image) // step)), strided_logits(network, image, where, device)) for network in networks]]
             )
-            for rows, logits in strips:
-                matrices[n] += confusion(logits[own].argmax(0), target[rows], task.channels)
+            for strip in strips:  # the same rows of each network
+                rows = strip[0][0]
+                for name, ids in answers(networks, [logits for _, logits in strip], target).items():
+                    counts[name] += confusion(ids, target[name][rows], labels[name])
+            for name, count in counts.items():
+                matrices[name].append(count)
             tick()
-    network.train(training)
-    return matrices.cpu().numpy()
+    for network, mode in zip(networks, training, strict=True):
+        network.train(mode)
+    return {
+        name: torch.stack(each).cpu().numpy() if each else np.zeros((0, labels[name], labels[name]), np.int64)
+        for name, each in matrices.items()
+    }
+
+
+def _under_labelsets(networks: Sequence[JointNetwork], logits: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The answers under some labelsets of the networks."""
+    return {
+        name: own[network.space.slice(name)].argmax(0)
+        for name in names
+        for network, own in zip(networks, logits, strict=True)
+        if name in network.space.names
+    }
+
+
+def score_across(
+    networks: Sequence[JointNetwork],
+    truth: Truth,
+    dataset: Dataset,
+    split: str,
+    **how: Any,
+) -> dict[str, np.ndarray]:
+    """The confusion matrices of a dataset's pictures under every labelset of which the truth is known: labelset -> (N, L, L) int64.
+
+    Args:
+        networks: which answer.
+        truth: of the dataset and of others.
+        dataset: one of those of the truth.
+        split: which of its pictures.
+        how: ``scoring``, ``interior``, ``device`` and ``tick`` of :func:`score_answers`.
+    """
+    known = {name for network in networks for name in network.space.names}
+    labels = {d.labelset.name: d.labelset.channels for d in truth.datasets if d.labelset.name in known}
+
+    def read(item: Item) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        classes = truth.read(dataset, item)
+        return read_picture(item.image), {name: truth.tables[name][classes] for name in labels}
+
+    return score_answers(networks, ahead(read, dataset.splits[split]), labels, _under_labelsets, **how)
+
+
+def score_merged(
+    networks: Sequence[JointNetwork], merged: Merged, truth: Truth, dataset: Dataset, split: str, **how: Any
+) -> np.ndarray:
+    """The confusion matrix of each of a dataset's pictures under a merged labelset: (N, M, M) int64; arguments as :func:`score_across`."""
+    table = merged.from_truth(truth.classes, truth.tables)
+    name = merged.labelset.name
+
+    def read(item: Item) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return read_picture(item.image), {name: table[truth.read(dataset, item)]}
+
+    def answer(networks: Sequence[JointNetwork], logits: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+        return {name: fused_probabilities(networks, logits, merged).argmax(0)}
+
+    named = [network for network in networks if set(network.space.names) & set(merged.groups)]
+    return score_answers(named, ahead(read, dataset.splits[split]), {name: merged.labelset.channels}, answer, **how)[name]
 
 
 PROBE_STEPS, PROBE_VECTORS = 300, 512
@@ -218,6 +321,24 @@ def report(matrices: Mapping[str, np.ndarray], labelsets: Mapping[str, Labelset]
         }
         datasets[name] = {"labelset": labelsets[name].name, **scores([matrix]).to_json(), "labels": labels}
     return {"pooled": scores(summed.values()).to_json(), "datasets": datasets}
+
+
+def cross_report(matrices: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """What ``cross.json`` holds: the scores of each labelset's answers on each annotator's pictures, and pooled over several.
+
+    Args:
+        matrices: labelset -> dataset whose pictures are labelled -> (L, L) counts.
+
+    Returns:
+        ``answers`` (labelset -> dataset -> scores); ``all`` (labelset -> scores over all pictures); ``pooled``: over all labelsets and
+        pictures, as the paper pools, labelsets counted by themselves.
+    """
+    together = {name: sum(on.values()) for name, on in matrices.items()}
+    return {
+        "answers": {name: {d: scores([m]).to_json() for d, m in on.items()} for name, on in matrices.items()},
+        "all": {name: scores([np.asarray(m)]).to_json() for name, m in together.items()},
+        "pooled": scores(np.asarray(m) for m in together.values()).to_json(),
+    }
 
 
 def _number(value: float) -> float | None:

@@ -48,7 +48,8 @@ class Experiment:
     rows: dict[str, list[str]]    # row -> its settings
     settings: list[str]           # of all rows
     seeds: list[int]
-    paper: str | None             # the table of the paper that it repeats
+    paper: str | None = None      # the table of the paper that it repeats
+    curve: str | None = None      # the dataset whose labelled pictures are counted
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def curve(dataset: str, datasets: Sequence[str], name: str) -> Experiment:
         fewer = f"data.share={{{dataset}: {share}}}"
         rows[f"alone-{share:.0%}"] = [fewer, "strategy.name=alone", alone]
         rows[f"joint-{share:.0%}"] = [fewer, "strategy=jt"]
-    return Experiment(f"{name}-curve-{dataset}", rows, [], [0], None)
+    return Experiment(f"{name}-curve-{dataset}", rows, [], [0], curve=dataset)
 
 
 def run_table(experiment: Experiment, plan: Sequence[Planned], runs: Path, name: str, jobs: int = 1) -> Path:
@@ -135,7 +136,8 @@ def run_table(experiment: Experiment, plan: Sequence[Planned], runs: Path, name:
         open_data(planned.settings.data, planned.settings.data_root)
     waiting = [planned for planned in plan if not finished(folder / planned.name, planned)]
     seeds = sorted({planned.settings.seed for planned in plan})
-    about = {"name": name, "paper": experiment.paper, "rows": rows_of(folder, plan), "seeds": seeds}
+    about = {"name": name, "rows": rows_of(folder, plan), "seeds": seeds}
+    about |= {key: value for key in ("paper", "curve") if (value := getattr(experiment, key)) is not None}
     write_text(folder / "table.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
     done = len(plan) - len(waiting)
     print(f"{folder}: {len(plan)} runs" + (f", {done} of which are finished" if done else ""))

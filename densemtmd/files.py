@@ -18,6 +18,10 @@ MOST_VALUES = 1_000_000
 """In a YAML: a few lines of aliases of aliases stand for more values than any memory holds."""
 
 
+class WriteError(UserError):
+    """A file that could not be written."""
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all: yields a temporary path, which gets the file's name if the block ends well.
@@ -27,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     one is still there and the temporary one is gone.
 
     Raises:
-        UserError: the system refused: a full disk, an unwritable folder, a folder of that name.
+        WriteError: the system refused: a full disk, an unwritable folder, a folder of that name.
 
     >>> with atomic_write("scores.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
@@ -43,7 +47,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{path} could not be written: {reason}; free some space or choose another place") from error
+        raise WriteError(f"{path} could not be written: {reason}; free some space or choose another place") from error
     finally:
         with suppress(OSError):  # what matters has been raised already
             temporary.unlink(missing_ok=True)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from densemtmd import checkpoint
 from densemtmd.datasets.sample import as_input
-from densemtmd.dense import Dense, Geometry, densify, reflect
+from densemtmd.dense import Dense, Geometry, densify, geometry, reflect
 from densemtmd.errors import UserError
 from densemtmd.losses import dataset_softmax
+from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import Labelset, OutputSpace
 
@@ -44,6 +45,22 @@ def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry,
     """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉)."""
     height, width = image.shape[:2]
     return network(bordered(image, slice(0, height), slice(0, width), geometry, device))[0]
+
+
+def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, device: torch.device) -> tuple[Tensor, int]:
+    """The dataset-wise softmax of several networks' labelsets, one behind the other, for every stride-th pixel of every stride-th row.
+
+    Returns:
+        (C, ⌈H/stride⌉, ⌈W/stride⌉) for the C labels of all networks, and the stride.
+    """
+    answers, strides = [], set()
+    for network in networks:
+        where = geometry(network)
+        strides.add(where.stride)
+        answers.append(dataset_softmax(strided_logits(network, image, where, device)[None], network.space)[0])
+    if len(strides) > 1:
+        raise UserError(f"the networks answer for every {' and every '.join(map(str, sorted(strides)))} pixels, expected one grid for all")
+    return torch.cat(answers), strides.pop()
 
 
 def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
@@ -131,6 +148,31 @@ class Predictor:
             own = dataset_softmax(logits[None], network.space)[0, network.space.slice(labelset)]
             answer[:, rows] = own.float().cpu().numpy()
         return answer
+
+    def merged(self, image: np.ndarray, merged: Merged) -> np.ndarray:
+        """The one answer of several labelsets, fused as :mod:`densemtmd.merging` says: (H, W, 3) uint8 -> (H, W) uint8 merged class ids.
+
+        >>> merged = load_merged("merged.yaml", predictor.space)                             # doctest: +SKIP
+        >>> ids = predictor.merged(image, merged)                                            # doctest: +SKIP
+        """
+        check_picture(image)
+        answer = np.empty(image.shape[:2], np.uint8)
+        named = [n for n, network in enumerate(self.networks) if set(network.space.names) & set(merged.groups)]
+        with torch.inference_mode():
+            strips = zip(*(dense_logits(self._dense[n], image, self.device) for n in named), strict=True)
+            for parts in strips:  # the same rows of each network
+                fused = fused_probabilities([self.networks[n] for n in named], [logits for _, logits in parts], merged)
+                answer[parts[0][0]] = fused.argmax(0).to(torch.uint8).cpu().numpy()
+        return answer
+
+
+def fused_probabilities(networks: Sequence[JointNetwork], logits: Sequence[Tensor], merged: Merged) -> Tensor:
+    """What several networks say of the same pixels, fused: their logits (C, h, w), one of each -> (M, h, w) for the M merged labels."""
+    own: dict[str, Tensor] = {}
+    for network, part in zip(networks, logits, strict=True):
+        probabilities = dataset_softmax(part[None].float(), network.space)[0]
+        own |= {name: probabilities[network.space.slice(name)] for name in network.space.names if name in merged.groups}
+    return merged.fuse(own)
 
 
 def check_picture(image: object) -> None:

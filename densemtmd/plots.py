@@ -474,6 +474,65 @@ def curves_figure(history: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     _save_figure(figure, path)
 
 
+def correlation_figure(matrix: np.ndarray, space: OutputSpace, path: str | Path) -> None:
+    """Draw the label correlation matrix block by block, as the paper's Figure 6: a row per target label, darker cells are higher.
+
+    Where a label is seen as itself is the diagonal; the highest cell of each row in each other labelset's block has a frame.
+
+    Args:
+        matrix: (C, C) in [0, 1]; rows of NaN, of labels that never occur, are hatched.
+        space: names labelsets and labels.
+        path: of the figure; its suffix says the format. Written whole or not at all.
+
+    Raises:
+        UserError: a matrix of another size than the space, or a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    count = space.channels
+    if matrix.shape != (count, count):
+        expected = f"expected {(count, count)}, a row and a column per label"
+        raise UserError(f"the label correlation matrix has the shape {matrix.shape}, {expected}")
+    labels = [label for task in space.tasks for label in task.channel_names]
+    cell = 0.19  # inches: names of 8 points stand beside each other, at 68 labels too
+    side, names = max(count * cell, 2.4), 0.062 * max(map(len, labels))
+    left, top, bottom, right = 0.5 + names, 1.1 + names, 0.2, 1.0
+    width, height = left + side + right, top + side + bottom
+    figure = Figure(figsize=(width, height), dpi=150)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    image = axes.imshow(np.ma.masked_invalid(matrix), cmap="gist_heat_r", vmin=0, vmax=1)
+    inch = count / side  # in units of the axes, where a cell is 1
+    blocks = [(task.name, space.slice(task.name)) for task in space.tasks]
+    for row, values in enumerate(matrix):
+        if np.isnan(values).any():
+            axes.add_patch(Rectangle((-0.5, row - 0.5), count, 1, fill=False, hatch="////", edgecolor=_hex(LINE), linewidth=0))
+            continue
+        for _, own in blocks:
+            if not own.start <= row < own.stop:
+                best = own.start + int(values[own].argmax())
+                axes.add_patch(Rectangle((best - 0.42, row - 0.42), 0.84, 0.84, fill=False, edgecolor="#2a9d8f", linewidth=0.9))
+    for name, own in blocks:
+        middle = (own.start + own.stop - 1) / 2
+        for edge in (own.start - 0.5, own.stop - 0.5):
+            axes.axhline(edge, color=_hex(INK), linewidth=0.9)
+            axes.axvline(edge, color=_hex(INK), linewidth=0.9)
+        bold: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": _hex(INK)}
+        axes.text(middle, -0.5 - (0.15 + names) * inch, name, ha="center", va="bottom", **bold)
+        axes.text(-0.5 - (0.15 + names) * inch, middle, name, ha="right", va="center", rotation=90, **bold)
+    axes.set_xticks(range(count), labels, rotation=90)
+    axes.set_yticks(range(count), labels)
+    axes.tick_params(length=0, labelsize=7.5, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, cax=figure.add_axes(((left + side + 0.2) / width, bottom / height, 0.12 / width, min(side, 2.5) / height)))
+    bar.ax.tick_params(labelsize=8, length=0)
+    bar.outline.set_visible(False)
+    read = "what the network predicts, on average, for pixels of the label at the left; framed: the highest of each block"
+    for i, (text, size, ink) in enumerate((("label correlation matrix", 12, INK), (read, 8, FAINT))):
+        figure.text(0, 1 - 0.19 * i / height, text, fontsize=size, va="top", color=_hex(ink))
+    _save_figure(figure, path)
+
+
 def _hex(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
@@ -773,4 +832,39 @@ def differences_figure(
     axes.annotate(f"{right} than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
     axes.annotate(title, (0, 1), xytext=(0, 22 + 18 * math.ceil(len(found) / 6)), ha="left", **{**top, "fontsize": 12, "color": _hex(INK)})
+    _save_figure(figure, path)
+
+
+def label_curve_figure(lines: Mapping[str, Mapping[float, tuple[float, float]]], path: str | Path, title: str) -> None:
+    """Draw a score over the share of a dataset's pictures that were labelled: a line for it alone, and one for it with others.
+
+    Args:
+        lines: of each line, by share in (0, 1], the mean score in percent and its standard deviation over seeds (NaN for one seed).
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+
+    Raises:
+        UserError: nothing to draw, or a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    shares = sorted({share for points in lines.values() for share in points})
+    if not shares:
+        raise UserError(f"there is nothing to draw in {path}: no share has been run alone and with others")
+    figure = Figure(figsize=(7, 4.5), dpi=150)
+    axes = figure.add_axes((0.11, 0.14, 0.86, 0.74))
+    for colour, marker, (name, points) in zip(("#0072B2", "#D55E00"), "os", lines.items(), strict=False):
+        at = [shares.index(share) for share in points]
+        mean, spread = (np.array(values, float) for values in zip(*points.values(), strict=True))
+        axes.fill_between(at, mean - np.nan_to_num(spread), mean + np.nan_to_num(spread), color=colour, alpha=0.18, linewidth=0)
+        axes.plot(at, mean, color=colour, marker=marker, linewidth=2, markersize=6, label=name)
+    axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
+    axes.set_xlabel("of its labelled pictures", fontsize=10, color=_hex(FAINT))
+    axes.set_ylabel("IoU, percent; shaded: one standard deviation", fontsize=9, color=_hex(FAINT))
+    axes.grid(color=_hex(LINE), linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=10)
+    axes.legend(loc="lower right", frameon=False, fontsize=10)
+    axes.set_title(title, loc="left", fontsize=12, color=_hex(INK))
     _save_figure(figure, path)

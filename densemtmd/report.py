@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
+
+import numpy as np
+
+from densemtmd.correlation import Correspondence
+from densemtmd.tasks import OutputSpace
 
 SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
 """The paper's names of the three scores, in percent."""
@@ -103,6 +111,82 @@ def _label_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
         [label, percent(100 * row["pixels"] / pixels), percent(row["accuracy"]), percent(row["iou"])]
         for label, row in dataset["labels"].items()
     ]
+
+
+def cross_tables(scored: Mapping[str, Any]) -> str:
+    """Global and IoU of each labelset's answers (rows) on each annotator's pictures (columns): what ``cross_report`` gives."""
+    return "\n\n".join(aligned(rows) for rows in _cross_rows(scored))
+
+
+def cross_markdown(scored: Mapping[str, Any]) -> str:
+    """The same as markdown, with a line that says how was scored."""
+    how = f"{scored['scoring']} scoring" + (", only pixels whose patch lies inside the picture" if scored["interior"] else "")
+    head = f"{how[0].upper()}{how[1:]}, against the full truth; percent. Rows: which labelset answers; columns: whose pictures."
+    return "\n\n".join([head, *(markdown(rows[0], rows[1:]) for rows in _cross_rows(scored))]) + "\n"
+
+
+def _cross_rows(scored: Mapping[str, Any]) -> list[list[list[str]]]:
+    pictures = list(dict.fromkeys(dataset for on in scored["answers"].values() for dataset in on))
+    tables = []
+    for key in ("global", "iou"):
+        rows = [[SCORES[key], *pictures, "all pictures"]]
+        for name, on in scored["answers"].items():
+            rows.append([name, *(percent(on[d][key]) if d in on else "" for d in pictures), percent(scored["all"][name][key])])
+        tables.append([*rows, ["all labelsets", *("" for _ in pictures), percent(scored["pooled"][key])]])
+    return tables
+
+
+def correspondences_text(found: Sequence[Correspondence], absent: Sequence[tuple[str, str]], space: OutputSpace) -> str:
+    """For each pair of labelsets what is the same, what is part of what, and which labels have no partner; then those that never occur.
+
+    Args:
+        found: the relation of every pair of labels.
+        absent: labels that no pixel has, (labelset, label).
+        space: the labelsets.
+    """
+    pairs: dict[tuple[str, str], list[Correspondence]] = {}
+    for c in found:
+        pairs.setdefault((c.a[0], c.b[0]), []).append(c)
+    parts = []
+    for a, b in combinations(space.names, 2):
+        if (a, b) not in pairs:
+            continue
+        related = [c for c in pairs[a, b] if c.relation != "none"]
+        partnered = {label for c in related for label in (c.a, c.b)}
+        every = dict.fromkeys([c.a for c in pairs[a, b]] + [c.b for c in pairs[a, b]])
+        lonely = [".".join(label) for label in every if label not in partnered]
+        lines = [f"{a} and {b}"]
+        for title, relations in (("same", ("same",)), ("part of", ("part_of", "contains"))):
+            lines += [f"  {title + ':':12}{c}" for c in related if c.relation in relations]
+        parts.append("\n".join([*lines, *([f"  {'no partner:':12}{', '.join(lonely)}"] if lonely else [])]))
+    if absent:
+        parts.append("unknown, since no pixel of these pictures has them: " + ", ".join(map(".".join, absent)))
+    return "\n\n".join(parts)
+
+
+def correspondence_scores(scored: Mapping[str, Any]) -> str:
+    """Precision and recall of the correspondences, by relation, and the mistakes: what :func:`densemtmd.correlation.score` gives."""
+    rows = [["", "true", "found", "right", "precision", "recall"]]
+    for name, row in {**scored["relations"], "all": scored}.items():
+        shown = ("–" if row[key] is None else f"{row[key]:.2f}" for key in ("precision", "recall"))
+        rows.append([name.replace("_", " "), str(row["true"]), str(row["found"]), str(row["right"]), *shown])
+    lines = [f"against the truth, over {scored['pairs']} pairs of labels:", aligned(rows)]
+    for one in scored["mistakes"]:
+        a, b = ".".join(one["a"]), ".".join(one["b"])
+        said, true = (one[key].replace("_", " ") for key in ("relation", "truth"))
+        lines.append(f"  mistake: {a}, {b}: {said} ({one['confidence']:.2f}), in truth {true}")
+    return "\n".join(lines)
+
+
+def matrix_csv(matrix: np.ndarray, space: OutputSpace, pixels: np.ndarray) -> str:
+    """A matrix over all labels as CSV: in each row ``labelset.label``, its pixels, then the values; empty where there is none."""
+    labels = [f"{task.name}.{label}" for task in space.tasks for label in task.channel_names]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["", "pixels", *labels])
+    for label, count, row in zip(labels, pixels, matrix, strict=True):
+        writer.writerow([label, int(count), *("" if np.isnan(value) else f"{value:.5f}" for value in row)])
+    return text.getvalue()
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -36,7 +36,7 @@ from densemtmd.datasets.hands.augment import Augmentation
 from densemtmd.datasets.hands.dataset import HandDataset, Hands, load_hands
 from densemtmd.datasets.hands.mixing import UNITS, HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import hand_set
-from densemtmd.datasets.mixing import Mixture, Source, shares
+from densemtmd.datasets.mixing import Mixture, Source, check_samples, shares
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
@@ -79,6 +79,11 @@ class ScoreSettings:
     interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
     probe: bool = setting(True, "with several domains: how well a fresh classifier tells them apart by the features")
 
+    @property
+    def way(self) -> dict[str, Any]:
+        """Which pixels are scored."""
+        return {"scoring": self.scoring, "interior": self.interior}
+
 
 @dataclass
 class HandSettings:
@@ -101,13 +106,14 @@ class DataSettings:
     name: str = setting("own", "what runs and tables call the choice")
     datasets: list[str] = field(default_factory=list, metadata={"help": "built-in names (conf/dataset/), or paths of your own YAMLs"})
     add: Any = setting(None, "one more of these, or a list: data=stanford data.add=mine.yaml trains on both")
-    domain: str | None = setting(None, "another domain than the datasets' own, for all of them")
+    domain: Any = setting(None, "another domain than the datasets' own: for all of them, or by their own, as in {kitti: street}")
     split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
     fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
     share: dict[str, Any] | None = setting(
         None, "of datasets' pictures to train and validate on, {stanford: 0.25}: what if fewer were labelled?"
     )
-    world: dict[str, Any] | None = setting(None, "settings of the synthetic world in which the datasets lie; rendered where absent")
+    world: dict[str, Any] | None = setting(None, "settings of the street world in which those of the seven lie; rendered where absent")
+    otherworld: dict[str, Any] | None = setting(None, "settings of the other world, for the dataset of that name; rendered where absent")
 
 
 @dataclass
@@ -169,45 +175,59 @@ class Table:
 
 
 def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
-    """Finds the datasets of a data choice; renders its synthetic world first where it is not there.
+    """Finds the datasets of a data choice; renders its synthetic worlds first where they are not there.
 
     Raises:
         UserError: a dataset that is missing or broken, two of one name, or a fold or split that none of them has.
     """
     root = Path(data_root)
-    world = root if data.world is None else rendered(data, root)
+    worlds = rendered(data, root)
     added = [] if data.add is None else data.add if isinstance(data.add, list) else [data.add]
     if strange := [name for name in added if not isinstance(name, str)]:
         raise UserError(f"data.add has {strange[0]!r}, expected the name of a dataset or the path of its YAML, or a list of these")
-    configs = [(load_dataset_config(name), world) for name in data.datasets] + [(load_dataset_config(name), root) for name in added]
+    configs = [(load_dataset_config(name), worlds.get(name, root)) for name in data.datasets]
+    configs += [(load_dataset_config(name), root) for name in added]
     return open_configs(configs, data)
 
 
-def rendered(data: DataSettings, root: Path) -> Path:
-    """The folder of the data choice's synthetic world, which is rendered below ``root`` where it is not there.
+def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
+    """Where the datasets lie that a data choice has rendered; worlds that are not there are rendered below ``root``.
 
     Raises:
-        UserError: a setting of the world that is unknown, or no whole number.
+        UserError: a setting of a world that is unknown, or no whole number.
     """
-    from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
-    from densemtmd.datasets.synthetic.hands import HandSettings as HandWorld
-    from densemtmd.datasets.synthetic.hands import ensure_hands
+    from densemtmd.datasets.synthetic import annotators, hands, otherworld
 
-    world = data.world or {}
-    of_hands = any(load_dataset_config(name).task.kind == KeypointSet.kind for name in data.datasets)
+    of_hands = [name for name in data.datasets if load_dataset_config(name).task.kind == KeypointSet.kind]
+    of_streets = tuple(name for name in data.datasets if name in annotators.ANNOTATORS)
     known = ("frames", "test", "seed") if of_hands else ("images", "frames", "width", "height", "seed")
-    for key, value in world.items():
+    world = whole_numbers("data.world", data.world or {}, known)
+    others = whole_numbers("data.otherworld", data.otherworld or {}, ("images", "width", "height", "seed"))
+    places: dict[str, Path] = {}
+    if data.world is not None and of_hands:
+        places |= dict.fromkeys(of_hands, hands.ensure_hands(root, hands.HandSettings(**world)))
+    elif data.world is not None and of_streets:
+        places |= dict.fromkeys(of_streets, annotators.ensure_streets(root, annotators.StreetSettings(**world, annotators=of_streets)))
+    if data.otherworld is not None and otherworld.NAME in data.datasets:
+        places[otherworld.NAME] = otherworld.ensure_otherworld(root, otherworld.OtherSettings(**others))
+    return places
+
+
+def whole_numbers(setting: str, values: Mapping[str, Any], known: Sequence[str]) -> dict[str, int]:
+    """The values, all of whose keys are known and which are whole numbers."""
+    for key, value in values.items():
         if key not in known:
-            raise UserError(f"unknown setting data.world.{key}; {nearest(str(key), known)}")
+            raise UserError(f"unknown setting {setting}.{key}; {nearest(str(key), known)}")
         if type(value) is not int:
-            raise UserError(f"data.world.{key} is {value!r}, expected a whole number")
-    if of_hands:
-        return ensure_hands(root, HandWorld(**world))
-    return ensure_streets(root, StreetSettings(**world, annotators=tuple(data.datasets)))
+            raise UserError(f"{setting}.{key} is {value!r}, expected a whole number")
+    return dict(values)
 
 
-def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings) -> list[Dataset]:
-    """Finds datasets, each beneath its own data root, with what the data choice says of all of them."""
+def open_configs(
+    configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings, lists: Path | None = None
+) -> list[Dataset]:
+    """Finds datasets, each beneath its own data root, with what the data choice says of all of them; ``lists`` is a run's ``splits/``,
+    where the splits are known already."""
     if not configs:
         raise UserError("data.datasets is empty: choose data=... or list datasets, built-in names or paths of YAMLs")
     folded = [config.name for config, _ in configs if isinstance(config.split, Folds)]
@@ -217,11 +237,20 @@ def open_configs(configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettin
     if data.split is not None and not named:
         known = sorted({name for config, _ in configs for name in config.splits})
         raise UserError(f"data.split is {data.split!r}, which none of the datasets names; {nearest(data.split, known)}")
+    own = sorted({config.domain for config, _ in configs})
+    domains = data.domain if isinstance(data.domain, dict) else dict.fromkeys(own, data.domain)
+    for name, domain in domains.items():
+        if name not in own:
+            raise UserError(f"data.domain has {name!r}, which is the domain of none of the datasets; {nearest(str(name), own)}")
+        if not isinstance(domain, str | None):
+            raise UserError(f"data.domain is {data.domain!r}, expected a name, or a name for each of {', '.join(own)}")
     opened = []
     for config, root in configs:
         fold, split = (data.fold if config.name in folded else None), (data.split if config.name in named else None)
-        opened.append(open_dataset(config, root, domain=data.domain, fold=fold, split=split))
-    opened = fewer_pictures(opened, data.share or {})
+        listed = lists / config.name if lists else None
+        opened.append(open_dataset(config, root, domain=domains.get(config.domain), fold=fold, split=split, listed=listed))
+    if lists is None:  # a run's own lists are the fewer already
+        opened = fewer_pictures(opened, data.share or {})
     names = [dataset.name for dataset in opened]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
@@ -464,8 +493,8 @@ def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded
     It is done before a run has a folder, so that what is wrong leaves none behind.
 
     Raises:
-        UserError: an error in the data, or no picture to validate on: which epoch is best must not be decided on the pictures that
-            are trained or tested on.
+        UserError: an error in the data, no labelled pixel to train on, a picture smaller than a patch where ``train.border`` is valid, or
+            no picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
     """
     for dataset in datasets:
         if not dataset.splits["val"]:
@@ -481,8 +510,11 @@ def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded
     notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
     for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
         print(line)
+    with torch.device("meta"):
+        where = geometry(backbones.build(settings.model, output_space(datasets)))
     loaded = {}
     for dataset, found in zip(datasets, decoded, strict=True):
+        check_samples(dataset.name, found.splits["train"], where, flip=settings.train.flip, border=settings.train.border)
         loaded[dataset.name] = Loaded(dataset, found.splits["train"], found.splits["val"], found.splits["test"])
     return loaded
 
@@ -551,8 +583,8 @@ def train_stage(
 
     def validate(network: JointNetwork, quick: bool = False) -> dict[str, Any]:
         if train.overfit and isinstance(mixture, Mixture):
-            labelsets = {d.name: d.labelset for d in data}
-            return evaluation.report(fitted(network, mixture, train.overfit, labelsets), labelsets)
+            each = {d.labelset.name: d.labelset for d in data}  # counted once, be it of several datasets
+            return evaluation.report(fitted(network, mixture, train.overfit, each), each)
         how = ScoreSettings("strided")
         return report_of({d.name: score(network, d, "val", 1 if quick else train.validation_pictures, how, device) for d in data}, tasks)
 
@@ -668,7 +700,7 @@ def labelled(network: JointNetwork, labelset: Labelset, sample: Sample, device: 
 
 
 def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Mapping[str, Labelset]) -> dict[str, np.ndarray]:
-    """How the first batches of a mixture are answered: dataset -> (L, L) counts, each under its labelset."""
+    """How the first batches of a mixture are answered: labelset -> (L, L) counts; datasets that share one are counted together."""
     device, space = next(network.parameters()).device, network.space
     network.eval()
     with torch.inference_mode():
@@ -678,8 +710,8 @@ def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Map
     for name, labelset in labelsets.items():
         counts = torch.zeros(labelset.channels, labelset.channels, dtype=torch.int64, device=device)
         for batch, logits in zip(drawn, answers, strict=True):
-            own = batch.task == space.index(labelset.name)
-            counts += evaluation.confusion(logits[own][:, space.slice(labelset.name)].argmax(1), batch.target[own], labelset.channels)
+            own = batch.task == space.index(name)
+            counts += evaluation.confusion(logits[own][:, space.slice(name)].argmax(1), batch.target[own], labelset.channels)
         matrices[name] = counts.cpu().numpy()
     return matrices
 
@@ -778,7 +810,12 @@ def make_folder(folder: Path) -> Path:
 
 
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
-    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what."""
+    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what.
+
+    What is relative to where the user stands is written in full: the run may be resumed from elsewhere.
+    """
+    cache = settings.cache if settings.cache in ("auto", "none") else str(Path(settings.cache).expanduser().absolute())
+    settings = replace(settings, data_root=str(Path(settings.data_root).absolute()), cache=cache)
     found = {
         d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
         for d in datasets
@@ -790,14 +827,15 @@ def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> 
 
 
 def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, list[Dataset]]:
-    """The settings and datasets of a run, from its folder alone: what its YAMLs said then holds, whatever they say now.
+    """The settings and datasets of a run, from its folder alone: what its YAMLs and the lists beside them said then holds, whatever they
+    say now, and where they are gone.
 
     Args:
         folder: of the run.
         data_root: where the datasets lie now, if they have moved since.
 
     Raises:
-        UserError: no run there, a damaged ``config.yaml``, or other pictures in a split than then.
+        UserError: no run there, a damaged ``config.yaml``, or pictures of a split that are gone.
     """
     file = folder / "config.yaml"
     if not file.is_file():
@@ -808,25 +846,18 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
         data = dict(read_yaml(file, "the settings of a run"))
         found = data.pop(FOUND)
         settings = from_plain(RunSettings, data)
-        if data_root is not None and settings.data.world is not None:
-            data_root = rendered(settings.data, data_root)
-        configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), data_root or Path(d["folder"])) for d in found.values()]
+        if data_root is not None:
+            settings = replace(settings, data_root=str(data_root))
+        worlds = {} if data_root is None else rendered(settings.data, data_root)
+        roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
+        configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), roots[name]) for name, d in found.items()]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
     try:
-        datasets = open_configs(configs, settings.data)
+        return settings, open_configs(configs, settings.data, folder / "splits")
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    for dataset in datasets:
-        for split, items in dataset.splits.items():
-            listed = folder / "splits" / dataset.name / f"{split}.txt"
-            if not listed.is_file() or listed.read_text("utf-8", "replace").splitlines() != [item.key for item in items]:
-                raise UserError(
-                    f"the {split} pictures of {dataset.name} in {dataset.folder} are not those of {listed}: "
-                    "the data have changed since this run began; bring back the old ones, or start a new run"
-                )
-    return settings, datasets
 
 
 def tracked(folder: Path) -> dict[str, str | None]:
@@ -882,7 +913,7 @@ def finish(
     """Writes and shows the scores of the run."""
     tasks = {name: dataset.task for name, dataset in datasets.items()}
     of_pixels = any(isinstance(task, Labelset) for task in tasks.values())
-    how = {"scoring": settings.score.scoring, "interior": settings.score.interior} if of_pixels else {}
+    how = settings.score.way if of_pixels else {}
     scored = {**report_of(matrices, tasks), **how, **({"domains": domains} if domains else {})}
     keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, tasks)
     tracker.metrics(flat_scores("test", scored), step=0)

@@ -23,7 +23,7 @@ from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.duplicates import fingerprint
-from densemtmd.datasets.folder import Dataset, load_split, open_dataset
+from densemtmd.datasets.folder import Dataset, Item, load_split, open_dataset
 from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
 
@@ -111,11 +111,11 @@ def test_a_crop_reads_its_own_part_of_the_file(tmp_path):
             yield cache.Sample(image, image[:, :, 0] % 5, str(n)), bytes(16)
 
     path = tmp_path / "big.decoded"
-    cache._build(path, samples())
+    cache._build(path, samples(), {"dataset": "big", "folder": "", "settings": [], "files": []})
     drop_from_memory(path)
     if pages_in_memory(path, 0, 12 * 1200 * 1600 * 3):
         pytest.skip("this file system keeps its files in memory")
-    sample = (cache._mapped(path) or [])[3][0]
+    sample = (cache._mapped(path, [Item(str(n), path, path, "") for n in range(12)]) or [])[3][0]
     image, _ = cut(sample, 600, 700, 14, 14, Geometry(46, 4))
     assert image.copy().shape == (98, 98, 3)
     first = 3 * 1200 * 1600 * 3
@@ -190,6 +190,30 @@ def test_what_does_not_matter_changes_nothing(tmp_path):
         assert same(load_all(dataset, tmp_path / "cache"), from_files(dataset)) and files(tmp_path / "cache") == before
 
 
+def test_splits_side_by_side(tmp_path):
+    """Two splits that leave other pictures out take no cache from each other; what is outdated goes, of whichever of them."""
+    split = {"patterns": {"train": "images/00?.png", "val": "images/010.png", "test": "images/011.png"}}
+    splits = {"few": {"patterns": {"train": "images/000.png", "val": "images/001.png", "test": "images/002.png"}}}
+    opened(tmp_path, split=split, splits=splits)
+    config = load_dataset_config(tmp_path / "squares.yaml")
+
+    def load_both() -> list[str]:
+        for name in (None, "few"):
+            dataset = open_dataset(config, tmp_path, split=name)
+            assert same(load_all(dataset, tmp_path / "cache"), from_files(dataset))
+        return files(tmp_path / "cache")
+
+    first = load_both()
+    assert len(first) == 2 and load_both() == first
+    os.utime(tmp_path / "squares" / "images" / "005.png", ns=(1, 1))  # in one of them
+    second = load_both()
+    assert len(second) == 2 and len({*first} & {*second}) == 1
+    touch(tmp_path)
+    os.utime(tmp_path / "squares" / "images" / "002.png", ns=(1, 1))  # in both
+    third = load_both()
+    assert len(third) == 2 and not {*second} & {*third}
+
+
 def test_datasets_side_by_side(tmp_path):
     first, second = opened(tmp_path), opened(tmp_path, "boxes")
     elsewhere = opened(tmp_path / "elsewhere")
@@ -209,6 +233,23 @@ def test_a_damaged_file_is_built_anew(tmp_path, damage):
     (file,) = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
+    samples = load_all(dataset, tmp_path / "cache")
+    assert samples.note is None and same(samples, from_files(dataset)) and file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [("003", "004"), ('"pictures"', '"pictores"'), ('[["000"', '[7,["000"'), ('"000", 40', '"000", 41')])
+def test_a_damaged_index_is_no_cache(tmp_path, damage):
+    """It is JSON still, and speaks of other pictures, or of none."""
+    dataset = opened(tmp_path)
+    load_all(dataset, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    whole = file.read_bytes()
+    start = whole.rindex(b'"pictures"')
+    length = -8 - len(cache.FORMAT)
+    index = whole[start:length].replace(damage[0].encode(), damage[1].encode(), 1)
+    body = whole[:start] + index
+    json_starts = whole.rindex(b'{"origin"')
+    file.write_bytes(body + (len(body) - json_starts).to_bytes(8, "little") + cache.FORMAT.encode())
     samples = load_all(dataset, tmp_path / "cache")
     assert samples.note is None and same(samples, from_files(dataset)) and file.read_bytes() == whole
 
@@ -237,16 +278,18 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["cut off", "gone"])
-def test_a_broken_picture_stops_the_build(tmp_path, how):
+def test_a_broken_picture_stops_the_build(tmp_path, monkeypatch, how):
     dataset = opened(tmp_path)
     path = tmp_path / "squares" / "images" / "007.png"
     if how == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-300])
+    load, read = Dataset.load, []
+    monkeypatch.setattr(Dataset, "load", lambda self, item: (read.append(item.key), load(self, item))[1])
     with pytest.raises(UserError, match=r"007\.png"):
         load_all(dataset, tmp_path / "cache")
-    assert files(tmp_path / "cache") == []
+    assert files(tmp_path / "cache") == [] and read.count("007") == 1
 
 
 BUILD = """

@@ -297,6 +297,29 @@ def test_copies_are_found_whatever_became_of_them(saved):
     assert [[(p.dataset, p.key) for p in group] for group in groups] == [[("mine", str(n)), ("yours", str(n))] for n in range(40)]
 
 
+def test_pictures_that_their_exif_turns(tmp_path):
+    """Used as people see them, with the labels as the file has them: right where whoever drew them saw it so too."""
+    write_dataset(tmp_path, images=["images/*.png", "images/*.jpg"])
+    path = tmp_path / "mine" / "images" / "a1.png"
+    shown = Image.open(path).convert("RGB")
+    exif = Image.Exif()
+    for orientation, stored in ((1, shown), (3, shown.transpose(Image.Transpose.ROTATE_180))):
+        exif[0x0112] = orientation
+        path.unlink(missing_ok=True)
+        stored.save(path.with_suffix(".jpg"), exif=exif, quality=95, subsampling=0)
+        dataset = opened(tmp_path)
+        (item,) = (item for item in dataset.splits["train"] if item.key == "a1")
+        sample = dataset.load(item)
+        assert np.abs(sample.image.astype(int) - np.asarray(shown)).mean() < 5  # upright in both cases
+        assert (sample.target[:20] == 1).all()  # and the labels as they are
+        found = [finding for finding in check([survey(dataset)]) if finding.kind == "turned"]
+        assert [finding.severity for finding in found] == ["warning"] * (orientation != 1)
+    assert f"1 pictures are turned or mirrored by their EXIF, the first is {path.with_suffix('.jpg')}" in found[0].message
+    write_dataset(tmp_path, images=["images/*.png", "images/*.jpg"], known=["turned"])
+    (tmp_path / "mine" / "images" / "a1.png").unlink()
+    assert [f.severity for f in check([survey(opened(tmp_path))]) if f.kind == "turned"] == ["known"]
+
+
 def test_copies_of_real_photos(data_root):
     photos = [Image.open(file).convert("RGB") for file in sorted((data_root / "iccv09Data" / "images").glob("*.jpg"))[::36]]
     for what, saved in COPIES.items():

@@ -5,10 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from toy import small_network
 
-from densemtmd import Labelset, OutputSpace
-from densemtmd.backbones.patchnet import PatchNet
+from densemtmd import Labelset
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.dense import Geometry, geometry
@@ -119,22 +118,6 @@ def test_one_pixel_is_a_picture():
 # What a network makes of them
 
 
-def small_network(seed=0):
-    """A PatchNet whose every parameter and every batch-norm statistic is random."""
-    torch.manual_seed(seed)
-    space = OutputSpace([Labelset("a", ["x", "y", "z", "w"]), Labelset("b", ["u", "v", "t", "s", "r"])])
-    network = PatchNet(space, widths=(4, 6, 8), hidden=10)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            nn.init.normal_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            for values in (module.weight, module.bias, module.running_mean):
-                nn.init.normal_(values)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return network.eval().double()
-
-
 def batched(images):
     return as_input(torch.from_numpy(images).permute(0, 3, 1, 2)).double()
 
@@ -145,7 +128,7 @@ def test_a_strided_pass_is_training_on_single_patches(start, flip, valid):
 
     So what is learned from crops is what the paper learns from minibatches of patches (section 4.1).
     """
-    network = small_network()
+    network = small_network(Labelset("a", ["x", "y", "z", "w"]), Labelset("b", ["u", "v", "t", "s", "r"])).double()
     where = geometry(network)
     assert where == Geometry(46, 4)
     sample = make_sample(61, 70)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import loadmat, savemat
+from toy import keys, refused
 
 from densemtmd.datasets.config import built_in_datasets, load_dataset_config
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.datasets.labels import code_table, read_labels
 from densemtmd.datasets.splits import blocks, divide, joined, partition
-from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
 
 KITTI = {"he": 8, "kundu": 11, "ladicky": 12, "ros": 11, "sengupta": 11, "xu": 5, "zhang": 10}
@@ -65,26 +63,11 @@ def opened(root: Path, options: dict[str, Any] | None = None, **changes: Any) ->
     return open_dataset(load_dataset_config(write_yaml(root, **changes)), root, **(options or {}))
 
 
-def keys(dataset: Dataset) -> dict[str, list[str]]:
-    return {split: [item.key for item in items] for split, items in dataset.splits.items()}
-
-
-@contextmanager
-def refused(*words: object) -> Iterator[None]:
-    """The block raises a UserError of one sentence with these words."""
-    with pytest.raises(UserError) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 700
-    for word in words:
-        assert str(word) in message, f"{word!r} is not in: {message}"
-
-
 # The YAML
 
 
 def test_the_datasets_that_come_with_the_project():
-    others = {"stanford": 8, "camvid": 11, "labelmefacade": 8, "siftflow": 33, "kitti_semantics": 19}
+    others = {"stanford": 8, "camvid": 11, "labelmefacade": 8, "siftflow": 33, "kitti_semantics": 19, "otherworld": 8}
     derived = {name for name in built_in_datasets() if name.startswith("camvid_")}  # see test_derived.py
     assert set(built_in_datasets()) - derived == KITTI.keys() | others.keys() | {"nyu", "icvl"}  # see test_hands.py
     for name, labels in (KITTI | others).items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from toy import keys, refused
 
 from densemtmd.datasets.config import built_in_datasets, load_dataset_config, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.datasets.splits import deal
-from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
 
 CAMVID7 = ("ros", "xu", "he", "traffic", "zhang", "static", "layout")
@@ -63,20 +62,6 @@ def write_yaml(path: Path, **content: Any) -> Path:
 def derived(root: Path, name: str = "mine", options: dict[str, Any] | None = None, **derive: Any) -> Dataset:
     path = write_yaml(root / f"{name}.yaml", name=name, derive={"from": "street.yaml", **derive}, **(options or {}))
     return open_dataset(load_dataset_config(path), root)
-
-
-def keys(dataset: Dataset) -> dict[str, list[str]]:
-    return {split: [item.key for item in items] for split, items in dataset.splits.items()}
-
-
-@contextmanager
-def refused(*words: object):
-    with pytest.raises(UserError) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 700
-    for word in words:
-        assert str(word) in message, f"{word!r} is not in: {message}"
 
 
 # Labels

@@ -101,7 +101,7 @@ def run(finished):
         ("model.widthss=[1,2,3]", ["unknown setting model.widthss; known in model: ", "did you mean 'widths'?"]),
         ("data=streat7", ["unknown choice data=streat7; known: camvid, ", "did you mean 'street7'?"]),
         ("data=street7,streat7", ["unknown choice data=streat7"]),
-        ("strategy=", ["unknown choice strategy=; known: jt, nf"]),
+        ("strategy=", ["unknown choice strategy=; known: finetune, jt, "]),
         ("protocol=[paper]", ["unknown choice protocol=['paper']", "paper, strided"]),
         ("data.datasets=[square]", ["unknown dataset 'square'; known: camvid, ", "or give the path of a YAML"]),
         ("train.border=reflekt", ["train.border is 'reflekt'", "did you mean 'reflect'?"]),
@@ -509,14 +509,14 @@ def test_a_training_that_diverges(says, arguments, monkeypatch, what):
     (whole,) = Path("whole").iterdir()
     train_step, steps = training.train_step, []
 
-    def diverging(network, *rest):
-        loss = train_step(network, *rest)
-        steps.append(loss)
+    def diverging(network, *rest, **more):
+        record = train_step(network, *rest, **more)
+        steps.append(record)
         if len(steps) == 6 and what == "loss":
-            return loss * torch.nan
+            return {"loss": record["loss"] * torch.nan}
         if len(steps) == 6:  # the loss of this step is still a number, those after it are not
             next(network.parameters()).data.fill_(torch.inf)
-        return loss
+        return record
 
     monkeypatch.setattr(training, "train_step", diverging)
     monkeypatch.setattr(training, "STEPS_UNREAD", 1)
@@ -533,7 +533,7 @@ def test_a_training_that_diverges(says, arguments, monkeypatch, what):
 def test_memory_that_does_not_suffice(says, arguments, monkeypatch):
     import train
 
-    def step(*_):
+    def step(*_, **__):
         torch.empty(2**45)
 
     monkeypatch.setattr(training, "train_step", step)

@@ -7,11 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
+from toy import small_network
 
-from densemtmd import Labelset, OutputSpace, inference
-from densemtmd.backbones.patchnet import PatchNet
+from densemtmd import Labelset, inference
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.dense import geometry
@@ -184,18 +183,7 @@ def test_the_report_is_json_and_sums_pictures():
 
 @pytest.fixture(scope="module")
 def network():
-    """A PatchNet whose every parameter and every batch-norm statistic is random."""
-    torch.manual_seed(0)
-    space = OutputSpace([Labelset("a", ["x", "y", "z"]), Labelset("b", ["u", "v", "t", "s"])])
-    network = PatchNet(space, widths=(4, 6, 8), hidden=10)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            nn.init.normal_(module.bias, std=0.1)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return network.eval()
+    return small_network(Labelset("a", ["x", "y", "z"]), Labelset("b", ["u", "v", "t", "s"]))
 
 
 SIZES = [(11, 31), (50, 47), (1, 1), (9, 8)]

@@ -7,33 +7,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy import MODEL, small_network
 
 from densemtmd import Labelset, OutputSpace, Predictor, checkpoint, densify, inference
-from densemtmd.backbones import build
 from densemtmd.datasets.sample import as_input
 from densemtmd.dense import Geometry, geometry
 from densemtmd.errors import UserError
 from densemtmd.inference import bordered, checkpoints_of, pieces, strided_logits
 
-MODEL = {"name": "patchnet", "widths": [4, 6, 8], "hidden": 10}
 KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
 XU = Labelset("xu", ["sky", "ground", "movable"])
 HE = Labelset("he", ["sky", "road"])
 SIZES = [(17, 23), (1, 1), (3, 200), (60, 2)]
-
-
-def small_network(*labelsets, seed=0):
-    """A PatchNet whose every parameter and every batch-norm statistic is random."""
-    torch.manual_seed(seed)
-    network = build(MODEL, OutputSpace(labelsets))
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            nn.init.normal_(module.bias, std=0.1)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return network.eval()
 
 
 def picture(height, width, seed=0):

@@ -12,7 +12,7 @@ from PIL import Image, ImageFont
 from densemtmd import plots
 from densemtmd.errors import UserError
 from densemtmd.evaluation import report
-from densemtmd.plots import class_shares, colourise, confusion_figure, curves_figure, overlay, save_indexed, sheet
+from densemtmd.plots import class_shares, colourise, confusion_figure, correlation_figure, curves_figure, overlay, save_indexed, sheet
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 180, 0), (0, 0, 220)
@@ -358,3 +358,14 @@ def test_differences_are_all_there_and_do_not_overlap(tmp_path, monkeypatch, row
 def test_no_difference_to_draw(tmp_path):
     with pytest.raises(UserError, match="nothing to draw"):
         plots.differences_figure({}, tmp_path / "figure.png", "a table", "nf")
+
+
+def test_the_correlation_figure_holds_every_label_and_refuses_other_sizes(tmp_path):
+    space = OutputSpace([Labelset("one", ["sky", "road", "never"]), Labelset("two", ["sky", "everything else"])])
+    matrix = np.random.default_rng(0).random((5, 5))
+    matrix[2] = np.nan
+    correlation_figure(matrix, space, tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text()
+    assert all(text.count(f"<!-- {label} -->") == 2 for label in ("road", "never", "everything else", "one", "two"))
+    with pytest.raises(UserError, match=r"\(4, 4\).*\(5, 5\)"):
+        correlation_figure(matrix[:4, :4], space, tmp_path / "figure.png")

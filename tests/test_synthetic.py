@@ -26,13 +26,13 @@ from densemtmd.datasets.synthetic.annotators import (
     annotate,
     ensure_streets,
     files_of,
-    fine_truth,
     translate,
     words,
 )
 from densemtmd.datasets.synthetic.scene import Camera, Scene, Site, build
 from densemtmd.datasets.synthetic.streets import Picture, _majority, lens, project, render
 from densemtmd.datasets.synthetic.textures import Fine, Material
+from densemtmd.datasets.synthetic.worlds import fine_truth
 from densemtmd.errors import UserError
 
 MODEST = StreetSettings(images=8, frames=2, width=192, height=80, seed=3)

@@ -212,9 +212,10 @@ def test_what_cannot_be_compared_is_a_sentence(compare, tmp_path, capsys):
     moved = {**right, "he": right["he"] + [[[0, 0], [0, 1]], [[0, 0], [0, -1]], [[0, 0], [0, 0]]]}  # as many pixels, in other pictures
     for other, word in [
         (write_run(tmp_path / "b", "nf", 0, right, scoring="dense"), "dense"),
-        (write_run(tmp_path / "c", "nf", 0, many), "400"),
+        (write_run(tmp_path / "c", "nf", 0, many), "other pictures or labels of he"),
         (write_run(tmp_path / "d", "jt", 0, right), "both jt with seed 0"),
-        (write_run(tmp_path / "e", "nf", 0, others), "their datasets differ, {'he': 602"),
+        (write_run(tmp_path / "e", "nf", 0, others), "other pictures or labels of he"),
+        (write_run(tmp_path / "g", "nf", 0, {"kundu": right["he"]}), "no dataset in common, kundu and he, xu"),
         (write_run(tmp_path / "f", "nf", 0, moved), "other pictures or labels of he"),
         (tmp_path, "it has no scores.json"),
         (tmp_path / "nowhere", "it has no scores.json"),

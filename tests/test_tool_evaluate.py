@@ -90,6 +90,20 @@ def test_a_run_that_moved_with_its_data(tools, trained, tmp_path):
     assert scored == scores_of(runs["jt"])
 
 
+def test_pictures_come_from_the_cache_of_the_training(tools, trained, tmp_path, monkeypatch):
+    """Also from elsewhere: nothing is decoded, and no second cache appears."""
+    from densemtmd.datasets.folder import Dataset
+
+    root, runs = trained
+    before = {path: path.stat().st_mtime_ns for path in (root / ".cache").iterdir()}
+    assert len(before) == 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Dataset, "load", lambda *_: pytest.fail("decoded again"))
+    assert tools[1].main([str(runs["jt"]), "--strided", "--out", str(tmp_path / "out")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (root / ".cache").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_mistakes_are_sentences(tools, trained, tmp_path, capsys):
     root, runs = trained
     loose = shutil.copy(runs["jt"] / "best.safetensors", tmp_path / "loose.safetensors")

@@ -62,6 +62,15 @@ def test_mistakes_are_a_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_otherworld(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main(["otherworld", "--images", "3", "--size", "64x48", "--workers", "1", "--out", str(tmp_path)]) == 0
+    (root,) = tmp_path.iterdir()
+    assert f"{root}: 3 images" in capsys.readouterr().out
+    assert Image.open(root / "otherworld" / "images" / "0000002.jpg").size == (64, 48)
+    assert tool.main(["otherworld", "--images", "3", "--frames", "2", "--out", str(tmp_path)]) == 1
+    assert "unrecognized arguments: --frames" in capsys.readouterr().err
+
+
 def test_unwritable_place(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data").write_text("not a folder")
     assert tool.main(streets("--out", tmp_path / "data")) == 1

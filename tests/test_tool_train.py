@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from toy import write_toy
 
 from densemtmd import Predictor, checkpoint, evaluation
@@ -144,7 +145,7 @@ def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(train, argument
     listed.write_text(listed.read_text() + "009\n")
     assert train.main([f"resume={run}"]) == 1
     error = capsys.readouterr().err
-    assert "val pictures of discs" in error and "have changed" in error
+    assert f"'009' is in {run / 'splits' / 'discs' / 'test.txt'} and in another split too" in error
     (run / "config.yaml").write_text("seed: [")
     assert train.main([f"resume={run}"]) == 1
     assert "config.yaml cannot be read" in capsys.readouterr().err
@@ -154,6 +155,36 @@ def test_debug_shows_within_seconds_whether_everything_works(train, arguments, t
     assert train.main([*[a for a in arguments if not a.startswith("train.")], "debug=true"]) == 0
     scored = json.loads((only_run(tmp_path) / "scores.json").read_text())
     assert scored["scoring"] == "strided" and scored["datasets"]["discs"]["pixels"] <= 2 * 10 * 13
+
+
+@pytest.mark.parametrize("strategy", ["jt", "nf"])
+@pytest.mark.parametrize(
+    ("size", "label", "border", "words"),
+    [((40, 60), 0, "valid", "is 40 pixels high or wide, smaller than the network's patch of 46"),
+     ((60, 60), 255, "reflect", "has no labelled pixel to train on")],
+)  # fmt: skip
+def test_what_cannot_be_trained_on_leaves_no_folder(train, arguments, tmp_path, capsys, strategy, size, label, border, words):
+    """It is seen before the first network is trained, also of the datasets that would come later."""
+    bad = write_toy(tmp_path, "bad", "square", size=size)
+    if label == 255:
+        for path in (tmp_path / "bad" / "labels").iterdir():
+            Image.fromarray(np.full(size, label, np.uint8)).save(path)
+    good = write_toy(tmp_path, "good", "disc", size=(60, 60))
+    changes = [f"data.datasets=[{good},{bad}]", f"data_root={tmp_path}", f"train.border={border}", f"strategy={strategy}"]
+    assert train.main([*arguments, *changes]) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_overfitting_counts_a_labelset_once(train, arguments, tmp_path):
+    """Two datasets that share a labelset: each output of the batch is counted once, not once for each."""
+    first, second = (write_toy(tmp_path, name, "square", seed=seed) for seed, name in enumerate(("first", "second")))
+    second.write_text(yaml.safe_dump(yaml.safe_load(second.read_text()) | {"labelset": "first.yaml"}))
+    changes = [f"data.datasets=[{first},{second}]", f"data_root={tmp_path}", "train.overfit=1", "train.outputs=100", "train.lr=0"]
+    assert train.main([*arguments, *changes]) == 1  # it has learned nothing, and says so
+    (epoch, *_) = checkpoint.load(only_run(tmp_path) / "last.safetensors")[1]["state"]["history"]
+    assert epoch["scores"]["datasets"].keys() == {"first"}
+    assert epoch["scores"]["pooled"]["pixels"] == epoch["scores"]["datasets"]["first"]["pixels"] <= 4 * 6 * 6
 
 
 def test_overfitting_that_fails_says_so(train, arguments, capsys):

@@ -1,7 +1,11 @@
 """The loop: it learns, ends when it should, resumes to the bit, and stops before it spoils a network."""
 
 import math
+import multiprocessing
+import os
 import signal
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from densemtmd import Labelset, OutputSpace, checkpoint, evaluation
 from densemtmd.backbones import build
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.dense import densify, geometry, reflect_border, split_phases
+from densemtmd.dense import densify, geometry, split_phases
 from densemtmd.errors import UserError
 from densemtmd.training import Budget, State, TrainSettings, budget, check_settings, fit, learning_rate, make_optimizer
 
@@ -133,7 +137,7 @@ def test_running_statistics_fit_the_dense_pass(tmp_path):
     """Batch norm sees strided crops in training; in the dense pass its inputs must be spread as its statistics say."""
     network, _ = train(tmp_path, 20_000)
     pictures = torch.from_numpy(np.stack([s.image for k in (0, 1) for s in make_samples(k, 8, seed=2)])).permute(0, 3, 1, 2)
-    x, worst = reflect_border(as_input(pictures), *geometry(network).border), 0.0
+    x, worst = torch.nn.functional.pad(as_input(pictures), geometry(network).border * 2, "reflect"), 0.0
     with torch.no_grad():
         for step in densify(network.eval())._steps:
             if isinstance(step.layer, torch.nn.BatchNorm2d):
@@ -187,12 +191,74 @@ def test_state_counts_epochs_by_its_history():
         ("lr", -1, "at least 0"),
         ("momentum", 1, "below 1"),
         ("warmup", -0.1, "below 1"),
+        ("workers", -1, "at least 0"),
+        ("workers", 1000, "at most 256"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(name, value, words):
     with pytest.raises(UserError, match=f"train.{name} is .*{words}"):
         check_settings(TrainSettings(**{name: value}))
     check_settings(TrainSettings())
+
+
+needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="workers are forked")
+
+
+def test_workers_need_fork(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    check_settings(TrainSettings(workers=0))
+    with pytest.raises(UserError, match=r"train\.workers is 2, expected 0 on "):
+        check_settings(TrainSettings(workers=2))
+
+
+@needs_fork
+def test_workers_change_nothing_and_end_with_the_training(tmp_path):
+    alone, _ = train(tmp_path / "a", 2_500)
+    seen = set()
+    helped, _ = train(tmp_path / "b", 2_500, workers=2, losses=lambda step, values: seen.add(len(multiprocessing.active_children())))
+    assert seen == {2} and not multiprocessing.active_children()
+    assert all(torch.equal(tensor, helped.state_dict()[name]) for name, tensor in alone.state_dict().items())
+
+
+@needs_fork
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_the_workers_too(tmp_path, presses):
+    """A terminal sends it to every process of its group: here to the training, in a process of its own, and its workers.
+
+    Once: it saves and ends, after a word said once. Twice: it ends at once.
+    """
+    said, ready = tmp_path / "said", tmp_path / "ready"
+
+    def work():
+        os.setsid()
+        sys.stderr = said.open("w")
+        torch.set_num_threads(1)
+
+        def press(step, values):
+            if not ready.exists():
+                ready.write_text(" ".join(str(child.pid) for child in multiprocessing.active_children()))
+                for _ in range(presses):
+                    os.killpg(0, signal.SIGINT)
+                    time.sleep(0.2)
+
+        try:
+            train(tmp_path / "run", 1e9, losses=press, workers=2, checkpoint_seconds=1e9)
+        except KeyboardInterrupt:
+            os._exit(130 if not multiprocessing.active_children() or presses == 2 else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 130
+    workers = list(map(int, ready.read_text().split()))
+    assert len(workers) == 2
+    until = time.monotonic() + 20  # after a hard end they notice by themselves that nobody is there
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert said.read_text().count("stopping after this step") == 1
+    step = checkpoint.load(tmp_path / "run" / "last.safetensors")[1]["state"]["step"]
+    assert step == 11 if presses == 1 else step == 0
 
 
 def test_an_interrupted_training_saves_after_the_step_and_goes_on(tmp_path):

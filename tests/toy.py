@@ -1,17 +1,29 @@
-"""Small datasets on disk that a small network learns in seconds, grey pictures with a bright square or disc somewhere; and folders of
-finished runs whose confusion matrices are made up."""
+"""What several tests share: small datasets on disk that a small network learns in seconds (grey pictures with a bright square or
+disc somewhere), a small network whose answers are no accident, folders of finished runs whose confusion matrices are made up, and the
+look of an error."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 import yaml
 from PIL import Image
+from torch import nn
 
-from densemtmd import Labelset
+from densemtmd import Labelset, OutputSpace
+from densemtmd.backbones import build
+from densemtmd.datasets.folder import Dataset
+from densemtmd.errors import UserError
 from densemtmd.evaluation import report
+from densemtmd.network import JointNetwork
+
+MODEL = {"name": "patchnet", "widths": [4, 6, 8], "hidden": 10}
 
 
 def write_toy(root: Path, name: str, shape: str, pictures: int = 12, size: tuple[int, int] = (40, 52), seed: int = 0) -> Path:
@@ -74,3 +86,33 @@ def write_run(
     videos = {f"{name}/sequences": list(of) for name, of in (sequences or {}).items()}
     np.savez_compressed(folder / "per_image.npz", **matrices, **videos)
     return folder
+
+
+def small_network(*labelsets: Labelset, seed: int = 0) -> JointNetwork:
+    """A PatchNet, built from ``MODEL``, whose every convolution and every batch-norm statistic is random."""
+    torch.manual_seed(seed)
+    network = build(MODEL, OutputSpace(labelsets))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            nn.init.normal_(module.bias, std=0.1)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return network.eval()
+
+
+def keys(dataset: Dataset) -> dict[str, list[str]]:
+    """Which pictures are in each split."""
+    return {split: [item.key for item in items] for split, items in dataset.splits.items()}
+
+
+@contextmanager
+def refused(*words: object) -> Iterator[None]:
+    """The block raises a UserError of one sentence with these words."""
+    with pytest.raises(UserError) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 700
+    for word in words:
+        assert str(word) in message, f"{word!r} is not in: {message}"

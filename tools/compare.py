@@ -6,6 +6,7 @@
     python tools/compare.py street7 --confusions nf jtsc             which confusions jtsc repaired
     python tools/compare.py street7 --mlflow                         the runs of MLflow's experiment street7
 
+A curve (curve=A of tools/train.py) shows what more labelled pictures of A are worth, alone and with other datasets.
 The runs must have been scored in the same way on the same pictures. Global pools pixels, Average and IoU are means over
 labels; "all together" pools as the paper does. The difference to the baseline comes with the 95 % interval of a paired
 bootstrap over seeds and test pictures (videos, where there are at least ten), computed from each picture's confusion
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = read(arguments)
     if arguments.confusions:
         files = confusions(table, *arguments.confusions, arguments.dataset)
+    elif table.curve is not None and arguments.baseline is None:
+        files = curved(table, arguments.out)
     else:
         base, found = against(table, arguments.baseline)
         files = compared(table, base, found)
@@ -73,6 +76,41 @@ def main(argv: Sequence[str] | None = None) -> int:
                 temporary.write_text(text, encoding="utf-8")
         print(f"\nwritten to {arguments.out}")
     return 0
+
+
+def curved(table: Table, out: Path | None) -> dict[str, str]:
+    """Shows what more labelled pictures of a dataset bring, alone and with others; draws the figure, and returns the files to write."""
+    from densemtmd.comparison import along
+    from densemtmd.plots import label_curve_figure
+    from densemtmd.report import aligned, markdown
+
+    points = along(table)
+    if not points:
+        raise UserError(f"no share of {table.curve} has been run alone and with others yet: run the table first")
+    head = [f"{table.curve}, IoU", "alone", "with others", "gain"]
+    rows = [
+        [
+            f"{p.share:.0%} of its pictures", mean_and_sd(p.alone.mean, p.alone.sd), mean_and_sd(p.joint.mean, p.joint.sd),
+            "" if p.gain is None else signed(p.gain),
+        ]
+        for p in points
+    ]
+    print(aligned([head, *rows]))
+    sentence = " ".join([*measured(table, ""), "Gains with their 95 % intervals: paired bootstrap over seeds and test pictures."])
+    print(f"\n{sentence}")
+    if out:
+        drawn = {
+            "alone": {p.share: (p.alone.mean, p.alone.sd) for p in points},
+            "with others": {p.share: (p.joint.mean, p.joint.sd) for p in points},
+        }
+        label_curve_figure(drawn, out / "figure.png", f"What labelled pictures of {table.curve} are worth")
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["share", "alone", "alone_sd", "joint", "joint_sd", "gain", "low", "high"])
+    for p in points:
+        gain = [""] * 3 if p.gain is None else [f"{v:.4f}" for v in (p.gain.value, p.gain.low, p.gain.high)]
+        writer.writerow([p.share, *(f"{v:.4f}" for v in (p.alone.mean, p.alone.sd, p.joint.mean, p.joint.sd)), *gain])
+    return {"table.md": f"{markdown(head, rows)}\n\n{sentence}\n", "table.csv": lines.getvalue()}
 
 
 def read(arguments: argparse.Namespace) -> Table:
@@ -215,21 +253,27 @@ def is_correction(note: str) -> bool:
     return bool(note) and not note.startswith("from Table")
 
 
-def how(table: Table, base: str, found: Differences, best: str) -> str:
-    """Sentences that say what the numbers are."""
+def measured(table: Table, best: str) -> list[str]:
+    """Sentences that say how the numbers of a table were measured."""
     rows, scores = table.rows, table.runs[0].scores
     seeds = same({row: ", ".join(str(run.seed) for run in runs) for row, runs in rows.items()})
     interior = ", only pixels whose patch lies inside the picture" if scores.get("interior") else ""
     what = "Mean errors of keypoints on the test frames" if table.runs[0].of_keypoints else (
         f"Percent on the test pictures, {scores['scoring']} scoring{interior}"
     )
-    one = len(rows) == 1
-    sentences = [
+    return [
         f"{what}; mean ± standard deviation over seeds ({seeds})"
-        + ("." if one else f", the best {best}."),
+        + (f", the best {best}." if best else "."),
         f"Budget of a row's networks together: {same({row: budgets(runs) for row, runs in rows.items()})}; "
         f"training: {same({row: protocols(runs) for row, runs in rows.items()})}.",
     ]
+
+
+def how(table: Table, base: str, found: Differences, best: str) -> str:
+    """Sentences that say what the numbers are."""
+    rows = table.rows
+    one = len(rows) == 1
+    sentences = measured(table, "" if one else best)
     if found:
         sentences.append(resampled(rows, base, found))
     elif not one:
@@ -238,6 +282,8 @@ def how(table: Table, base: str, found: Differences, best: str) -> str:
             if base
             else "There is no row nf to compare the others to: name one with --baseline."
         )
+    if table.left_out:
+        sentences.append(f"Not scored by every row, and so left out: {', '.join(table.left_out)}.")
     if table.unfinished:
         sentences.append(f"Not finished: {', '.join(table.unfinished)}.")
     return " ".join(sentences)

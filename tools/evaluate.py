@@ -5,12 +5,18 @@
     python tools/evaluate.py runs/my-run --split val --interior
     python tools/evaluate.py best.safetensors --data camvid --data-root ~/data
     python tools/evaluate.py --predictions FILE --keypoints nyu           answers in the field's format, on the official test frames
+    python tools/evaluate.py runs/my-run --cross               every labelset's answers on every annotator's pictures
+    python tools/evaluate.py runs/my-run --labelset merged.yaml    one answer out of several labelsets
 
 CHECKPOINT is a run's folder or a .safetensors file. Without --data the pictures are those of the run that the checkpoint
 lies in; with it, those of datasets whose labelsets the network knows: a choice of conf/data/, or names or YAMLs of
 datasets, separated by commas. The scores are shown, and written to OUT as scores.json and scores.md, with each
 picture's confusion matrix in per_image.npz and the confusions of each dataset in figures/.
 
+--cross and --labelset need pictures whose full truth is known: those of a street world, or of datasets that derive from
+one source, such as camvid7. They are scored against that truth, not against what the annotator of the picture drew.
+--cross writes cross.json and cross.md: labelset by labelset, how right its answers are on the pictures that each
+annotator labelled. What a merged labelset's YAML says is described in densemtmd/merging.py.
 A file of predictions has a line per official test frame of NYU or ICVL: u, v and depth of each keypoint. The true keypoints
 are looked for in the data root (nyu or icvl, or these in hands) and in the folders above the file. With --out the scores are
 written too, with each frame's errors in per_image.npz and the share of good frames as a figure.
@@ -28,8 +34,14 @@ from densemtmd.cli import make_parser, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from densemtmd.datasets.folder import Dataset
     from densemtmd.datasets.hands.frames import Frames
+    from densemtmd.datasets.truth import Truth
+    from densemtmd.inference import Predictor
+    from densemtmd.runs import ScoreSettings
+    from densemtmd.tasks import OutputSpace
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -43,6 +55,8 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--split", default="test", choices=["train", "val", "test"], help="which pictures (default: test)")
     add("--strided", action="store_true", help="score every 4th pixel of every 4th row")
     add("--interior", action="store_true", help="score only pixels whose patch lies inside the picture, as the paper samples")
+    add("--cross", action="store_true", help="score each labelset on all annotators' pictures, where the truth is known")
+    add("--labelset", type=Path, metavar="YAML", help="score a merged labelset, where the truth is known")
     add("--out", type=Path, metavar="DIR", help="where to write (default: <run>/evaluations/<data>-<split>-<scoring>)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     return parser
@@ -65,6 +79,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from densemtmd import evaluation, poses, report
+    from densemtmd.datasets.cache import load_all
     from densemtmd.datasets.folder import load_split
     from densemtmd.datasets.hands.dataset import HandDataset, load_hands
     from densemtmd.files import check_writable
@@ -74,19 +89,24 @@ def score_network(arguments: argparse.Namespace) -> int:
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
     how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
-    datasets = chosen(arguments, run)
+    datasets, cache = chosen(arguments, run)
+    check_labelsets(datasets, predictor.space)
     for dataset in datasets:
-        if predictor.space[dataset.task.name] != dataset.task:
-            raise UserError(
-                f"the network's labelset {dataset.task.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
-            )
         if not dataset.splits[arguments.split]:
             raise UserError(f"{dataset.name} has no {arguments.split} pictures; choose another --split")
     data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
+    what = "cross-" if arguments.cross else f"{arguments.labelset.stem}-" if arguments.labelset else ""
     of_hands = isinstance(datasets[0], HandDataset)
     manner = "" if of_hands else f"-{how.scoring}{'-interior' * how.interior}"
-    out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / f"{data}-{arguments.split}{manner}"
+    called = f"{what}{data}-{arguments.split}{manner}"
+    out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called
+    if arguments.cross and arguments.labelset:
+        raise UserError("--cross and --labelset were both given, expected one of them: call twice")
     check_writable(out, "--out")
+    if arguments.cross:
+        return across(predictor, datasets, arguments.split, how, out)
+    if arguments.labelset:
+        return merged(predictor, datasets, arguments.split, arguments.labelset, how, out)
     matrices: dict[str, Any] = {}
     with tqdm(total=sum(len(d.splits[arguments.split]) for d in datasets), unit=" pictures", leave=False, disable=None) as bar:
         for dataset in datasets:
@@ -98,17 +118,17 @@ def score_network(arguments: argparse.Namespace) -> int:
                 hands = load_hands(alone, None, poses.size_of(network), 1.0, progress=False)[arguments.split]
                 matrices[dataset.name] = poses.errors_of(network, name, hands, dataset.hands, predictor.device, bar.update)
                 continue
+            samples = load_all(dataset, cache).splits[arguments.split] if cache else load_split(dataset, arguments.split, progress=False)
             matrices[dataset.name] = evaluation.score_pictures(
                 network,
                 name,
-                load_split(dataset, arguments.split, progress=False),
-                scoring=how.scoring,
-                interior=how.interior,
+                samples,
+                **how.way,
                 device=predictor.device,
                 tick=bar.update,
             )
     tasks = {dataset.name: dataset.task for dataset in datasets}
-    scored = {**report_of(matrices, tasks), **({} if of_hands else {"scoring": how.scoring, "interior": how.interior})}
+    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way)}
     keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, tasks)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     pictures = sum(len(dataset.splits[arguments.split]) for dataset in datasets)
@@ -166,26 +186,108 @@ def official_test(name: str, arguments: argparse.Namespace) -> Frames:
     raise UserError(f"the true keypoints of {name} are neither in {looked}: name the folder that holds the folder {name} with --data-root")
 
 
+def across(predictor: Predictor, datasets: Sequence[Dataset], split: str, how: ScoreSettings, out: Path) -> int:
+    """Scores every labelset on the pictures of every annotator whose truth is known; shows and writes the tables."""
+    from tqdm import tqdm
+
+    from densemtmd import evaluation, report
+    from densemtmd.runs import write_json, write_text
+
+    matrices: dict[str, dict[str, np.ndarray]] = {}
+    truths = truths_of(datasets)
+    pictures = sum(len(d.splits[split]) for truth in truths for d in truth.datasets)
+    with tqdm(total=pictures, unit=" pictures", leave=False, disable=None) as bar:
+        for truth in truths:
+            for dataset in truth.datasets:
+                bar.set_description(dataset.name)
+                for labelset, counts in evaluation.score_across(
+                    predictor.networks, truth, dataset, split, **how.way, device=predictor.device, tick=bar.update
+                ).items():
+                    matrices.setdefault(labelset, {})[dataset.name] = counts.sum(0)
+    scored = {**evaluation.cross_report(matrices), **how.way}
+    write_json(out / "cross.json", scored)
+    write_text(out / "cross.md", report.cross_markdown(scored))
+    print(f"{report.cross_tables(scored)}\n\n{pictures} {split} pictures, {how.scoring} scoring; written to {out}")
+    return 0
+
+
+def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: Path, how: ScoreSettings, out: Path) -> int:
+    """Scores a merged labelset on the pictures whose truth is known; shows and writes what an evaluation does."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from densemtmd import evaluation, report
+    from densemtmd.merging import load_merged
+    from densemtmd.runs import keep_scores
+
+    fusion = load_merged(file, predictor.space)
+    truths = truths_of(datasets)
+    for truth in truths:
+        if missing := [name for name in fusion.groups if name not in truth.tables and fusion.truth is None]:
+            raise UserError(
+                f"{file} names labels of {missing[0]}, of which the pictures of {truth.datasets[0].name} tell no truth: add its dataset to "
+                "--data, or say in the YAML, under truth, which classes each merged label has"
+            )
+    items = [(truth, dataset) for truth in truths for dataset in truth.datasets]
+    with tqdm(total=sum(len(d.splits[split]) for _, d in items), unit=" pictures", leave=False, disable=None) as bar:
+        counts = [
+            evaluation.score_merged(
+                predictor.networks, fusion, truth, d, split, **how.way, device=predictor.device, tick=bar.update
+            )
+            for truth, d in items
+        ]
+    name = fusion.labelset.name
+    matrices, labelsets = {name: np.concatenate(counts)}, {name: fusion.labelset}
+    scored = {**evaluation.report(matrices, labelsets), **how.way}
+    keep_scores(out, matrices, {name: [item for _, d in items for item in d.splits[split]]}, scored, labelsets)
+    print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
+    print(f"{len(matrices[name])} {split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
+    return 0
+
+
+def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:
+    """The truths of the datasets, at least one."""
+    from densemtmd.datasets.truth import known_truths
+
+    if truths := known_truths(datasets):
+        return truths
+    raise UserError(
+        f"of the pictures of {', '.join(d.name for d in datasets)} no more is known than each annotator drew, expected those of a street "
+        "world or of two or more datasets that derive from one, such as --data camvid7"
+    )
+
+
 def run_of(checkpoint: Path) -> Path | None:
     """The folder of the run that a checkpoint lies in, or None."""
     folders = [checkpoint, *checkpoint.absolute().parents[:2]] if checkpoint.is_dir() else checkpoint.absolute().parents[:2]
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
-def chosen(arguments: argparse.Namespace, run: Path | None) -> list[Dataset]:
-    """The datasets to score on."""
+def chosen(arguments: argparse.Namespace, run: Path | None) -> tuple[list[Dataset], Path | None]:
+    """The datasets to score on, and where their decoded pictures are kept."""
+    from densemtmd.datasets.cache import cache_folder
     from densemtmd.runs import DataSettings, open_data, reopen
 
     if arguments.data is None:
         if run is None:
             raise UserError(f"{arguments.checkpoint} lies in no run's folder, which would tell its data: name some with --data")
-        return reopen(run, arguments.data_root)[1]
+        settings, datasets = reopen(run, arguments.data_root)
+        return datasets, None if settings.debug else cache_folder(settings.cache, settings.data_root)
     import train
 
     root = arguments.data_root or Path("data")
     if (train.CONF / "data" / f"{arguments.data}.yaml").is_file():
-        return open_data(train.compose([f"data={arguments.data}"]).data, root)
-    return open_data(DataSettings(datasets=arguments.data.split(",")), root)
+        return open_data(train.compose([f"data={arguments.data}"]).data, root), cache_folder("auto", root)
+    return open_data(DataSettings(datasets=arguments.data.split(",")), root), cache_folder("auto", root)
+
+
+def check_labelsets(datasets: Sequence[Dataset], space: OutputSpace) -> None:
+    """Refuses datasets whose labelsets the network does not know."""
+    for dataset in datasets:
+        if space[dataset.task.name] != dataset.task:
+            raise UserError(
+                f"the network's labelset {dataset.task.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
+            )
 
 
 if __name__ == "__main__":

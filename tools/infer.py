@@ -4,6 +4,7 @@
     python tools/infer.py photos/ --labelset kundu --out labelled
     python tools/infer.py "photos/*.jpg" --labelset kundu,xu --checkpoint runs/my-run
     python tools/infer.py depth_1_0000001.png --keypoints all            a hand in a depth picture
+    python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
 
 For each picture and labelset two files are written, and with several labelsets a third:
 
@@ -14,6 +15,7 @@ For each picture and labelset two files are written, and with several labelsets 
 and a line is printed: the share of each class, largest first (those below 0.1 % are left out). A picture that cannot be
 read is reported at the end, the others are labelled; the exit code is then 1. With --recursive the folders below OUT
 are those below the folder given. Two pictures that would get one name below OUT are refused before anything is done.
+What a merged labelset's YAML says is described in densemtmd/merging.py; docs/camvid7_merged.yaml is one.
 
 With --keypoints the pictures are depth pictures, as NYU packs them in colours or ICVL in 16 bits, taken for one of that
 dataset's camera, with a hand nearer than all else:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:  # torch and the rest are imported where they are used, so tha
     from PIL.Image import Image
 
     from densemtmd.inference import Predictor
+    from densemtmd.merging import Merged
     from densemtmd.tasks import OutputSpace
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
@@ -53,7 +56,7 @@ def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="picture files, folders of pictures, or quoted patterns")
-    add("--labelset", default="all", metavar="NAME|all|A,B", help="which labelsets answer (default: all)")
+    add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--keypoints", metavar="NAME|all|A,B", help="find these keypoints of the hand in depth pictures instead")
     add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
@@ -75,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from densemtmd.inference import Predictor
 
         predictor = Predictor.load(checkpoint, arguments.device)
-        labelsets = choose_labelsets(arguments.labelset, predictor.space)
-        failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels)
+        merged = choose_merged(arguments.labelset, predictor.space)
+        labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
+        failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)
     else:
         failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device)
 
@@ -200,21 +204,36 @@ def choose_labelsets(choice: str, space: OutputSpace) -> list[str]:
     return names
 
 
+def choose_merged(choice: str, space: OutputSpace) -> Merged | None:
+    """The merged labelset whose YAML ``choice`` names; None where it names labelsets.
+
+    Raises:
+        UserError: a file that is missing or wrong.
+    """
+    if not choice.endswith((".yaml", ".yml")) or choice in space.names:
+        return None
+    from densemtmd.merging import load_merged
+
+    return load_merged(choice, space)
+
+
 def label_pictures(
     predictor: Predictor,
     pictures: Mapping[Path, Path],
     labelsets: Sequence[str],
     out: Path,
     max_pixels: int = 200_000_000,
+    merged: Merged | None = None,
 ) -> list[str]:
     """Label pictures, write the answers below ``out`` and print the shares; what cannot be read is left out.
 
     Args:
         predictor: which labels.
         pictures: name below ``out`` -> the file, as :func:`find_pictures` gives them.
-        labelsets: which of the predictor's labelsets answer.
+        labelsets: which of the predictor's labelsets answer, or the merged one.
         out: the folder, made where it does not exist.
         max_pixels: of the largest picture that is read.
+        merged: the merged labelset that answers, where it is one.
 
     Returns:
         One sentence for each picture that could not be read or labelled.
@@ -249,7 +268,7 @@ def label_pictures(
                 failures.append(str(error))
                 continue
             try:
-                for line in label_picture(predictor, image, out / name, labelsets):
+                for line in label_picture(predictor, image, out / name, labelsets, merged):
                     bar.write(f"{one_line(str(name))}  {line}", file=sys.stdout)
             except Exception as error:
                 if (reason := about_memory(error)) is None:
@@ -258,15 +277,17 @@ def label_pictures(
     return failures
 
 
-def label_picture(predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str]) -> Iterator[str]:
+def label_picture(
+    predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str], merged: Merged | None = None
+) -> Iterator[str]:
     """Label one picture (H, W, 3) and write the answers beside ``stem``; for each labelset a line with the shares of its classes."""
     from densemtmd.plots import class_shares, overlay, save_indexed, sheet
     from densemtmd.tasks import Labelset
 
     wide = max(map(len, labelsets))
-    answers = predictor.all(image, labelsets)
+    answers = {merged.labelset.name: predictor.merged(image, merged)} if merged else predictor.all(image, labelsets)
     for labelset, ids in answers.items():
-        task = predictor.space[labelset]
+        task = merged.labelset if merged else predictor.space[labelset]
         assert isinstance(task, Labelset)
         save_indexed(_target(stem, labelset), ids, task.palette)
         _save(overlay(image, ids, task), _target(stem, labelset, "overlay"))

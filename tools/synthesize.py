@@ -3,11 +3,13 @@
     python tools/synthesize.py streets                                       as training makes it when it is not there
     python tools/synthesize.py streets --images 200 --size 640x256 --seed 7
     python tools/synthesize.py streets --preview streets.png                 and a sheet to look at
+    python tools/synthesize.py otherworld                                    another domain
     python tools/synthesize.py hands --frames 3000 --test 300                hands in depth pictures
 
 streets: a street world that seven annotators have labelled, each their own pictures in their own labelset, as the seven
-subsets of KITTI were (68 labels). hands: moving hands before two depth cameras, annotated as NYU (14 joints) and as ICVL (16
-centres of segments) are. Written once: asked for the same world again, the tool finds it and says so.
+subsets of KITTI were (68 labels). otherworld: open country by another camera, in other seasons and light, in the layout of
+Stanford Background. hands: moving hands before two depth cameras, annotated as NYU (14 joints) and as ICVL (16 centres of
+segments) are. Written once: asked for the same world again, the tool finds it and says so.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from densemtmd.cli import make_parser, tool
 from densemtmd.errors import UserError
@@ -29,15 +31,22 @@ if TYPE_CHECKING:  # imported where they are used, so that --help answers at onc
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     worlds = parser.add_subparsers(dest="world", required=True, metavar="WORLD")
-    streets = worlds.add_parser("streets", help="streets labelled by seven annotators", allow_abbrev=False)
-    streets.set_defaults(run=make_streets)
-    add = streets.add_argument
-    add("--out", type=Path, default="data", metavar="DIR", help="where to put the world's folder (default: data)")
-    add("--images", type=int, default=40, metavar="N", help="pictures per annotator (default: 40)")
+
+    def world(name: str, run: Callable[[argparse.Namespace], int], help: str, images: tuple[int, str], size: str) -> Callable[..., Any]:
+        """A subcommand with the options that all have; returns its ``add_argument``."""
+        one = worlds.add_parser(name, help=help, allow_abbrev=False)
+        one.set_defaults(run=run)
+        add = one.add_argument
+        add("--out", type=Path, default="data", metavar="DIR", help="where to put the world's folder (default: data)")
+        add("--images", type=int, default=images[0], metavar="N", help=f"{images[1]} (default: {images[0]})")
+        add("--size", default=size, metavar="WxH", help=f"of the pictures, in pixels (default: {size})")
+        add("--seed", type=int, default=0, metavar="N", help="another seed, another world (default: 0)")
+        add("--workers", type=int, metavar="N", help="processes that render (default: one per processor, at most 8)")
+        return add
+
+    world("otherworld", make_otherworld, "another domain, labelled as Stanford Background is", (120, "pictures"), "320x240")
+    add = world("streets", make_streets, "streets labelled by seven annotators", (40, "pictures per annotator"), "320x128")
     add("--frames", type=int, default=4, metavar="N", help="pictures per sequence (default: 4)")
-    add("--size", default="320x128", metavar="WxH", help="of the pictures, in pixels (default: 320x128)")
-    add("--seed", type=int, default=0, metavar="N", help="another seed, another world (default: 0)")
-    add("--workers", type=int, metavar="N", help="processes that render (default: one per processor, at most 8)")
     add("--preview", type=Path, metavar="FILE.png", help="also draw a sheet: a picture of each annotator and its right answers")
     hands = worlds.add_parser("hands", help="hands annotated as NYU and as ICVL do", allow_abbrev=False)
     hands.set_defaults(run=make_hands)
@@ -114,11 +123,8 @@ def draw_hands(root: Path, path: Path) -> None:
 
 def make_streets(arguments: argparse.Namespace) -> int:
     """The subcommand ``streets``."""
-    size = re.fullmatch(r"(\d+)[x×](\d+)", arguments.size)
-    if not size:
-        raise UserError(f"--size is {arguments.size!r}, expected width x height in pixels: 320x128")
     check(arguments)
-    width, height = int(size[1]), int(size[2])
+    width, height = size_of(arguments)
 
     from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
 
@@ -131,6 +137,29 @@ def make_streets(arguments: argparse.Namespace) -> int:
         draw_preview(root, settings, arguments.preview)
         print(f"{arguments.preview}: one picture of each annotator, and what each of the seven labelsets calls what is in it")
     return 0
+
+
+def make_otherworld(arguments: argparse.Namespace) -> int:
+    """The subcommand ``otherworld``."""
+    width, height = size_of(arguments)
+
+    from densemtmd.datasets.synthetic.otherworld import OtherSettings, ensure_otherworld
+
+    begin = time.monotonic()
+    root = ensure_otherworld(arguments.out, OtherSettings(arguments.images, width, height, arguments.seed), workers=arguments.workers)
+    print(f"{root}: {arguments.images} images, {time.monotonic() - begin:.1f} s")
+    print(f"look at them: python tools/check_data.py otherworld --data-root {root} --out checked")
+    return 0
+
+
+def size_of(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Width and height of the pictures; refuses options that no world has."""
+    size = re.fullmatch(r"(\d+)[x×](\d+)", arguments.size)
+    if not size:
+        raise UserError(f"--size is {arguments.size!r}, expected width x height in pixels: 320x128")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers is {arguments.workers}, expected 1 or more")
+    return int(size[1]), int(size[2])
 
 
 def draw_preview(root: Path, settings: StreetSettings, path: Path) -> None:
@@ -149,7 +178,8 @@ def draw_preview(root: Path, settings: StreetSettings, path: Path) -> None:
 
     from densemtmd.datasets.config import load_dataset_config
     from densemtmd.datasets.labels import code_table, read_labels
-    from densemtmd.datasets.synthetic.annotators import files_of, fine_truth, translate
+    from densemtmd.datasets.synthetic.annotators import files_of, translate
+    from densemtmd.datasets.synthetic.worlds import fine_truth
     from densemtmd.files import atomic_write
     from densemtmd.plots import colourise
 

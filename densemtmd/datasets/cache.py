@@ -4,7 +4,8 @@ A dataset has one file: the bytes of its pictures one after the other, then thos
 mapped into memory, so that a crop reads the parts of the file that it lies in, and processes that use it share one copy
 in memory. It is written under a temporary name first: a build that is killed leaves nothing that is taken for a cache, and two
 that run at once do the work twice, no more. Its name tells the files that it was made from (path, size and time of the
-last change) and the settings that it depends on: when any of that changes, another file is made and this one removed.
+last change) and the settings that it depends on: when any of that changes, another file is made and this one removed. A split
+of the dataset that leaves other pictures out has a file of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 import PIL
@@ -27,10 +29,9 @@ from tqdm import tqdm
 from densemtmd.datasets.duplicates import fingerprint
 from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.sample import Sample
-from densemtmd.errors import UserError
-from densemtmd.files import atomic_write
+from densemtmd.files import WriteError, atomic_write
 
-FORMAT = "densemtmd decoded pictures, 2"
+FORMAT = "densemtmd decoded pictures, 3"
 """Stands at the end of each file. The number rises with every change of the files or of how pictures are decoded."""
 
 SUFFIX = ".decoded"
@@ -83,34 +84,34 @@ def load_all(dataset: Dataset, folder: Path | None, progress: bool = True) -> De
 
     entries, note = None, None
     if folder is not None and items:
-        path = folder / cache_name(dataset, items)
-        entries = _mapped(path)
+        origin = _origin(dataset, items)
+        path = folder / f"{_prefix(origin)}-{_digest(origin)[:16]}{SUFFIX}"
+        entries = _mapped(path, items)
         if entries is None:
             try:
-                _build(path, decode())
-                entries = _mapped(path)
-            except UserError as error:
-                if not isinstance(error.__cause__, OSError):
-                    raise
+                _build(path, decode(), origin)
+                entries = _mapped(path, items)
+            except WriteError as error:
                 note = f"{dataset.name} is decoded into memory, for this run alone: {error}"
     by_key = {sample.name: (sample, print) for sample, print in (decode() if entries is None else entries)}
     splits = {split: [by_key[item.key][0] for item in of_it] for split, of_it in dataset.splits.items()}
     return Decoded(splits, {key: print for key, (_, print) in by_key.items()}, note)
 
 
-def load_splits(dataset: Dataset, folder: Path | None, progress: bool = True) -> tuple[Mapping[str, list[Sample]], str | None]:
-    """The samples of each split and the note of :func:`load_all`."""
-    decoded = load_all(dataset, folder, progress)
-    return decoded.splits, decoded.note
-
-
-def cache_name(dataset: Dataset, items: Sequence[Item]) -> str:
-    """The name of a dataset's cache: the dataset, where it lies, and all that the decoded pictures depend on."""
+def _origin(dataset: Dataset, items: Sequence[Item]) -> dict[str, Any]:
+    """All that a cache depends on, as JSON holds it: the dataset, where it lies, the settings, the files."""
     config = dataset.config
-    place = _digest([str(dataset.folder.resolve())])[:8]
-    settings = [FORMAT, PIL.__version__, config.encoding, config.mat_key, repr(config.codes)]
-    files = [[item.key, *_identity(item.image), *_identity(item.labels)] for item in items]
-    return f"{dataset.name}-{place}-{_digest([settings, files])[:16]}{SUFFIX}"
+    return {
+        "dataset": dataset.name,
+        "folder": str(dataset.folder.resolve()),
+        "settings": [FORMAT, PIL.__version__, config.encoding, config.mat_key, repr(config.codes)],
+        "files": [[item.key, _identity(item.image), _identity(item.labels)] for item in items],
+    }
+
+
+def _prefix(origin: Mapping[str, Any]) -> str:
+    """How the names of all caches of one dataset in one place begin."""
+    return f"{origin['dataset']}-{_digest(origin['folder'])[:8]}"
 
 
 def _digest(value: object) -> str:
@@ -126,46 +127,68 @@ def _identity(path: Path) -> list[str | int]:
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 
 
-def _build(path: Path, entries: Iterable[tuple[Sample, bytes]]) -> None:
+def _build(path: Path, entries: Iterable[tuple[Sample, bytes]], origin: Mapping[str, Any]) -> None:
     """Write a cache whole or not at all, and clear away what it replaces."""
-    index = []
+    pictures = []
     with atomic_write(path) as temporary, temporary.open("wb") as file, TemporaryFile(dir=path.parent) as labels:
         for sample, print in entries:
-            index.append([sample.name, *sample.target.shape, print.hex()])
+            pictures.append([sample.name, *sample.target.shape, print.hex()])
             file.write(np.ascontiguousarray(sample.image).data)
             labels.write(np.ascontiguousarray(sample.target).data)
         labels.seek(0)
         shutil.copyfileobj(labels, file)
-        content = json.dumps(index).encode()
+        content = json.dumps({"origin": origin, "pictures": pictures}).encode()
         file.write(content)
         file.write(len(content).to_bytes(8, "little"))
         file.write(FORMAT.encode())
-    same_place = path.name.rsplit("-", 1)[0]
     for other in path.parent.glob(f"*{SUFFIX}"):
         with suppress(OSError):  # another process may be faster
             if other.name.startswith("."):
                 outdated = time.time() - other.stat().st_mtime > ABANDONED
             else:
-                outdated = other != path and other.name.rsplit("-", 1)[0] == same_place
+                outdated = other != path and other.name.rsplit("-", 1)[0] == _prefix(origin) and _outdated(other, origin)
             if outdated:
                 other.unlink()  # whoever has it mapped keeps it until they end
 
 
-def _mapped(path: Path) -> list[tuple[Sample, bytes]] | None:
-    """The samples of a cache, their arrays views of the file, and their prints; None where there is none, or a damaged
-    one."""
+def _outdated(path: Path, origin: Mapping[str, Any]) -> bool:
+    """Whether a cache of the same dataset can no longer be used: the settings are others now, or some of its files."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+            old = _index(mapping)[0]["origin"]
+        files = [identity for _, *pair in old["files"] for identity in pair]
+        return old["settings"] != origin["settings"] or any(_identity(Path(identity[0])) != identity for identity in files)
+    except (ValueError, TypeError, KeyError, IndexError):
+        return True
+
+
+def _index(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
+    """What stands at the end of a cache (what it was made from, and its pictures), and where that begins.
+
+    Raises:
+        ValueError: it is none, or a damaged one.
+    """
     tail = len(FORMAT.encode())
+    if mapping[-tail:] != FORMAT.encode():
+        raise ValueError(f"expected {FORMAT}")
+    end = len(mapping) - tail - 8
+    start = end - int.from_bytes(mapping[end : end + 8], "little")
+    return json.loads(mapping[start:end]), start
+
+
+def _mapped(path: Path, items: Sequence[Item]) -> list[tuple[Sample, bytes]] | None:
+    """The samples of a cache, in the order of the items, their arrays views of the file, and their prints; None where there is none, or
+    a damaged one."""
     try:
         with path.open("rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # copy on write: the file is never changed
-        if mapping[-tail:] != FORMAT.encode():
-            return None
-        end = len(mapping) - tail - 8
-        start = end - int.from_bytes(mapping[end : end + 8], "little")
-        index = [(name, int(height), int(width), bytes.fromhex(print)) for name, height, width, print in json.loads(mapping[start:end])]
+        found, end = _index(mapping)
+        index = [(name, int(height), int(width), bytes.fromhex(print)) for name, height, width, print in found["pictures"]]
         pixels = sum(height * width for _, height, width, _ in index)
+        if [name for name, *_ in index] != [item.key for item in items] or 4 * pixels != end:
+            return None
         images, labels = np.split(np.frombuffer(mapping, np.uint8, 4 * pixels), [3 * pixels])
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     if hasattr(mapping, "madvise"):  # a crop reads its own pages of the pictures, not those that follow; labels are read as a whole
         mapping.madvise(mmap.MADV_RANDOM, 0, 3 * pixels)

@@ -6,6 +6,8 @@ A *finding* is an error, which stops a training, a warning, or known: acknowledg
 ``without-picture``  error: files of labels that no picture belongs to
 ``unreadable``       error: a file that is damaged or of another format
 ``size``             error: labels of another size than their picture
+``turned``           warning: pictures that their EXIF turns or mirrors: they are used as people see them, their labels as the file has
+                     them; only found where files are read anew
 ``code``             error: a code or colour that no label has
 ``unused``           warning: a label that occurs nowhere
 ``untrained``        warning: a label that is validated or tested, but never trained
@@ -33,7 +35,7 @@ from densemtmd.datasets.config import DatasetConfig
 from densemtmd.datasets.duplicates import Picture, find_copies, fingerprint
 from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.labels import class_ids, code_name, read_codes, unknown_advice
-from densemtmd.datasets.pictures import read_picture
+from densemtmd.datasets.pictures import is_turned, read_picture
 from densemtmd.datasets.splits import SPLITS
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
@@ -72,6 +74,7 @@ class Survey:
     pictures: Mapping[str, np.ndarray]  # of each split, (256,) int64: pictures that have some of it
     prints: Mapping[str, bytes]         # of each picture that could be read, by key: see `duplicates`
     blank: tuple[str, ...]              # keys of the pictures without a labelled pixel
+    turned: tuple[Path, ...] = ()       # pictures that their EXIF turns
     broken: tuple[Finding, ...] = ()    # files that cannot be used
 
 
@@ -80,6 +83,7 @@ class _Looked:
     """One picture and its labels, read."""
 
     print: bytes | None = None
+    turned: bool = False
     counts: np.ndarray | None = None                                # (256,) pixels of each class id
     unknown: dict[int, int] = field(default_factory=dict)           # pixels of each code that no label has
     broken: list[tuple[str, str]] = field(default_factory=list)     # kind and message
@@ -99,7 +103,7 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
         image = codes = None
         try:
             image = read_picture(item.image)
-            looked.print = fingerprint(image)
+            looked.print, looked.turned = fingerprint(image), is_turned(item.image)
         except UserError as error:
             looked.broken.append(("unreadable", str(error)))
         try:
@@ -123,11 +127,14 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
     )  # fmt: skip
     pixels, pictures, prints = _nothing(), _nothing(), {}
     blank: list[str] = []
+    turned: list[Path] = []
     broken: list[Finding] = []
     unknown: dict[int, list[tuple[int, Item]]] = {}
     for (split, item), looked in zip(items, bar, strict=True):
         if looked.print is not None:
             prints[item.key] = looked.print
+        if looked.turned:
+            turned.append(item.image)
         if looked.counts is not None:
             _count(looked.counts, pixels[split], pictures[split], item.key, blank)
         broken += [Finding("error", kind, item.key, (dataset.name,), message) for kind, message in looked.broken]
@@ -135,7 +142,7 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
             unknown.setdefault(code, []).append((count, item))
     for code, found in sorted(unknown.items(), key=lambda one: -sum(count for count, _ in one[1])):
         broken.append(_unknown_code(dataset.name, config, code, found))
-    return Survey(dataset, pixels, pictures, prints, tuple(blank), tuple(broken))
+    return Survey(dataset, pixels, pictures, prints, tuple(blank), tuple(turned), tuple(broken))
 
 
 def survey_decoded(dataset: Dataset, decoded: Decoded) -> Survey:
@@ -234,7 +241,7 @@ def check_files(dataset: Dataset) -> list[Finding]:
 
 
 def check_labels(found: Survey) -> list[Finding]:
-    """Labels that do not occur where they should, and too much void."""
+    """Labels that do not occur where they should, too much void, and labels that may lie otherwise than their picture."""
     dataset = found.dataset
     name, path = dataset.name, dataset.config.path
     findings = []
@@ -255,6 +262,12 @@ def check_labels(found: Survey) -> list[Finding]:
     if blank := found.blank:
         message = f"{name}: {len(blank)} pictures have no labelled pixel, the first is {blank[0]!r}: 'exclude' in {path} leaves them out"
         findings.append(Finding("warning", "void", "pictures", (name,), message))
+    if turned := found.turned:
+        message = (
+            f"{name}: {len(turned)} pictures are turned or mirrored by their EXIF, the first is {turned[0]}: they are used as people see "
+            "them, and their labels as the file has them; look at the preview (--out) whether both lie alike, or save them upright"
+        )
+        findings.append(Finding("warning", "turned", "", (name,), message))
     return findings
 
 

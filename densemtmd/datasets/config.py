@@ -34,7 +34,8 @@ REST = "rest"
 NEGATIVE = "negative"
 QUOTES = "; put quotes around one that YAML takes for something else"
 FINDINGS = (
-    "without-labels", "without-picture", "unreadable", "size", "code", "unused", "untrained", "void", "sequence", "leak", "duplicate",
+    "without-labels", "without-picture", "unreadable", "size", "turned", "code", "unused", "untrained", "void", "sequence", "leak",
+    "duplicate",
 )  # fmt: skip
 """What a check of the data may find, each described in :mod:`densemtmd.datasets.checks`."""
 
@@ -76,6 +77,7 @@ class DatasetConfig:
         Where it lies beneath the data root; by default the name. An absolute path is taken as it is.
     ``images``, ``labels``
         Where the files lie beneath the folder: one glob or a list of globs, ``images/*.jpg``, ``**/*_labels.png``.
+        Pictures are read as people see them, turned as their EXIF says; labels as their file has them.
     ``key``
         How a picture finds its labels. By default two files belong together where the wildcards of their globs stand
         for the same text: ``images/*.jpg`` and ``labels/*.regions.txt`` pair ``images/7.jpg`` with

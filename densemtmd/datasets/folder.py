@@ -121,6 +121,7 @@ def open_dataset(
     domain: str | None = None,
     split: str | Mapping[str, Any] | None = None,
     fold: int | None = None,
+    listed: Path | None = None,
     strict: bool = True,
 ) -> Dataset:
     """Find the files of a dataset, pair and split them; nothing is decoded yet.
@@ -134,10 +135,12 @@ def open_dataset(
         domain: another domain than the YAML's.
         split: another split than the YAML's: the name of one of its ``splits``, or one written out.
         fold: the fold that tests, where the split is by folds.
+        listed: a folder with ``train.txt``, ``val.txt`` and ``test.txt``, the keys that an earlier opening found: then these are the
+            splits, no rule decides, and no list beside the YAML is read.
         strict: without it, labels without a picture are left out as well.
 
     Raises:
-        UserError: nothing there, labels without a picture, a key twice, or a split that names what does not exist.
+        UserError: nothing there, labels without a picture, a key twice, or a split or ``listed`` that names what does not exist.
     """
     if config.encoding in HANDS:
         from densemtmd.datasets.hands.dataset import open_hands
@@ -150,14 +153,18 @@ def open_dataset(
             raise UserError(f"fold {fold} of {config.name} was asked for, but its split has {has}: choose another")
         rule = replace(rule, test=fold)
     folder = _find_folder(config, Path(data_root))
-    pairs = _pair(config, folder, strict)
+    pairs = _pair(config if listed is None else replace(config, exclude=()), folder, strict and listed is None)
     items, notes = pairs.items, pairs.notes
     groups = joined({key: item.sequence for key, item in items.items()}, config.together)
     cut: set[str] = set()
-    keys = _split(config, rule, items, groups, folder, Path(data_root), notes, cut)
-    if config.derive:
-        keys = _taken(config, keys, groups)
-    keys = {part: [key for key in keys[part] if key not in pairs.excluded] for part in SPLITS}
+    if listed is None:
+        keys = _split(config, rule, items, groups, folder, Path(data_root), notes, cut)
+        if config.derive:
+            keys = _taken(config, keys, groups)
+        keys = {part: [key for key in keys[part] if key not in pairs.excluded] for part in SPLITS}
+    else:
+        keys = _as_listed(config, listed, items, folder)
+        cut = {item.sequence for item in items.values()}  # whatever was cut then: nobody shall be stopped by it now
     if not keys["train"]:
         raise UserError(f"{config.name}: its split leaves none of {len(items)} pictures to train: see {config.path}")
     return Dataset(
@@ -428,6 +435,26 @@ def _taken(config: DatasetConfig, keys: dict[str, list[str]], groups: Mapping[st
                 )
             keys = {**keys, split: taken}
     return keys
+
+
+def _as_listed(config: DatasetConfig, listed: Path, items: Mapping[str, Item], folder: Path) -> dict[str, list[str]]:
+    """The keys of each split as the files of an earlier opening list them, all of which must exist."""
+    named: dict[str, list[str]] = {}
+    for part in SPLITS:
+        file = listed / f"{part}.txt"
+        try:
+            keys = [key for key in file.read_text("utf-8", "replace").split("\n") if key]  # splitlines cuts at more than "\n"
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}), expected the keys of {part}, one per line") from error
+        if missing := [key for key in keys if key not in items]:
+            raise UserError(
+                f"{config.name}: {len(missing)} of {len(keys)} pictures in {file} are no longer in {folder}, or have lost their labels, "
+                f"the first is {missing[0]!r}: bring them back, or start a new run"
+            )
+        if twice := {*keys} & {key for others in named.values() for key in others}:
+            raise UserError(f"{config.name}: {min(twice)!r} is in {file} and in another split too, expected one: copy the folder again")
+        named[part] = keys
+    return named
 
 
 def _divide(

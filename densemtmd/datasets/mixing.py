@@ -9,6 +9,7 @@ Shapes: ``B`` batch, ``K`` datasets, ``H``, ``W`` pixels, ``h``, ``w`` outputs o
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from densemtmd.tasks import VOID, nearest
 class Source:
     """The training pictures of one dataset, and who annotates them."""
 
-    name: str                  # the dataset, which is also the name of its task in the output space
+    name: str                  # the dataset
     task: int                  # position of its labelset in the output space
     domain: int                # position of its domain among the domains trained on
     samples: Sequence[Sample]
@@ -69,6 +70,27 @@ class LabelledPixels:
         row -= self.first_row[n]
         columns = np.flatnonzero(self._inside(self.samples[n])[row] != VOID)
         return self.samples[n], self.border[0] + int(row), self.border[0] + int(columns[random.integers(len(columns))])
+
+
+def check_samples(name: str, samples: Sequence[Sample], geometry: Geometry, *, flip: bool, border: str) -> None:
+    """Refuses training pictures of a dataset from which no crop could be drawn. It is quick: most often it looks at one picture.
+
+    Raises:
+        UserError: there are none, one is smaller than a patch where ``border`` is valid, or no pixel is labelled that may be asked for.
+    """
+    if not samples:
+        raise UserError(f"dataset {name!r} has no training picture: nothing can be learned from it")
+    smallest = min((min(sample.target.shape), sample.name) for sample in samples)
+    if border == "valid" and smallest[0] < geometry.patch:
+        raise UserError(
+            f"picture {smallest[1]!r} of {name!r} is {smallest[0]} pixels high or wide, smaller than the network's patch of "
+            f"{geometry.patch}: use train.border=reflect"
+        )
+    margin = geometry.border if border == "valid" else (0, 0)
+    for mirror in {False, flip}:
+        if not any(len(LabelledPixels([sample], margin, mirror)) for sample in samples):
+            where = f" whose patch lies inside the {'mirrored ' * mirror}picture" if border == "valid" else ""
+            raise UserError(f"dataset {name!r} has no labelled pixel{where} to train on: nothing can be learned from it")
 
 
 def shares(labelled_pixels: Sequence[int], mixing: str | Mapping[str, float], names: Sequence[str] = ()) -> np.ndarray:
@@ -165,22 +187,12 @@ class Mixture:
                 raise UserError(f"{name} is {value}, expected at least {least}")
         if border not in ("reflect", "valid"):
             raise UserError(f"train.border is {border!r}; {nearest(border, ['reflect', 'valid'])}")
-        if empty := [source.name for source in sources if not source.samples]:
-            raise UserError(f"dataset {empty[0]!r} has no training picture: nothing can be learned from it")
-        smallest = min((min(s.target.shape), s.name, source.name) for source in sources for s in source.samples)
-        if border == "valid" and smallest[0] < geometry.patch:
-            raise UserError(
-                f"picture {smallest[1]!r} of {smallest[2]!r} is {smallest[0]} pixels high or wide, smaller than the network's patch of "
-                f"{geometry.patch}: use train.border=reflect"
-            )
+        for source in sources:
+            check_samples(source.name, source.samples, geometry, flip=flip, border=border)
         self.sources, self.geometry = sources, geometry
         self.batch_size, self.flip, self.border, self.seed = batch, flip, border, seed
         self.margin = geometry.border if border == "valid" else (0, 0)
         self.labelled = {mirror: [LabelledPixels(s.samples, self.margin, mirror) for s in sources] for mirror in {False, flip}}
-        for mirror, labelled in self.labelled.items():
-            if empty := [source.name for source, pixels in zip(sources, labelled, strict=True) if not len(pixels)]:
-                where = f" whose patch lies inside the {'mirrored ' * mirror}picture" if border == "valid" else ""
-                raise UserError(f"dataset {empty[0]!r} has no labelled pixel{where} to train on: nothing can be learned from it")
         wanted = shares([len(pixels) for pixels in self.labelled[False]], mixing, [source.name for source in sources])
         # Datasets are sampled by these shares of the labelled outputs, so these are what equilibrium has to even out.
         self.weights = equilibrium_weights(wanted.tolist()) if equilibrium else torch.ones(len(sources))
@@ -272,8 +284,9 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers
     if workers:
         batches, steps = _Batches(make), count(first)
         yield from DataLoader(
-            batches, None, sampler=steps, num_workers=workers, prefetch_factor=ahead, multiprocessing_context="fork"
-        )
+            batches, None, sampler=steps, num_workers=workers, prefetch_factor=ahead, multiprocessing_context="fork",
+            worker_init_fn=_leave_ctrl_c,
+        )  # fmt: skip
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         waiting = [pool.submit(make, first + i) for i in range(ahead)]
         step = first + ahead
@@ -286,6 +299,11 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _leave_ctrl_c(worker: int) -> None:
+    """Ctrl-C, which a terminal sends to all processes, is the training's alone to answer: it ends its workers when it is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Batches(Dataset[Batch]):

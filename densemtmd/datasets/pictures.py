@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from densemtmd.errors import UserError
 
@@ -95,6 +95,13 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         picture.close()
         raise _damaged(path, error) from error
     return picture
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a picture is turned or mirrored by its EXIF: :func:`read_picture` then gives it upright, as people see it."""
+    with suppress(Exception), Image.open(path) as picture:  # of what cannot be read, nothing is known
+        return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    return False
 
 
 def _upright(picture: Image.Image) -> Image.Image:

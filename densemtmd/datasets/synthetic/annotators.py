@@ -16,22 +16,20 @@ Shapes: ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from densemtmd.datasets.config import Code, DatasetConfig, load_dataset_config
 from densemtmd.datasets.synthetic.scene import build
 from densemtmd.datasets.synthetic.streets import Picture, render
 from densemtmd.datasets.synthetic.textures import Fine
-from densemtmd.datasets.synthetic.worlds import default_workers, render_all, write_mat, written_once
+from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, smooth, write_mat, write_png, write_truth
 from densemtmd.errors import UserError
-from densemtmd.tasks import VOID, Colour, nearest
+from densemtmd.tasks import VOID, nearest
 
 VERSION = 1
 """Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""
@@ -69,6 +67,8 @@ WORDS: dict[Fine, tuple[str | None, ...]] = {
     Fine.BIKE_PARKED:   (None,       "cyclist",    "bike",       None,         "bike",       "bicycle",      None),
     Fine.BIKE_RIDDEN:   ("person",   "cyclist",    "bike",       "cyclist",    "bike",       "cyclist",      "cyclist"),
     Fine.RIDER:         ("person",   "cyclist",    "pedestrian", "cyclist",    "pedestrian", "cyclist",      "cyclist"),
+    Fine.WATER:         (None,       None,         None,         None,         None,         None,           None),
+    Fine.MOUNTAIN:      (None,       None,         None,         None,         None,         None,           None),
 }  # fmt: skip
 """What each annotator calls each fine class.
 
@@ -171,7 +171,7 @@ def annotate(picture: Picture, name: str, rng: np.random.Generator) -> np.ndarra
     drawn = picture.truth[_shaken(rng, height, width, habits.shaky * scale, 12 * scale)]
     left_out = (picture.depth > habits.reach) & (picture.truth != Fine.SKY)
     left_out[: round(habits.zenith * height)] = True
-    blobs = _smooth(rng, height, width, 9 * scale)
+    blobs = smooth(rng, height, width, 9 * scale)
     left_out |= blobs > np.quantile(blobs, 1 - habits.gaps * rng.uniform(0.5, 1.5))
     if habits.rim:
         ids = table.ids[drawn]
@@ -182,15 +182,9 @@ def annotate(picture: Picture, name: str, rng: np.random.Generator) -> np.ndarra
     return codes
 
 
-def _smooth(rng: np.random.Generator, height: int, width: int, size: float) -> np.ndarray:
-    """Random numbers with deviation about 1, which change over about ``size`` pixels, (height, width)."""
-    coarse = rng.standard_normal((int(height / size) + 2, int(width / size) + 2)).astype(np.float32)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
 def _shaken(rng: np.random.Generator, height: int, width: int, far: float, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel's label is taken from: rows and columns, (height, width) each, a little beside the pixel."""
-    down, right = (np.clip(_smooth(rng, height, width, size) * far, -2.5 * far, 2.5 * far) for _ in range(2))
+    down, right = (np.clip(smooth(rng, height, width, size) * far, -2.5 * far, 2.5 * far) for _ in range(2))
     rows = np.clip(np.rint(np.arange(height)[:, None] + down), 0, height - 1)
     columns = np.clip(np.rint(np.arange(width)[None] + right), 0, width - 1)
     return rows.astype(int), columns.astype(int)
@@ -246,6 +240,9 @@ class StreetSettings:
 def ensure_streets(data_root: str | Path, settings: StreetSettings, progress: bool = True, workers: int | None = None) -> Path:
     """The folder of a street world; it is rendered if it is not there.
 
+    It is written under another name and renamed when it is complete: whoever finds the folder finds all of it, and two processes that
+    render the same world do not disturb each other.
+
     Args:
         data_root: the folder in which to put the world's folder.
         settings: which world.
@@ -258,10 +255,12 @@ def ensure_streets(data_root: str | Path, settings: StreetSettings, progress: bo
     Raises:
         UserError: the folder cannot be written.
     """
-    identity = json.dumps({"version": VERSION, **asdict(settings)}, sort_keys=True)
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    final = Path(data_root) / f"streets-{settings.images}x{settings.width}x{settings.height}-{fingerprint}"
-    return written_once(final, lambda folder: _write_world(folder, settings, progress, workers or default_workers()), "the street world")
+    name = f"streets-{settings.images}x{settings.width}x{settings.height}"
+
+    def write(folder: Path) -> None:
+        _write_world(folder, settings, progress, workers or default_workers())
+
+    return ensure_world(data_root, name, {"version": VERSION, **asdict(settings)}, "the street world", write)
 
 
 def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers: int) -> None:
@@ -286,9 +285,9 @@ def _write_street(street: tuple[Path, StreetSettings, str, int]) -> int:
         rng = np.random.default_rng((*seeds, frame))
         picture = render(scene, frame, settings.width, settings.height, rng)
         image, labels = files_of(folder, settings, name, sequence, frame)
-        _write_png(image, picture.image)
+        write_png(image, picture.image)
         _write_labels(labels, annotate(picture, name, rng), load_config(name))
-        _write_png(folder / "truth" / name / f"{sequence:04d}_{frame:06d}.png", picture.truth, TRUTH_COLOURS)
+        write_truth(folder / "truth" / name / f"{sequence:04d}_{frame:06d}.png", picture.truth)
     return len(frames)
 
 
@@ -315,50 +314,8 @@ def _test_sequences(settings: StreetSettings, name: str) -> set[int]:
     return set(order[:count].tolist())
 
 
-TRUTH_COLOURS: tuple[Colour, ...] = (
-    (120, 170, 220), (60, 90, 70), (130, 190, 70), (110, 110, 112), (176, 92, 84), (240, 240, 232), (200, 196, 184), (206, 166, 190),
-    (150, 60, 50), (190, 100, 60), (90, 100, 160), (200, 130, 30), (160, 126, 104), (196, 160, 126), (84, 150, 50), (34, 112, 44),
-    (104, 72, 36), (120, 120, 60), (64, 0, 150), (110, 40, 170), (250, 120, 20), (245, 210, 30), (180, 180, 110), (225, 40, 70),
-    (40, 190, 190), (20, 120, 210), (240, 80, 200),
-)  # fmt: skip
-"""How the fine classes are drawn."""
-
-
-def _write_png(path: Path, pixels: np.ndarray, palette: tuple[Colour, ...] | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    if palette is not None:
-        image.putpalette([value for colour in palette for value in colour])
-    image.save(path, compress_level=1)  # the pictures' noise hardly gets smaller by more
-
-
 def _write_labels(path: Path, codes: np.ndarray, config: DatasetConfig) -> None:
     if config.encoding != "mat":
-        _write_png(path, codes)
+        write_png(path, codes)
         return
     write_mat(path, {str(config.mat_key): codes})
-
-
-def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
-    """The fine truth of a picture of a street world.
-
-    Args:
-        root: the folder that :func:`ensure_streets` returned.
-        dataset: whose picture.
-        stem: ``<sequence>_<frame>``, or a key as the readers make them (``<run>/<frame>`` for zhang,
-            ``Training_00/<sequence>_<frame>`` for ros).
-
-    Returns:
-        (H, W) uint8, :class:`~densemtmd.datasets.synthetic.textures.Fine`.
-
-    Raises:
-        UserError: no such picture.
-    """
-    parts = stem.split("/")
-    name = parts[-1] if "_" in parts[-1] else "_".join(parts[-2:])
-    path = Path(root) / "truth" / dataset / f"{name}.png"
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as the fine truth of {stem!r}: {error}; is {root} a street world?") from error

@@ -16,8 +16,6 @@ Shapes: ``N`` frames, ``S`` pixels along a side of a crop, ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -34,7 +32,7 @@ from densemtmd.datasets.hands.locate import INNER, ROUNDS
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU, HandSet
 from densemtmd.datasets.synthetic.depth import View, draw_spheres, sense
 from densemtmd.datasets.synthetic.hand import SIZES, as_icvl, as_nyu, draw_pose, flesh, move
-from densemtmd.datasets.synthetic.worlds import default_workers, render_all, write_mat, written_once
+from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, write_mat
 from densemtmd.errors import UserError
 
 VERSION = 1
@@ -220,9 +218,11 @@ def ensure_hands(data_root: str | Path, settings: HandSettings, progress: bool =
     Raises:
         UserError: the folder cannot be written.
     """
-    identity = json.dumps({"version": VERSION, **asdict(settings)}, sort_keys=True)
-    final = Path(data_root) / f"hands-{settings.frames}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    return written_once(final, lambda folder: _write_world(folder, settings, progress, workers or default_workers()), "the hand world")
+
+    def write(folder: Path) -> None:
+        _write_world(folder, settings, progress, workers or default_workers())
+
+    return ensure_world(data_root, f"hands-{settings.frames}", {"version": VERSION, **asdict(settings)}, "the hand world", write)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,29 @@ class Light:
 
 
 @dataclass(frozen=True)
+class Optics:
+    """The camera itself; by default the one that drives through the streets, a wide lens as KITTI's colour cameras have."""
+
+    eye: float = EYE                             # metres above the ground
+    focal: float = 0.58                          # focal length over the picture's width: 81 degrees across
+    horizon: float = 0.46                        # where a level camera has the horizon, from the top
+    exposure: float = 0.2                        # how light what is not sky becomes, on average
+    grain: tuple[float, float] = (0.004, 0.012)  # the sensor's noise: least and most
+    balance: Colour = (1.0, 1.0, 1.0)            # what it makes of white
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Hills or mountains at the horizon."""
+
+    seed: int
+    height: float     # of the highest peaks, over their distance
+    distance: float   # metres
+    rock: np.ndarray  # (3,) linear
+    snow: float       # the share of the height from which on there is snow
+
+
+@dataclass(frozen=True)
 class Camera:
     """A pinhole: where it is in the world, and how it is turned (radians; yaw to the right, pitch up, roll to the right)."""
 
@@ -170,13 +193,17 @@ class Scene:
     bend: float
     ground: Surface
     light: Light
-    rows: tuple[Row, Row]
+    rows: tuple[Row, ...]
     still: Site
     movers: tuple[Mover, ...]
     offset: float      # x of the camera
     advance: float     # metres from frame to frame
     wobble: np.ndarray  # (frames, 3): yaw, pitch, roll beside the street's direction
     backdrop: int      # where in the noise the far tree line is
+    tree_line: float = 1.0                    # how high it stands, over that of the streets
+    far_trees: Colour = (0.085, 0.11, 0.06)   # its colour, linear
+    ridges: tuple[Ridge, ...] = ()            # behind it; far ones first
+    optics: Optics = Optics()
 
     def at(self, frame: int) -> tuple[Camera, list[Panel], list[Caster]]:
         """Camera, panels and shadow casters of one frame."""
@@ -185,7 +212,7 @@ class Scene:
         for move in self.movers:
             move(now, frame * self.advance / 8.0)  # the camera drives at 8 m/s
         yaw, pitch, roll = self.wobble[frame]
-        camera = Camera(now.point(self.offset, s, EYE), now.heading(s) + yaw, pitch, roll)
+        camera = Camera(now.point(self.offset, s, self.optics.eye), now.heading(s) + yaw, pitch, roll)
         return camera, self.still.panels + now.panels, self.still.casters + now.casters
 
 
@@ -213,7 +240,7 @@ BARK: tuple[Colour, ...] = ((0.34, 0.27, 0.21), (0.26, 0.23, 0.2), (0.48, 0.44, 
 STEEL: tuple[Colour, ...] = ((0.56, 0.58, 0.59), (0.3, 0.34, 0.32), (0.22, 0.22, 0.23), (0.45, 0.45, 0.43))
 
 
-def _pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 0.04) -> Colour:
+def pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 0.04) -> Colour:
     """One of the colours, a little changed."""
     colour = np.array(colours[int(rng.integers(len(colours)))]) + rng.normal(0, spread * 0.6) + rng.normal(0, spread * 0.5, 3)
     r, g, b = np.clip(colour, 0.03, 0.97).tolist()
@@ -223,7 +250,7 @@ def _pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 0
 def _leaves(rng: np.random.Generator) -> Colour:
     """Mostly greens, some yellow, some reddish brown."""
     base = rng.choice(5, p=[0.4, 0.25, 0.15, 0.12, 0.08])
-    return _pick(rng, [((0.3, 0.42, 0.16), (0.24, 0.36, 0.2), (0.42, 0.48, 0.2), (0.6, 0.5, 0.2), (0.5, 0.28, 0.18))[base]])
+    return pick(rng, [((0.3, 0.42, 0.16), (0.24, 0.36, 0.2), (0.42, 0.48, 0.2), (0.6, 0.5, 0.2), (0.5, 0.28, 0.18))[base]])
 
 
 # ------------------------------------------------------------------------------------------------------------------ buildings
@@ -233,13 +260,13 @@ def _facade_style(rng: np.random.Generator, urban: bool) -> FacadeStyle:
     kinds = {"plaster": 0.5, "brick": 0.2, "stone": 0.15, "concrete": 0.15} if urban else {"plaster": 0.62, "brick": 0.26, "boards": 0.12}
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
     reddish = WALLS[5:8] + WALLS[12:13]
-    colour = _pick(rng, reddish if kind == "brick" else WALLS)
+    colour = pick(rng, reddish if kind == "brick" else WALLS)
     modern = urban and rng.random() < 0.22
     return FacadeStyle(
         kind="concrete" if modern else kind,
         colour=colour,
-        trim=_pick(rng, [(0.85, 0.84, 0.8), (0.7, 0.67, 0.6), (0.35, 0.33, 0.32)]),
-        accent=_pick(rng, ACCENTS),
+        trim=pick(rng, [(0.85, 0.84, 0.8), (0.7, 0.67, 0.6), (0.35, 0.33, 0.32)]),
+        accent=pick(rng, ACCENTS),
         storey=float(rng.uniform(2.8, 3.5)),
         bay=float(rng.uniform(1.5, 1.9) if modern else rng.uniform(2.1, 3.4)),
         window=(1.6, 2.3) if modern else (float(rng.uniform(0.9, 1.5)), float(rng.uniform(1.25, 1.8))),
@@ -250,13 +277,13 @@ def _facade_style(rng: np.random.Generator, urban: bool) -> FacadeStyle:
     )
 
 
-def _house(site: Site, rng: np.random.Generator, side: Side, s0: float, s1: float, front: float, urban: bool) -> float:
+def put_house(site: Site, rng: np.random.Generator, side: Side, s0: float, s1: float, front: float, urban: bool) -> float:
     """A house from s0 to s1, its street side ``front`` metres from the middle; returns how high it stands."""
     style = _facade_style(rng, urban)
     eaves = style.storey * int(rng.integers(3, 6) if urban else rng.integers(1, 4))
     depth = float(rng.uniform(9, 14))
     roof = str(rng.choice(["flat", "along", "across"], p=[0.5, 0.4, 0.1] if urban else [0.1, 0.5, 0.4]))
-    tiles = textures.tiles(rng, _pick(rng, ROOFS))
+    tiles = textures.tiles(rng, pick(rng, ROOFS))
     corner = site.point(side.sign * front, s0)  # of the house, nearest to the camera and to the road
     along = site.point(side.sign * front, s1) - corner
     width = float(np.linalg.norm(along))
@@ -306,13 +333,13 @@ def _houses(site: Site, rng: np.random.Generator, side: Side, crossing: tuple[fl
                 s = crossing[1]
                 continue
         front = side.front + (0.0 if urban else float(rng.uniform(0, 1.5)))
-        high = _house(site, rng, side, s, s + width, front, urban)
+        high = put_house(site, rng, side, s, s + width, front, urban)
         skyline[int((s - FIRST) * 2) : int((s + width - FIRST) * 2)] = high
         s += width
         if not urban or rng.random() < 0.2:
             gap = float(rng.uniform(3, 8))
             if rng.random() < 0.8:
-                _tree(site, rng, side.sign * (front + float(rng.uniform(3, 9))), s + gap / 2, float(rng.uniform(5, 9)))
+                put_tree(site, rng, side.sign * (front + float(rng.uniform(3, 9))), s + gap / 2, float(rng.uniform(5, 9)))
             s += gap
     return Row(side.sign * side.front, skyline)
 
@@ -320,16 +347,22 @@ def _houses(site: Site, rng: np.random.Generator, side: Side, crossing: tuple[fl
 # -------------------------------------------------------------------------------------------------------- trees and enclosures
 
 
-def _tree(site: Site, rng: np.random.Generator, x: float, s: float, tall: float, conifers: float = 0.2) -> None:
+NEEDLES: Colour = (0.16, 0.27, 0.17)
+
+
+def put_tree(
+    site: Site, rng: np.random.Generator, x: float, s: float, tall: float, conifers: float = 0.2,
+    leaves: Callable[[np.random.Generator], Colour] = _leaves, needles: Colour = NEEDLES,
+) -> None:  # fmt: skip
     """A tree: a trunk with two boughs, and a crown; ``conifers`` is the share of conifers."""
     if rng.random() < conifers:
         width, clear = 0.42 * tall, 0.06 * tall
-        crown = textures.crown(rng, Fine.TREE, (width, tall - clear), _pick(rng, [(0.16, 0.27, 0.17)]), site.sun, "cone")
+        crown = textures.crown(rng, Fine.TREE, (width, tall - clear), pick(rng, [needles]), site.sun, "cone")
     else:
         width, clear = tall * float(rng.uniform(0.55, 0.85)), tall * float(rng.uniform(0.22, 0.34))
-        crown = textures.crown(rng, Fine.TREE, (width, tall - clear), _leaves(rng), site.sun)
+        crown = textures.crown(rng, Fine.TREE, (width, tall - clear), leaves(rng), site.sun)
     thick = 0.018 * tall + 0.05
-    bark = Material(Fine.TRUNK, _pick(rng, BARK))
+    bark = Material(Fine.TRUNK, pick(rng, BARK))
     lean = float(rng.normal(0, 0.1))
     top = clear + 0.35 * (tall - clear)
     parts = [Part(0, (0, 0), (lean, top), (thick * 1.25, thick * 0.6))]
@@ -342,9 +375,11 @@ def _tree(site: Site, rng: np.random.Generator, x: float, s: float, tall: float,
     site.shadow(x, s, (width * 0.4, width * 0.4), clear, tall, leafy=True)
 
 
-def _bush(site: Site, rng: np.random.Generator, x: float, s: float) -> None:
+def put_bush(
+    site: Site, rng: np.random.Generator, x: float, s: float, leaves: Callable[[np.random.Generator], Colour] = _leaves
+) -> None:
     width, height = float(rng.uniform(1.0, 2.6)), float(rng.uniform(0.7, 1.9))
-    surface = textures.crown(rng, Fine.BUSH, (width, height), _leaves(rng), site.sun, "bush")
+    surface = textures.crown(rng, Fine.BUSH, (width, height), leaves(rng), site.sun, "bush")
     site.stand(x, s, width, height, surface, shaded=False)
     site.shadow(x, s, (width * 0.4, width * 0.3), 0, height * 0.8, leafy=True)
 
@@ -362,12 +397,12 @@ def _enclosure(site: Site, rng: np.random.Generator, side: Side, crossing: tuple
             if what == "fence":
                 kind = str(rng.choice(["pickets", "railing", "mesh", "boards"]))
                 height = float(rng.uniform(0.9, 1.5))
-                colour = _pick(rng, STEEL if kind in ("railing", "mesh") else [(0.8, 0.78, 0.72), (0.45, 0.3, 0.2), (0.36, 0.32, 0.28)])
+                colour = pick(rng, STEEL if kind in ("railing", "mesh") else [(0.8, 0.78, 0.72), (0.45, 0.3, 0.2), (0.36, 0.32, 0.28)])
                 site.wall(x, left, x, right, textures.fence(rng, kind, height, colour), height, faces=0)
             elif what == "wall":
                 kind = str(rng.choice(["brick", "stone", "plaster", "concrete"]))
                 height, thick = float(rng.uniform(0.7, 1.7)), 0.3 * side.sign
-                surface = textures.bare_wall(rng, Fine.WALL, kind, _pick(rng, WALLS))
+                surface = textures.bare_wall(rng, Fine.WALL, kind, pick(rng, WALLS))
                 site.wall(x, left, x, right, surface, height)
                 ends = sorted((x, x + thick))
                 site.wall(ends[0], s, ends[1], s, surface, height)
@@ -385,7 +420,9 @@ def _enclosure(site: Site, rng: np.random.Generator, side: Side, crossing: tuple
 # ------------------------------------------------------------------------------------------------------ poles, signs, furniture
 
 
-def _post(site: Site, rng: np.random.Generator, x: float, s: float, tall: float, radius: float, colour: Colour, arm: float = 0.0) -> None:
+def put_post(
+    site: Site, rng: np.random.Generator, x: float, s: float, tall: float, radius: float, colour: Colour, arm: float = 0.0
+) -> None:
     """An upright pole; ``arm`` metres of lamp arm across the street (signed)."""
     shaft = [Part(0, (0, 0), (0, tall), (radius, radius * 0.7)), Part(0, (0, 0), (0, min(1.0, tall / 4)), (radius * 1.5, radius * 1.4))]
     materials = [Material(Fine.POLE, colour), Material(Fine.POLE, (0.75, 0.75, 0.72))]
@@ -401,28 +438,28 @@ def _post(site: Site, rng: np.random.Generator, x: float, s: float, tall: float,
     site.shadow(x, s, (radius, radius), 0, tall)
 
 
-def _sign(site: Site, rng: np.random.Generator, x: float, s: float) -> None:
+def put_sign(site: Site, rng: np.random.Generator, x: float, s: float) -> None:
     """A post with one or two traffic signs, seen from the front, sometimes from behind."""
     kind = str(rng.choice(textures.PLATES, p=[0.2, 0.16, 0.12, 0.12, 0.16, 0.14, 0.1]))
     size = float(rng.uniform(0.55, 0.75))
     width, height = (1.3, 0.5) if kind == "direction" else (size, size)
-    colours = {"priority": (0.93, 0.72, 0.12), "direction": _pick(rng, [(0.93, 0.75, 0.15), (0.12, 0.22, 0.55), (0.9, 0.9, 0.88)])}
+    colours = {"priority": (0.93, 0.72, 0.12), "direction": pick(rng, [(0.93, 0.75, 0.15), (0.12, 0.22, 0.55), (0.9, 0.9, 0.88)])}
     foot = float(rng.uniform(1.9, 2.5))
-    _post(site, rng, x, s, foot + height + 0.1, 0.04, _pick(rng, STEEL[:1]))
+    put_post(site, rng, x, s, foot + height + 0.1, 0.04, pick(rng, STEEL[:1]))
     site.stand(x, s - 0.08, width, height, textures.plate(kind, width, height, colours.get(kind, (0.1, 0.25, 0.6))), y=foot)
     if rng.random() < 0.35:
         site.stand(x, s - 0.08, 0.6, 0.35, textures.plate("direction", 0.6, 0.35, (0.88, 0.88, 0.86)), y=foot - 0.45)
 
 
 def _traffic_light(site: Site, rng: np.random.Generator, x: float, s: float, lamp: int) -> None:
-    _post(site, rng, x, s, 3.3, 0.06, (0.3, 0.32, 0.32))
+    put_post(site, rng, x, s, 3.3, 0.06, (0.3, 0.32, 0.32))
     site.stand(x, s - 0.12, 0.34, 0.95, textures.traffic_light(lamp), y=2.3)
 
 
 def _bin(site: Site, rng: np.random.Generator, x: float, s: float) -> None:
     """A litter bin, a wheelie bin or a switch cabinet."""
     width, deep, height = ((0.45, 0.45, 0.9), (0.6, 0.7, 1.1), (1.1, 0.4, 1.2))[rng.integers(3)]
-    surface = textures.sheet(Material(Fine.BIN, _pick(rng, [(0.24, 0.26, 0.26), (0.2, 0.36, 0.24), (0.62, 0.62, 0.58), (0.7, 0.55, 0.15)])))
+    surface = textures.sheet(Material(Fine.BIN, pick(rng, [(0.24, 0.26, 0.26), (0.2, 0.36, 0.24), (0.62, 0.62, 0.58), (0.7, 0.55, 0.15)])))
     for x0, s0, x1, s1 in ((x, s, x + width, s), (x, s + deep, x, s), (x + width, s, x + width, s + deep)):
         site.wall(x0, s0, x1, s1, surface, height)
     site.shadow(x + width / 2, s + deep / 2, (width / 2, deep / 2), 0, height)
@@ -448,7 +485,7 @@ _BIKE = (  # from the side, riding to the right: tyres, spokes, tubes, handlebar
 
 
 def _bike_materials(rng: np.random.Generator, fine: Fine) -> list[Material]:
-    return [Material(fine, (0.08, 0.08, 0.09)), Material(fine, _pick(rng, PAINTS))]
+    return [Material(fine, (0.08, 0.08, 0.09)), Material(fine, pick(rng, PAINTS))]
 
 
 def _rack(site: Site, rng: np.random.Generator, side: Side, s: float) -> None:
@@ -486,7 +523,7 @@ class Look:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Look:
         return cls(
-            _pick(rng, SKINS), _pick(rng, HAIRS), _pick(rng, CLOTHES), _pick(rng, CLOTHES), _pick(rng, CLOTHES[:4]),
+            pick(rng, SKINS), pick(rng, HAIRS), pick(rng, CLOTHES), pick(rng, CLOTHES), pick(rng, CLOTHES[:4]),
             tall=float(rng.uniform(1.5, 1.92) if rng.random() < 0.85 else rng.uniform(1.05, 1.4)),
             wide=float(rng.uniform(0.9, 1.2)), bag=bool(rng.random() < 0.3), skirt=bool(rng.random() < 0.2),
         )  # fmt: skip
@@ -532,7 +569,7 @@ def person_parts(look: Look, phase: float, sideways: bool) -> list[Part]:
     return parts
 
 
-def _walker(rng: np.random.Generator, x: float, s: float, along: float, across: float) -> Mover:
+def walker(rng: np.random.Generator, x: float, s: float, along: float, across: float) -> Mover:
     """A pedestrian at (x, s) who walks with the given speeds, m/s."""
     look, start = Look.draw(rng), float(rng.uniform(0, 2 * np.pi))
     sideways = abs(across) > abs(along) or (along == 0 and rng.random() < 0.4)
@@ -587,7 +624,7 @@ _BIKE_END = (  # from the front or behind
 )
 
 
-def _cyclist(rng: np.random.Generator, x: float, s: float, along: float, across: float) -> Mover:
+def cyclist(rng: np.random.Generator, x: float, s: float, along: float, across: float) -> Mover:
     """Someone who rides a bike, from (x, s) with the given speeds, m/s."""
     look, start = Look.draw(rng), float(rng.uniform(0, 2 * np.pi))
     materials = _bike_materials(rng, Fine.BIKE_RIDDEN) + look.materials(Fine.RIDER)
@@ -668,11 +705,11 @@ def _put_vehicle(site: Site, shape: VehicleShape, surfaces: dict[str, Surface], 
     site.shadow(x, s, (extent[0] * 0.9, extent[1] * 0.55) if not lying else (extent[0] * 0.55, extent[1] * 0.9), belt, roof)
 
 
-def _vehicle(rng: np.random.Generator, x: float, s: float, turned: float, along: float = 0.0, across: float = 0.0) -> Mover:
+def vehicle(rng: np.random.Generator, x: float, s: float, turned: float, along: float = 0.0, across: float = 0.0) -> Mover:
     """A vehicle of a random make, parked or driving with the given speeds, m/s."""
     name = str(rng.choice(list(SHAPES), p=[0.3, 0.2, 0.17, 0.13, 0.07, 0.09, 0.04]))
     shape = SHAPES[name]
-    colour = _pick(rng, PAINTS[:2] + PAINTS[4:6] if shape.fine is Fine.TRUCK else PAINTS)
+    colour = pick(rng, PAINTS[:2] + PAINTS[4:6] if shape.fine is Fine.TRUCK else PAINTS)
     inset = 0.06 if shape.fine is Fine.TRUCK else 0.2
     surfaces = _vehicle_surfaces(shape, colour, inset)
 
@@ -779,27 +816,27 @@ def _line_up(site: Site, rng: np.random.Generator, side: Side, crossing: tuple[f
             if rng.random() < density and free(s, 9.0):
                 turned = (0.0 if side.sign > 0 else np.pi) + float(rng.normal(0, 0.02)) + (np.pi if rng.random() < 0.12 else 0)
                 x = side.sign * (side.lane + side.parking / 2 + float(rng.normal(0, 0.06)))
-                _vehicle(rng, x, s, turned)(site, 0.0)
+                vehicle(rng, x, s, turned)(site, 0.0)
             s += float(rng.uniform(5.6, 7.6))
     if side.verge or rng.random() < 0.35:
         x = side.kerb + 0.18 + (side.verge / 2 if side.verge else 0.5)
         tall, s = float(rng.uniform(4.5, 9)), FIRST + float(rng.uniform(0, 9))
         while s < LAST:
             if rng.random() < 0.75 and free(s, 2.0):
-                _tree(site, rng, side.sign * (x + float(rng.normal(0, 0.15))), s, tall * float(rng.uniform(0.85, 1.15)), 0.03)
+                put_tree(site, rng, side.sign * (x + float(rng.normal(0, 0.15))), s, tall * float(rng.uniform(0.85, 1.15)), 0.03)
             s += float(rng.uniform(8, 13))
     if side.verge:
         for s in rng.uniform(4, LAST, 7):
             if free(s) and rng.random() < 0.6:
-                _bush(site, rng, side.sign * (side.kerb + 0.2 + side.verge / 2), float(s))
+                put_bush(site, rng, side.sign * (side.kerb + 0.2 + side.verge / 2), float(s))
     if side.kind != "urban":
         for s in rng.uniform(3, LAST, 26 if side.kind == "green" else 12):
             if free(s, 3.0):
                 x = side.sign * (side.walk_to + float(rng.uniform(1.0, 2.2 if side.kind == "residential" else 11)))
                 if side.kind == "green" and rng.random() < 0.65:
-                    _tree(site, rng, x + 2 * side.sign, float(s), float(rng.uniform(4, 11)))
+                    put_tree(site, rng, x + 2 * side.sign, float(s), float(rng.uniform(4, 11)))
                 else:
-                    _bush(site, rng, x, float(s))
+                    put_bush(site, rng, x, float(s))
     if side.kind == "residential" or (side.kind == "green" and rng.random() < 0.75):
         _enclosure(site, rng, side, crossing)
     if side.kind == "urban" and rng.random() < 0.65:  # a railing between sidewalk and road
@@ -807,19 +844,19 @@ def _line_up(site: Site, rng: np.random.Generator, side: Side, crossing: tuple[f
         length = float(rng.uniform(8, 25))
         if free(s) and free(s + length) and not (crossing and s < crossing[0] < s + length):
             x = side.sign * (side.kerb + 0.4)
-            surface = textures.fence(rng, str(rng.choice(["railing", "mesh"])), 1.0, _pick(rng, STEEL))
+            surface = textures.fence(rng, str(rng.choice(["railing", "mesh"])), 1.0, pick(rng, STEEL))
             site.wall(x, s, x, s + length, surface, 1.0, faces=0)
 
     kerbside = side.sign * (side.kerb + 0.5)
     if rng.random() < 0.75:
-        colour, tall = _pick(rng, STEEL), float(rng.uniform(5, 8.5))
+        colour, tall = pick(rng, STEEL), float(rng.uniform(5, 8.5))
         wooden = rng.random() < 0.2
         spacing = float(rng.uniform(18, 28))
         for s in np.arange(float(rng.uniform(3, spacing)), LAST, spacing):
             arm = 0.0 if wooden else -side.sign * 1.6
-            _post(site, rng, kerbside, float(s), tall, 0.14 if wooden else 0.085, (0.36, 0.29, 0.22) if wooden else colour, arm)
+            put_post(site, rng, kerbside, float(s), tall, 0.14 if wooden else 0.085, (0.36, 0.29, 0.22) if wooden else colour, arm)
     for s in np.concatenate([rng.uniform(6, 22, 1), rng.uniform(10, 70, 3)]):
-        _sign(site, rng, kerbside + side.sign * float(rng.uniform(-0.1, 0.3)), float(s))
+        put_sign(site, rng, kerbside + side.sign * float(rng.uniform(-0.1, 0.3)), float(s))
     for s in (float(rng.uniform(6, 22)), float(rng.uniform(15, 70)))[: 1 + int(rng.random() < 0.6)]:
         if free(s, 4.0):
             _rack(site, rng, side, s)
@@ -834,9 +871,9 @@ def _people(rng: np.random.Generator, side: Side) -> list[Mover]:
     for s in distances:
         x = side.sign * float(rng.uniform(side.walk_from + 0.3, side.walk_to - 0.4))
         along = float(rng.choice([-1.3, 0.0, 1.3], p=[0.4, 0.2, 0.4]))
-        movers.append(_walker(rng, x, float(s), along, 0.0))
+        movers.append(walker(rng, x, float(s), along, 0.0))
         if rng.random() < 0.3:  # two walk together
-            movers.append(_walker(rng, x + 0.55 * side.sign, float(s) + float(rng.uniform(-0.3, 0.3)), along, 0.0))
+            movers.append(walker(rng, x + 0.55 * side.sign, float(s) + float(rng.uniform(-0.3, 0.3)), along, 0.0))
     return movers
 
 
@@ -871,27 +908,27 @@ def build(rng: np.random.Generator, frames: int) -> Scene:
     if rng.random() < 0.55:  # someone crosses the road
         direction = float(rng.choice([-1.2, 1.2]))
         s = middle - half - 4.0 if middle is not None else float(rng.uniform(12, 30))
-        movers.append(_walker(rng, -direction * float(rng.uniform(0.5, 3)), s, 0.0, direction))
+        movers.append(walker(rng, -direction * float(rng.uniform(0.5, 3)), s, 0.0, direction))
 
     # Cyclists: one ahead who is not overtaken before the last frame, others anywhere.
     ahead = float(rng.uniform(6.5, 15)) + max(0.0, (advance - 4.0 * pause) * (frames - 1) * 0.6)
-    movers.append(_cyclist(rng, right.kerb - (right.cycle / 2 or 0.6) - (0 if right.cycle else right.parking), ahead, 4.0, 0.0))
+    movers.append(cyclist(rng, right.kerb - (right.cycle / 2 or 0.6) - (0 if right.cycle else right.parking), ahead, 4.0, 0.0))
     if rng.random() < 0.6:
-        movers.append(_cyclist(rng, -left.lane + 0.5, float(rng.uniform(9, 45)), -4.0, 0.0))
+        movers.append(cyclist(rng, -left.lane + 0.5, float(rng.uniform(9, 45)), -4.0, 0.0))
     if rng.random() < 0.45:
         direction = float(rng.choice([-3.0, 3.0]))
         s = middle if middle is not None else float(rng.uniform(14, 34))
-        movers.append(_cyclist(rng, -direction * float(rng.uniform(0.2, 1.5)), s, 0.0, direction))
+        movers.append(cyclist(rng, -direction * float(rng.uniform(0.2, 1.5)), s, 0.0, direction))
 
     lane = right.lane / 2
     if rng.random() < 0.6:
-        movers.append(_vehicle(rng, lane, float(rng.uniform(13, 34)), 0.0, along=8.0 * float(rng.uniform(0.8, 1.1))))
+        movers.append(vehicle(rng, lane, float(rng.uniform(13, 34)), 0.0, along=8.0 * float(rng.uniform(0.8, 1.1))))
     for _ in range(int(rng.integers(0, 4))):
-        movers.append(_vehicle(rng, -left.lane / 2, float(rng.uniform(14, 90)), np.pi, along=-8.0))
+        movers.append(vehicle(rng, -left.lane / 2, float(rng.uniform(14, 90)), np.pi, along=-8.0))
     if middle is not None and rng.random() < 0.4:
         turned = float(rng.choice([-0.5, 0.5])) * np.pi
         x = float(rng.uniform(4, 12)) * -np.sign(turned)
-        movers.append(_vehicle(rng, x, middle + np.sign(turned) * -half / 2, turned, across=5.0 * np.sign(turned)))
+        movers.append(vehicle(rng, x, middle + np.sign(turned) * -half / 2, turned, across=5.0 * np.sign(turned)))
 
     wobble = np.radians(rng.normal(0, [2.0, 0.5, 0.4], (1, 3)) + rng.normal(0, [0.5, 0.25, 0.2], (frames, 3)))
     return Scene(

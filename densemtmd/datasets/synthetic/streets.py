@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from densemtmd.datasets.synthetic.scene import FIRST, Camera, Caster, Light, Panel, Row, Scene
+from densemtmd.datasets.synthetic.scene import FIRST, Camera, Caster, Light, Optics, Panel, Ridge, Row, Scene
 from densemtmd.datasets.synthetic.textures import VEIL, Fine, noise
 
 FINER = 2         # samples per pixel in each direction
-FOCAL = 0.58      # focal length over the picture's width: 81 degrees across, as KITTI's colour cameras see
-HORIZON = 0.46    # where a level camera has the horizon, from the top
 NEAR = 0.25       # metres: nothing nearer is seen
 FAR = 1e4         # depth of the sky
 
@@ -45,9 +43,9 @@ class Lens:
     centre_y: float
 
 
-def lens(width: int, height: int) -> Lens:
+def lens(width: int, height: int, optics: Optics = Optics()) -> Lens:  # noqa: B008 (it is frozen)
     """The camera's lens for a picture of ``width`` by ``height`` pixels."""
-    return Lens(width, height, FOCAL * width, width / 2, HORIZON * height)
+    return Lens(width, height, optics.focal * width, width / 2, optics.horizon * height)
 
 
 def rotation(camera: Camera) -> np.ndarray:
@@ -104,7 +102,7 @@ class _Canvas:
 def render(scene: Scene, frame: int, width: int, height: int, rng: np.random.Generator) -> Picture:
     """One frame of a scene; ``rng`` draws the camera's noise alone."""
     camera, panels, casters = scene.at(frame)
-    canvas = _Canvas.blank(lens(width * FINER, height * FINER))
+    canvas = _Canvas.blank(lens(width * FINER, height * FINER, scene.optics))
     turn = rotation(camera)
     _paint_panels(canvas, panels, camera, turn, scene.light)
     rays = (canvas.along(turn[0]), canvas.along(turn[1]), canvas.along(turn[2]))  # in the world: right, up, ahead
@@ -118,7 +116,7 @@ def render(scene: Scene, frame: int, width: int, height: int, rng: np.random.Gen
     d, c = canvas.depth, canvas.colour
     depth = np.minimum(np.minimum(d[::2, ::2], d[1::2, ::2]), np.minimum(d[::2, 1::2], d[1::2, 1::2]))
     linear = (c[::2, ::2] + c[1::2, ::2] + c[::2, 1::2] + c[1::2, 1::2]) * np.float32(0.25)
-    return Picture(_expose(linear, truth, rng), truth, depth)
+    return Picture(_expose(linear, truth, scene.optics, rng), truth, depth)
 
 
 # --------------------------------------------------------------------------------------------------------------------- panels
@@ -241,7 +239,8 @@ def _paint_ground(canvas: _Canvas, scene: Scene, camera: Camera, rays: Rays) -> 
 
 
 def _paint_sky(canvas: _Canvas, scene: Scene, rays: Rays) -> None:
-    """Sky, clouds, and the far tree line before them. The sky's colour is light already; :func:`_shine` leaves it alone."""
+    """Sky and clouds, and before them mountains and the far tree line. The sky's colour is light already; :func:`_shine` leaves it
+    alone."""
     light = scene.light
     where = np.isinf(canvas.depth)
     right, rise, ahead = (ray[where] for ray in rays)
@@ -263,15 +262,50 @@ def _paint_sky(canvas: _Canvas, scene: Scene, rays: Rays) -> None:
         near_sun = np.clip(right * to_sun[0] + rise * to_sun[1] + ahead * to_sun[2], 0, 1)
         glow = near_sun * near_sun * near_sun  # cubed, and cubed again: a wide glow and a small one
         colour += (0.2 * glow * glow + 0.42 * glow**20)[:, None] * sun
+    fine, depth = np.full(rise.shape, Fine.SKY, np.uint8), np.full(rise.shape, FAR, np.float32)
+    cosine = np.full(rise.shape, 0.3, np.float32)
+    for ridge in scene.ridges:
+        line = _skyline(ridge, around)
+        rock = np.flatnonzero(rise < line)
+        colour[rock], cosine[rock] = _mountainside(ridge, around[rock], rise[rock], line[rock], light)
+        fine[rock], depth[rock] = Fine.MOUNTAIN, ridge.distance
     line = 0.028 + 0.016 * noise("cloud", around * 40 + scene.backdrop, np.full_like(around, 7.0))
     line = line + 0.004 * noise("clump", around * 260, np.full_like(around, 3.0))
-    trees = rise < line
+    trees = rise < line * np.float32(scene.tree_line)
     texture = 1 + 0.18 * noise("leaf", around[trees] * 300, rise[trees] * 300)
-    colour[trees] = np.array([0.085, 0.11, 0.06], np.float32) * texture[:, None]
+    colour[trees] = np.array(scene.far_trees, np.float32) * texture[:, None]
     canvas.colour[where] = colour
-    canvas.cosine[where] = 0.3
-    canvas.fine[where] = np.where(trees, np.uint8(Fine.FAR_TREES), np.uint8(Fine.SKY))
-    canvas.depth[where] = np.where(trees, np.float32(250), np.float32(FAR))
+    fine[trees], depth[trees], cosine[trees] = Fine.FAR_TREES, 250, 0.3
+    canvas.cosine[where], canvas.fine[where], canvas.depth[where] = cosine, fine, depth
+
+
+def _skyline(ridge: Ridge, around: np.ndarray) -> np.ndarray:
+    """How high a ridge stands in each direction (radians), over its distance: straight slopes between peaks at random, large and small."""
+    high = np.zeros_like(around)
+    for octave in range(6):
+        place = around * np.float32(5 * 2**octave) + np.float32(ridge.seed)
+        left = np.floor(place)
+        row = np.full_like(place, 37 * octave + ridge.seed)
+        before, after = noise("white", left, row), noise("white", left + 1, row)
+        high += (before + (after - before) * (place - left)) * np.float32(0.5**octave)
+    return high * np.float32(0.6 * ridge.height)  # the sum is 1.97 at most, and rarely above 1.6
+
+
+def _mountainside(ridge: Ridge, around: np.ndarray, rise: np.ndarray, line: np.ndarray, light: Light) -> tuple[np.ndarray, np.ndarray]:
+    """Reflectance (N, 3) and share of the sun (N,) on a ridge: gullies down its slopes, one side of which lies in shade, and snow."""
+    gully = np.zeros_like(around)
+    for octave in range(4):  # each lies slanted, as what water carves does
+        x, y = around * np.float32(30 * 2**octave) + ridge.seed, rise * np.float32(25 * 2**octave)
+        place = x + y * (-1) ** octave
+        left = np.floor(place)
+        row = np.floor(y / 2) + 53 * octave
+        before, after = noise("white", left, row), noise("white", left + 1, row)
+        gully += (before + (after - before) * (place - left) - 0.5) * np.float32(0.7**octave)
+    snowy = np.clip((rise / ridge.height - ridge.snow + 0.25 * gully) * 12, 0, 1)[:, None]
+    colour = ridge.rock.astype(np.float32) * (1 + 0.5 * gully)[:, None] * (1 - snowy) + np.float32(0.75) * snowy
+    towards = np.float32(0.5 if light.to_sun[2] < 0 else 0.25)  # a sun behind the camera lights what it sees
+    below = (line - rise) / np.float32(ridge.height)
+    return colour, np.clip(towards + 0.55 * gully * np.float32(np.sign(light.to_sun[0])) - 0.1 * below, 0.04, 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- light
@@ -391,11 +425,11 @@ def _film() -> np.ndarray:
 _FILM = _film()
 
 
-def _expose(linear: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _expose(linear: np.ndarray, truth: np.ndarray, optics: Optics, rng: np.random.Generator) -> np.ndarray:
     """Light (H, W, 3) to an 8-bit picture: exposure, the lens's blur and vignette, the sensor's noise."""
     height, width = truth.shape
     below = linear[truth != Fine.SKY] if (truth != Fine.SKY).any() else linear.reshape(-1, 3)
-    gain = 0.2 / max(float(below.mean()), 1e-3) * float(np.exp(rng.normal(0, 0.16)))
+    gain = optics.exposure / max(float(below.mean()), 1e-3) * float(np.exp(rng.normal(0, 0.16)))
     soft = float(rng.uniform(0.02, 0.11))
     for image in (linear, linear.transpose(1, 0, 2)):  # down, then across: each pixel takes a little of its neighbours
         sharp = image.copy()
@@ -405,14 +439,14 @@ def _expose(linear: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> 
         image[:-1] += sharp[1:]
         image[:1] += sharp[:1]
         image[-1:] += sharp[-1:]
-    i = (np.arange(height, dtype=np.float32)[:, None] - height / 2) / width
-    j = (np.arange(width, dtype=np.float32)[None] - width / 2) / width
+    i = (np.arange(height, dtype=np.float32)[:, None] - height / 2) / max(width, height)
+    j = (np.arange(width, dtype=np.float32)[None] - width / 2) / max(width, height)
     vignette = 1 - float(rng.uniform(0.3, 0.9)) * (i * i + j * j)
-    balance = (1 + rng.normal(0, 0.025, 3)).astype(np.float32)
+    balance = ((1 + rng.normal(0, 0.025, 3)) * optics.balance).astype(np.float32)
     grey = linear.mean(2, keepdims=True)
     linear = linear + (grey - linear) * np.float32(rng.uniform(0.05, 0.3))  # colours are never as pure as paint
     exposure = linear * (np.float32(gain) * vignette[..., None].astype(np.float32) * balance)
     level = np.minimum(exposure * np.float32(len(_FILM) / _WHITE), len(_FILM) - 1).astype(np.int32)
     shown = _FILM.take(level)
-    grain = rng.standard_normal(shown.shape, dtype=np.float32) * np.float32(rng.uniform(0.004, 0.012))
+    grain = rng.standard_normal(shown.shape, dtype=np.float32) * np.float32(rng.uniform(*optics.grain))
     return np.clip((shown + grain) * 255 + 0.5, 0, 255).astype(np.uint8)

@@ -52,6 +52,8 @@ class Fine(IntEnum):
     BIKE_PARKED = 24
     BIKE_RIDDEN = 25
     RIDER = 26
+    WATER = 27     # these two are in the other world alone
+    MOUNTAIN = 28
 
 
 Colour = tuple[float, float, float]
@@ -408,6 +410,74 @@ def ground(rng: np.random.Generator, plan: GroundPlan) -> Surface:
         return index, shade
 
     return Surface(tuple(Material(fine, colours[fine]) for fine in order), paint)
+
+
+@dataclass(frozen=True)
+class Land:
+    """Open country from above, metres: meadows and fields, at most one road along x = 0, at most one lake."""
+
+    road: float                                      # half its width; 0: none
+    gravel: bool                                     # the road, which then has no middle line
+    lake: tuple[float, float, float, float] | None   # x and s of its middle, half its width and length
+    meadow: Colour
+    field: Colour                                    # ploughed or mown, in patches
+    snow: float                                      # share of the ground that it covers
+    water: Colour
+
+    def in_lake(self, x: float, s: float, margin: float) -> bool:
+        """Whether a place is nearer to the lake's water than so many metres."""
+        if self.lake is None:
+            return False
+        middle_x, middle_s, half_x, half_s = self.lake
+        return ((x - middle_x) / (half_x + margin)) ** 2 + ((s - middle_s) / (half_s + margin)) ** 2 < 1.1
+
+
+def land(rng: np.random.Generator, plan: Land) -> Surface:
+    """The ground of open country; ``u`` is metres to the right of the road's middle, ``v`` metres along it."""
+    offset = _offset(rng)
+    grey = float(rng.uniform(0.3, 0.42))
+    meadow, field, snow, road, marking, water = range(6)
+    materials = (
+        Material(Fine.GRASS, plan.meadow),
+        Material(Fine.GRASS, plan.field),
+        Material(Fine.GRASS, (0.88, 0.9, 0.95)),
+        Material(Fine.ROAD, (0.56, 0.5, 0.42) if plan.gravel else (grey, grey, grey * 1.04)),
+        Material(Fine.LANE_MARKING, (0.88, 0.87, 0.8)),
+        Material(Fine.WATER, plan.water),
+    )
+    turned = float(rng.uniform(-0.6, 0.6))  # the furrows, against the road
+
+    def paint(u: np.ndarray, v: np.ndarray, step: np.ndarray) -> Paint:
+        wide = noise("cloud", u * 3 + offset[1], v * 3 + offset[0])
+        worn = noise("cloud", u * 24 + offset[0], v * 12 + offset[1])
+        index = np.where(noise("clump", u * 0.35 + offset[0], v * 0.2 + offset[1]) + 0.2 * worn > 0.5, field, meadow).astype(np.uint8)
+        shade = 1 + 0.07 * worn + 0.08 * wide
+        furrow = np.sin((u + turned * v) * np.float32(2 * np.pi / 0.7)) * _visible(0.7, step * _FLAT)
+        shade += np.where(index == field, 0.16 * furrow, _turf(u, v, step, offset))
+        if plan.snow:
+            index[wide + 0.35 * worn > 3 * (0.5 - plan.snow)] = snow
+        if plan.road:
+            ragged = plan.road + np.where(worn > 0, 0.12, 0.08) * worn * (2.0 if plan.gravel else 0.6)
+            paved = np.abs(u) < ragged
+            index[paved] = road
+            shade[paved] = (1 + 0.08 * worn + (_turf if plan.gravel else _asphalt)(u, v, step, offset))[paved]
+            if plan.gravel:  # grass between the ruts
+                index[(np.abs(u) < 0.35) & (worn > -0.3)] = meadow
+            else:
+                index[(np.abs(u) < 0.07) & (v % 7.0 < 3.0) & (worn < 1.4)] = marking
+        if plan.lake is not None:
+            middle_u, middle_v, half_u, half_v = plan.lake
+            away = ((u - middle_u) / half_u) ** 2 + ((v - middle_v) / half_v) ** 2 + 0.03 * noise("cloud", u * 9, v * 9)
+            shade *= np.where(away < 1.12, np.float32(0.7), np.float32(1))  # the bank is wet
+            wet = away < 1
+            index[wet] = water
+            # Seen flatly, water mirrors the bright sky at the horizon; seen steeply, it is darker.
+            mirror = 0.55 + 0.45 * np.clip(step * 12, 0, 1)
+            ripple = 0.16 * noise("leaf", u * 9, v * 5) * _visible(0.5, step * 3) + 0.1 * noise("clump", u * 2, v * 0.6)
+            shade[wet] = (mirror * (1 + ripple))[wet]
+        return index, np.maximum(shade, 0.15).astype(np.float32)
+
+    return Surface(materials, paint)
 
 
 # --------------------------------------------------------------------------------------------------------------- vegetation

@@ -1,8 +1,14 @@
-"""How worlds get to disk: once, whole or not at all, by several processes, the same bytes whenever they are written."""
+"""What the worlds have in common: they are rendered once, by several processes, into a folder that is there whole or not at all; and the
+fine truth of every picture lies beside what the annotators say of it.
+
+Shapes: ``H``, ``W`` pixels.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import multiprocessing
 import os
 import shutil
@@ -15,31 +21,37 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 from scipy.io import savemat
 from tqdm import tqdm
 
 from densemtmd.errors import UserError
+from densemtmd.tasks import Colour
 
-T = TypeVar("T")
+J = TypeVar("J")
 
 
-def written_once(final: Path, write: Callable[[Path], None], what: str) -> Path:
-    """The folder of a world; ``write`` fills it if it is not there.
+def ensure_world(data_root: str | Path, name: str, identity: Mapping[str, Any], what: str, write: Callable[[Path], None]) -> Path:
+    """The folder of a world; it is rendered if it is not there.
 
     It is written under another name and renamed when it is complete: whoever finds the folder finds all of it, and two processes that
     render the same world do not disturb each other.
 
     Args:
-        final: the folder.
-        write: gets the folder to write into.
-        what: the world is called, for the message.
+        data_root: the folder in which to put the world's folder.
+        name: how the name of the world's folder begins.
+        identity: all that its files depend on; the rest of the name.
+        what: the world is called in a message.
+        write: renders it into a folder.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    final = Path(data_root) / f"{name}-{fingerprint}"
     if final.is_dir():
         return final
     try:
@@ -83,25 +95,16 @@ def default_workers() -> int:
     return min(8, len(os.sched_getaffinity(0)))
 
 
-def render_all(render: Callable[[T], int], jobs: Sequence[T], pictures: int, title: str, progress: bool, workers: int) -> None:
-    """Does all jobs, each of which writes its own files, in several processes, with a bar.
-
-    Args:
-        render: does one and returns how many pictures it wrote.
-        jobs: what to do; the files do not depend on the order, nor on how many processes there are.
-        pictures: of all jobs together.
-        title: of the bar.
-        progress: show it.
-        workers: processes; 1: this one.
-    """
+def render_all(work: Callable[[J], int], jobs: Sequence[J], pictures: int, title: str, progress: bool, workers: int) -> None:
+    """Does all jobs, each of which returns how many pictures it has written, in so many processes; shows a bar."""
     with tqdm(total=pictures, unit=" pictures", desc=title, leave=False, disable=None if progress else True) as bar:
         if workers == 1:
             for job in jobs:
-                bar.update(render(job))
+                bar.update(work(job))
             return
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker, (os.getpid(),)) as pool:
             try:
-                for count in pool.map(render, jobs):
+                for count in pool.map(work, jobs):
                     bar.update(count)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -118,6 +121,60 @@ def _begin_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def smooth(rng: np.random.Generator, height: int, width: int, size: float) -> np.ndarray:
+    """Random numbers with deviation about 1, which change over about ``size`` pixels, (height, width)."""
+    coarse = rng.standard_normal((int(height / size) + 2, int(width / size) + 2)).astype(np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+TRUTH_COLOURS: tuple[Colour, ...] = (
+    (120, 170, 220), (60, 90, 70), (130, 190, 70), (110, 110, 112), (176, 92, 84), (240, 240, 232), (200, 196, 184), (206, 166, 190),
+    (150, 60, 50), (190, 100, 60), (90, 100, 160), (200, 130, 30), (160, 126, 104), (196, 160, 126), (84, 150, 50), (34, 112, 44),
+    (104, 72, 36), (120, 120, 60), (64, 0, 150), (110, 40, 170), (250, 120, 20), (245, 210, 30), (180, 180, 110), (225, 40, 70),
+    (40, 190, 190), (20, 120, 210), (240, 80, 200), (30, 60, 130), (128, 100, 70),
+)  # fmt: skip
+"""How the fine classes are drawn."""
+
+
+def write_truth(path: Path, truth: np.ndarray) -> None:
+    """Writes fine classes (H, W), each in its colour, for :func:`fine_truth`."""
+    write_png(path, truth, TRUTH_COLOURS)
+
+
+def write_png(path: Path, pixels: np.ndarray, palette: tuple[Colour, ...] | None = None) -> None:
+    """Writes pixels (H, W) or (H, W, 3) uint8, losslessly."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    if palette is not None:
+        image.putpalette([value for colour in palette for value in colour])
+    image.save(path, compress_level=1)  # the pictures' noise hardly gets smaller by more
+
+
+def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
+    """The fine truth of a picture of a world.
+
+    Args:
+        root: the folder that :func:`ensure_world` returned.
+        dataset: whose picture.
+        stem: ``<sequence>_<frame>``, or a key as the readers make them (``<run>/<frame>`` for zhang,
+            ``Training_00/<sequence>_<frame>`` for ros, the number of the picture in the other world).
+
+    Returns:
+        (H, W) uint8, :class:`~densemtmd.datasets.synthetic.textures.Fine`.
+
+    Raises:
+        UserError: no such picture.
+    """
+    parts = stem.split("/")
+    name = parts[-1] if "_" in parts[-1] else "_".join(parts[-2:])
+    path = Path(root) / "truth" / dataset / f"{name}.png"
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as the fine truth of {stem!r}: {error}; is {root} such a world?") from error
 
 
 def write_mat(path: Path, matrices: Mapping[str, np.ndarray]) -> None:

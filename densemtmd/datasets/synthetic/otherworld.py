@@ -1,0 +1,152 @@
+"""The other world, another domain than the streets: another camera, other places, seasons and light; in the layout of Stanford Background.
+
+:func:`ensure_otherworld` writes, beneath one folder, what ``conf/dataset/otherworld.yaml`` expects, and ``truth/``::
+
+    otherworld/images/0000012.jpg
+    otherworld/labels/0000012.regions.txt    a number per pixel, a line per row, -1: unknown
+    otherworld/horizons.txt                  0000012 320 240 96.4: width, height, row of the horizon in the middle column
+    truth/otherworld/0000012.png             the fine classes           truth/classes.json: their names, and what they are called
+
+Shapes: ``H``, ``W`` pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.synthetic.countryside import build
+from densemtmd.datasets.synthetic.streets import render
+from densemtmd.datasets.synthetic.textures import Fine
+from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, smooth, write_truth
+from densemtmd.errors import UserError
+
+VERSION = 1
+"""Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""
+
+NAME = "otherworld"
+UNKNOWN = -1
+QUALITY = 92
+"""Of the JPEGs."""
+
+FOREGROUND = "foreground"
+"""What stands before the rest: each fine class that has no word in :data:`WORDS`."""
+
+WORDS = {
+    Fine.SKY: "sky", Fine.FAR_TREES: "tree", Fine.TREE: "tree", Fine.TRUNK: "tree", Fine.BUSH: "tree", Fine.GRASS: "grass",
+    Fine.ROAD: "road", Fine.CYCLE_LANE: "road", Fine.LANE_MARKING: "road", Fine.KERB: "road", Fine.SIDEWALK: "road",
+    Fine.BUILDING: "building", Fine.ROOF: "building", Fine.WINDOW: "building", Fine.DOOR: "building", Fine.WATER: "water",
+    Fine.MOUNTAIN: "mountain",
+}  # fmt: skip
+"""What an annotator of Stanford Background calls each fine class."""
+
+
+@dataclass(frozen=True)
+class OtherSettings:
+    """Which other world.
+
+    Args:
+        images: pictures, each of another place.
+        width: of the pictures, pixels.
+        height: of the pictures, pixels.
+        seed: another seed, another world.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    images: int = 120
+    width: int = 320
+    height: int = 240
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key, low, high in (("images", 3, 100_000), ("width", 64, 4096), ("height", 48, 4096), ("seed", 0, 2**31)):
+            if not low <= getattr(self, key) <= high:
+                raise UserError(f"{key} of the other world is {getattr(self, key)}, expected {low} to {high}: choose another")
+
+
+def ensure_otherworld(data_root: str | Path, settings: OtherSettings, progress: bool = True, workers: int | None = None) -> Path:
+    """The folder of an other world; it is rendered if it is not there, as :func:`~densemtmd.datasets.synthetic.worlds.ensure_world` says.
+
+    Args:
+        data_root: the folder in which to put the world's folder.
+        settings: which world.
+        progress: show a bar with the time left.
+        workers: processes that render; by default as many as there are processors, at most 8. The files do not depend on it.
+
+    Returns:
+        The folder that holds ``otherworld``: the data root for :func:`densemtmd.datasets.folder.open_dataset`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+
+    def write(folder: Path) -> None:
+        _write_world(folder, settings, progress, workers or default_workers())
+
+    name = f"otherworld-{settings.images}x{settings.width}x{settings.height}"
+    return ensure_world(data_root, name, {"version": VERSION, **asdict(settings)}, "the other world", write)
+
+
+@cache
+def ids() -> np.ndarray:
+    """(classes,) uint8: the class id of each fine class, in the labelset of ``conf/dataset/otherworld.yaml``."""
+    labels = list(load_dataset_config(NAME).labelset.labels)
+    return np.array([labels.index(WORDS.get(fine, FOREGROUND)) for fine in Fine], np.uint8)
+
+
+def translate(truth: np.ndarray) -> np.ndarray:
+    """The right answer: fine classes (H, W) to class ids (H, W) uint8."""
+    return ids()[truth]
+
+
+def _write_world(folder: Path, settings: OtherSettings, progress: bool, workers: int) -> None:
+    home = folder / NAME
+    for path in (home / "images", home / "labels", folder / "truth"):
+        path.mkdir(parents=True)
+    classes = {
+        "fine": [fine.name.lower() for fine in Fine],
+        "labelsets": {NAME: {fine.name.lower(): WORDS.get(fine, FOREGROUND) for fine in Fine}},
+    }
+    (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+    numbers = range(settings.images)
+    places = [(folder, settings, number) for number in numbers]
+    render_all(_write_place, places, settings.images, "rendering the other world", progress, workers)
+    horizons = (f"{number:07d} {settings.width} {settings.height} {_horizon(settings, number):.6f}" for number in numbers)
+    (home / "horizons.txt").write_text("".join(f"{line}\n" for line in horizons), encoding="utf-8")
+
+
+def _seeds(settings: OtherSettings, number: int) -> tuple[int, int, int]:
+    return settings.seed, 7, number  # a larger world begins like a smaller one; 0 to 6 are the annotators of the streets
+
+
+def _horizon(settings: OtherSettings, number: int) -> float:
+    """The row of the horizon in the middle column, pixels from the top."""
+    scene = build(np.random.default_rng(_seeds(settings, number)))
+    camera, _, _ = scene.at(0)
+    return scene.optics.horizon * settings.height + scene.optics.focal * settings.width * float(np.tan(camera.pitch))
+
+
+def _write_place(place: tuple[Path, OtherSettings, int]) -> int:
+    """Render one picture and write its files; returns how many pictures."""
+    folder, settings, number = place
+    seeds = _seeds(settings, number)
+    scene = build(np.random.default_rng(seeds))
+    rng = np.random.default_rng((*seeds, 0))
+    picture = render(scene, 0, settings.width, settings.height, rng)
+    regions = translate(picture.truth).astype(np.int16)
+    blobs = smooth(rng, settings.height, settings.width, 0.02 * settings.width)
+    regions[blobs > np.quantile(blobs, 1 - 0.01 * rng.uniform(0, 2))] = UNKNOWN  # as annotators leave gaps
+    stem = f"{number:07d}"
+    Image.fromarray(picture.image).save(folder / NAME / "images" / f"{stem}.jpg", quality=QUALITY)
+    text = "".join(" ".join(map(str, row)) + "\n" for row in regions.tolist())
+    (folder / NAME / "labels" / f"{stem}.regions.txt").write_text(text, encoding="ascii")
+    write_truth(folder / "truth" / NAME / f"{stem}.png", picture.truth)
+    return 1

@@ -1,0 +1,113 @@
+"""A run is resumed and evaluated from its own folder and the pictures alone: the YAMLs of its datasets, and the lists beside them, may
+be gone."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from toy import write_toy
+
+from densemtmd import checkpoint, runs, training
+from densemtmd.errors import UserError
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+@pytest.fixture(scope="module")
+def tools():
+    sys.path.insert(0, str(TOOLS))
+    import evaluate
+    import train
+
+    yield train, evaluate
+    sys.path.remove(str(TOOLS))
+
+
+def write_home(root: Path) -> Path:
+    """A folder with YAMLs and lists, apart from the data: a dataset split by lists, with one picture excluded, and one that derives from
+    it and takes a half of its pictures; returns it."""
+    home = root / "home"
+    home.mkdir()
+    content = yaml.safe_load(write_toy(root, "squares", "square").read_text())
+    parts = {"train": range(6), "val": range(6, 8), "test": range(8, 12)}
+    for part, numbers in parts.items():
+        (home / f"{part}.txt").write_text("".join(f"{n:03}\n" for n in numbers))
+    (home / "blurred.txt").write_text("002\n")
+    content |= {"split": {"lists": {part: f"{part}.txt" for part in parts}}, "exclude": "blurred.txt"}
+    (home / "squares.yaml").write_text(yaml.safe_dump(content))
+    derive = {"from": "squares.yaml", "map": {"thing": "square", "rest": "rest"}, "take": {"part": 1, "of": 2}}
+    (home / "half.yaml").write_text(yaml.safe_dump({"name": "half", "derive": derive}))
+    return home
+
+
+@pytest.fixture
+def interrupted(tools, tmp_path, monkeypatch):
+    """A run that was stopped after ten steps, by a relative data root, and the home of its datasets."""
+    home = write_home(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "data=own", f"data.datasets=[{home / 'squares.yaml'},{home / 'half.yaml'}]", "data_root=.", "runs=runs", "tracking=none",
+        "model.widths=[4,6,8]", "model.hidden=8", "train.crop=24", "train.batch=4", "train.epochs=null", "train.outputs=3000",
+        "train.epoch_outputs=1000",
+    ]  # fmt: skip
+    fit = training.fit
+
+    def stopped(*given, losses, **rest):
+        def stop(step, values):
+            losses(step, values)
+            training.signal.raise_signal(training.signal.SIGINT)
+
+        return fit(*given, losses=stop, **rest)
+
+    monkeypatch.setattr(runs, "fit", stopped)
+    assert tools[0].main(arguments) == 130
+    monkeypatch.setattr(runs, "fit", fit)
+    (run,) = (tmp_path / "runs").iterdir()
+    return run, home
+
+
+def test_the_yamls_and_their_lists_may_be_gone(tools, interrupted, tmp_path, monkeypatch):
+    run, home = interrupted
+    listed = {path.relative_to(run): path.read_text() for path in (run / "splits").rglob("*.txt")}
+    assert listed[Path("splits/squares/train.txt")].split() == ["000", "001", "003", "004", "005"]
+    assert len(listed[Path("splits/half/train.txt")].split()) in (2, 3)
+    shutil.rmtree(home)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert tools[0].main([f"resume={run}"]) == 0
+    assert checkpoint.load(run / "last.safetensors")[1]["state"]["done"]
+    assert tools[1].main([str(run)]) == 0
+    assert json.loads((run / "evaluations" / "own-test-dense" / "scores.json").read_text()) == json.loads((run / "scores.json").read_text())
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    _, datasets = runs.reopen(run)
+    for dataset in datasets:
+        for split, items in dataset.splits.items():
+            assert [item.key for item in items] == listed[Path("splits", dataset.name, f"{split}.txt")].split()
+
+
+def test_pictures_that_came_later_are_no_part_of_it(interrupted, tmp_path):
+    run, _ = interrupted
+    for folder in ("images", "labels"):
+        shutil.copy(tmp_path / "squares" / folder / "000.png", tmp_path / "squares" / folder / "100.png")
+    _, datasets = runs.reopen(run)
+    assert sum(len(items) for items in datasets[0].splits.values()) == 11
+
+
+@pytest.mark.parametrize("folder", ["images", "labels"])
+def test_missing_pictures_are_refused(tools, interrupted, tmp_path, capsys, folder):
+    run, _ = interrupted
+    (tmp_path / "squares" / folder / "004.png").unlink()
+    capsys.readouterr()
+    assert tools[0].main([f"resume={run}"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "1 of 5 pictures in" in error and "are no longer in" in error and "'004'" in error
+
+
+def test_a_list_that_is_gone_is_refused(interrupted):
+    run, _ = interrupted
+    (run / "splits" / "half" / "val.txt").unlink()
+    with pytest.raises(UserError, match=r"half/val\.txt cannot be read .*, expected the keys of val"):
+        runs.reopen(run)

@@ -1,0 +1,81 @@
+"""The truth that datasets share: what it says is what the datasets' own files say, and the shares of labels are counted by hand."""
+
+import numpy as np
+import pytest
+import yaml
+from toy import write_toy
+
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.folder import open_dataset
+from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
+from densemtmd.datasets.truth import known_truths
+from densemtmd.tasks import VOID
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("truth")
+    world = ensure_streets(root, StreetSettings(images=3, frames=1, width=64, height=48, annotators=("kundu", "zhang")), progress=False)
+    return [open_dataset(load_dataset_config(name), world) for name in ("kundu", "zhang")]
+
+
+def derived(root, source, name, mapping, void=None):
+    file = root / f"{name}.yaml"
+    derive = {"from": str(source), "map": mapping, **({"void": void} if void else {})}
+    file.write_text(yaml.safe_dump({"name": name, "derive": derive}, sort_keys=False))
+    return open_dataset(load_dataset_config(file), root)
+
+
+def test_the_truth_of_a_street_world_is_what_the_annotators_drew_but_for_their_hands(streets):
+    (truth,) = known_truths(streets)
+    assert set(truth.tables) == {"kundu", "zhang"} and "lane_marking" in truth.classes
+    agree = []
+    for dataset in streets:
+        for items in dataset.splits.values():
+            for item in items:
+                drawn, right = dataset.load(item).target, truth.target(dataset.labelset.name, dataset, item)
+                both = (drawn != VOID) & (right != VOID)
+                agree.append((drawn == right)[both].mean())
+                # and the other annotator's answer differs from it only in its words
+                other = truth.target("kundu" if dataset.name == "zhang" else "zhang", dataset, item)
+                assert other.shape == right.shape
+    assert np.mean(agree) > 0.9
+
+
+def test_the_truth_of_derived_datasets_and_shares_by_hand(tmp_path):
+    source = write_toy(tmp_path, "shapes", "square")
+    content = yaml.safe_load(source.read_text())
+    source.write_text(yaml.safe_dump({**content, "labelset": ["other", "square"], "void": [255]}))
+    one = derived(tmp_path, source, "one", {"rest": "other", "box": "square"})
+    all_of_it = derived(tmp_path, source, "two", {"box": "square", "rest": "other"})
+    (truth,) = known_truths([one, all_of_it, open_dataset(load_dataset_config(source), tmp_path)])
+    item = one.splits["test"][0]
+    assert (truth.target("one", one, item) == one.load(item).target).all()
+    assert (truth.target("two", one, item) == all_of_it.load(item).target).all()
+    counts = truth.counts(["test"])
+    squares = sum(int((d.truth(i).target == 1).sum()) for d in truth.datasets for i in d.splits["test"])
+    assert counts[1] == squares and counts[VOID] > 0
+    assert truth.shares("one", "two", counts).tolist() == [[0, 1], [1, 0]]
+
+
+def test_what_an_annotator_leaves_out_lies_in_none_of_its_labels(tmp_path):
+    root = tmp_path
+    (root / "three").mkdir()
+    content = yaml.safe_load(write_toy(root / "three", "three", "disc").read_text())
+    content |= {"labelset": [{"label": "ground", "codes": [0]}, {"label": "disc", "codes": [1]}, {"label": "ghost", "codes": [7]}]}
+    (root / "three" / "three.yaml").write_text(yaml.safe_dump({**content, "folder": str(root / "three" / "three")}))
+    full = derived(root, root / "three" / "three.yaml", "full", {"all": ["ground", "disc"], "ghost": "ghost"})
+    part = derived(root, root / "three" / "three.yaml", "part", {"disc": "disc", "ghost": "ghost"}, void="ground")
+    (truth,) = known_truths([full, part])
+    counts = np.zeros(256, int)
+    counts[[0, 1, VOID]] = 30, 10, 99
+    shares = truth.shares("full", "part", counts)
+    assert shares[0].tolist() == [0.25, 0.0] and np.isnan(shares[1]).all()  # nothing is a ghost
+    assert truth.shares("part", "full", counts)[0].tolist() == [1.0, 0.0]
+
+
+def test_strangers_share_no_truth(tmp_path):
+    files = [write_toy(tmp_path, name, shape) for name, shape in (("a", "disc"), ("b", "square"))]
+    datasets = [open_dataset(load_dataset_config(file), tmp_path) for file in files]
+    assert known_truths(datasets) == []
+    assert known_truths(datasets[:1]) == []
