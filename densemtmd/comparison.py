@@ -25,7 +25,7 @@ import numpy as np
 from densemtmd import evaluation
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
-from densemtmd.report import SCORES
+from densemtmd.report import ERRORS, measures
 from densemtmd.strategies import stages
 from densemtmd.tasks import nearest
 from densemtmd.training import TrainSettings, from_plain
@@ -56,7 +56,7 @@ class Run:
     row: str
     config: Mapping[str, Any]                # config.yaml
     scores: Mapping[str, Any]                # scores.json
-    matrices: Mapping[str, np.ndarray]       # of each dataset (N, L, L) counts
+    matrices: Mapping[str, np.ndarray]       # of each dataset (N, L, L) counts; of keypoints (N, J, 2) errors in mm and px
     units: Mapping[str, np.ndarray]          # of each dataset (N,): the unit of resampling that a picture belongs to
 
     @property
@@ -70,6 +70,21 @@ class Run:
     @property
     def datasets(self) -> list[str]:
         return list(self.matrices)
+
+    @property
+    def of_keypoints(self) -> bool:
+        """Whether it was scored by errors of keypoints, the smaller the better, and not by labels."""
+        return self.measures is ERRORS
+
+    @property
+    def measures(self) -> dict[str, str]:
+        """Its scores and their names."""
+        return measures(self.scores)
+
+    @property
+    def first_measure(self) -> str:
+        """The score by which datasets are said to be helped or hurt."""
+        return "mm" if self.of_keypoints else "iou"
 
 
 @dataclass(frozen=True)
@@ -121,11 +136,14 @@ class Difference:
     value: float
     low: float
     high: float
+    less_is_better: bool = False
 
     @property
     def verdict(self) -> str:
         """``helped`` or ``hurt`` where the whole interval says so, else ``no clear difference``."""
-        return "helped" if self.low > 0 else "hurt" if self.high < 0 else "no clear difference"
+        if self.low <= 0 <= self.high:
+            return "no clear difference"
+        return "helped" if (self.high < 0) == self.less_is_better else "hurt"
 
 
 @dataclass(frozen=True)
@@ -197,8 +215,12 @@ def read_run(folder: Path, row: str | None = None) -> Run:
         config["train"] = asdict(from_plain(TrainSettings, config["train"], "train"))
         if not isinstance(config["strategy"]["name"], str) or type(config["seed"]) is not int:
             raise ValueError("its strategy or seed is damaged")
-        labels = {name: len(dataset["labels"]) for name, dataset in scores["datasets"].items()}
-        matrices, units = read_matrices(folder / "per_image.npz", labels)
+        if "mm" in scores["pooled"]:
+            parts = {name: len(dataset["keypoints"]) for name, dataset in scores["datasets"].items()}
+            matrices, units = read_errors(folder / "per_image.npz", parts)
+        else:
+            labels = {name: len(dataset["labels"]) for name, dataset in scores["datasets"].items()}
+            matrices, units = read_matrices(folder / "per_image.npz", labels)
         check_scores(scores, matrices)
         run = Run(folder, row or config["strategy"]["name"], config, scores, matrices, units)
         way_to_score(run)
@@ -239,6 +261,29 @@ def read_matrices(file: Path, labels: Mapping[str, int]) -> tuple[dict[str, np.n
     return matrices, units
 
 
+def read_errors(file: Path, keypoints: Mapping[str, int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Each dataset's errors (N, J, 2) in mm and px, and units of resampling (N,), from a run's ``per_image.npz``.
+
+    Args:
+        file: to read.
+        keypoints: J of each dataset.
+    """
+    errors, units = {}, {}
+    try:
+        with np.load(file) as stored:
+            for name, count in keypoints.items():
+                errors[name] = found = np.stack([stored[f"{name}/mm"], stored[f"{name}/px"]], -1)
+                if found.ndim != 3 or found.shape[1] != count or not len(found) or not (found >= 0).all():
+                    raise ValueError(f"{file.name} holds numbers of shape {found.shape} for {name}, not errors of {count} keypoints")
+                sequences = stored[f"{name}/sequences"]
+                if sequences.shape != (len(found),):
+                    raise ValueError(f"{file.name} names {sequences.size} sequences for {len(found)} pictures of {name}")
+                units[name] = resampling_units(len(found), sequences)
+    except (EOFError, RuntimeError, NotImplementedError, SyntaxError, MemoryError, OverflowError, zlib.error) as error:
+        raise ValueError(f"{file.name} is damaged: {error}") from None
+    return errors, units
+
+
 def resampling_units(pictures: int, sequences: Sequence[str] | np.ndarray | None) -> np.ndarray:
     """(N,) the unit that each picture is resampled with: its video where there are at least ten of them, else itself.
 
@@ -254,6 +299,13 @@ def resampling_units(pictures: int, sequences: Sequence[str] | np.ndarray | None
 
 def check_scores(scores: Mapping[str, Any], matrices: Mapping[str, np.ndarray]) -> None:
     """Refuses a ``scores.json`` that says something else than the matrices beside it."""
+    if "mm" in scores["pooled"]:
+        tallies = {name: frame_tally(found).sum(0) for name, found in matrices.items()}
+        for name, said in {"": scores["pooled"], **scores["datasets"]}.items():
+            mm = pooled_errors(list(tallies.values()) if not name else [tallies[name]])[0]
+            if not abs(said["mm"] - mm) < 1e-6:
+                raise ValueError(f"its scores.json says mm {said['mm']}, its per_image.npz {mm}")
+        return
     summed = {name: matrix.sum(0) for name, matrix in matrices.items()}
     stated = [scores["pooled"], *scores["datasets"].values()]
     for said, pooled in zip(stated, [list(summed.values()), *([matrix] for matrix in summed.values())], strict=True):
@@ -283,8 +335,9 @@ def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
             reason = f"their ways to score differ, {way} and {expected}"
             raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
         for name in common:
-            labels = [list(one.scores["datasets"][name]["labels"]) for one in (run, first)]
-            if labels[0] != labels[1] or not np.array_equal(run.matrices[name].sum(2), first.matrices[name].sum(2)):
+            labels = [list(one.scores["datasets"][name]["keypoints" if one.of_keypoints else "labels"]) for one in (run, first)]
+            there, here = (one.matrices[name].shape if one.of_keypoints else one.matrices[name].sum(2) for one in (run, first))
+            if labels[0] != labels[1] or not np.array_equal(there, here):
                 reason = f"they were scored on other pictures or labels of {name}"
                 raise UserError(f"{run.folder} and {first.folder} cannot be compared: {reason}; compare like with like")
     return tuple(
@@ -293,8 +346,8 @@ def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
 
 
 def way_to_score(run: Run) -> tuple[str, bool]:
-    """Which pixels were scored: runs must agree on it to be compared."""
-    return run.scores["scoring"], run.scores["interior"]
+    """Which pixels were scored: runs must agree on it to be compared. Of keypoints all are."""
+    return ("keypoints", False) if run.of_keypoints else (run.scores["scoring"], run.scores["interior"])
 
 
 def domains(run: Run) -> dict[str, str]:
@@ -328,10 +381,26 @@ def pooled(tallies: Sequence[np.ndarray]) -> np.ndarray:
         return 100 * np.stack([right.sum(-1) / true.sum(-1), recall, iou], -1)
 
 
+def frame_tally(errors: np.ndarray) -> np.ndarray:
+    """(N, J, 2) errors of keypoints -> (N, 3, 1): of each frame its mean errors in mm and px, and 1, so that sums can be divided."""
+    return np.concatenate([errors.mean(1), np.ones((len(errors), 1))], 1)[..., None]
+
+
+def pooled_errors(tallies: Sequence[np.ndarray]) -> np.ndarray:
+    """(..., 2): mean errors in mm and px over all frames; px of several datasets is NaN, as their pictures differ in resolution.
+
+    Args:
+        tallies: of each dataset (..., 3, 1), summed over frames.
+    """
+    mm, px, frames = np.moveaxis(np.concatenate(tallies, -1).astype(float), -2, 0)
+    means = np.stack([mm.sum(-1), px.sum(-1) if len(tallies) == 1 else np.full(px.shape[:-1], np.nan)], -1)
+    return means / frames.sum(-1)[..., None]
+
+
 def seed_scores(
     runs: Sequence[Run], columns: Mapping[str, Sequence[str]], pictures: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:
-    """The scores of a row's runs, (R, S, 3) for each column: Global, Average, IoU.
+    """The scores of a row's runs, (R, S, 3) for each column: Global, Average, IoU; or of keypoints (R, S, 2): mm, px.
 
     Args:
         runs: S of them.
@@ -339,18 +408,19 @@ def seed_scores(
         pictures: of each dataset (R, N), how often each picture counts; without it R = 1, and each counts once.
     """
     tallies = {}
+    count, pool = (frame_tally, pooled_errors) if runs[0].of_keypoints else (tally, pooled)
     for name in runs[0].datasets:
-        own = np.stack([tally(run.matrices[name]) for run in runs], 1).astype(float)  # (N, S, 3, L)
+        own = np.stack([count(run.matrices[name]) for run in runs], 1).astype(float)  # (N, S, 3, L)
         times = np.ones((1, len(own))) if pictures is None else pictures[name]
         tallies[name] = np.tensordot(times.astype(float), own, 1)
-    return {column: pooled([tallies[name] for name in names]) for column, names in columns.items()}
+    return {column: pool([tallies[name] for name in names]) for column, names in columns.items()}
 
 
 def spreads(runs: Sequence[Run], columns: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Spread]:
     """(column, score) -> mean and standard deviation over a row's seeds."""
     found = {}
     for column, values in seed_scores(runs, columns).items():
-        for key, seeds in zip(SCORES, values[0].T, strict=True):
+        for key, seeds in zip(runs[0].measures, values[0].T, strict=True):
             found[column, key] = Spread(float(seeds.mean()), float(seeds.std(ddof=1)) if len(seeds) > 1 else np.nan)
     return found
 
@@ -407,16 +477,16 @@ def differences(
     for column in columns:
         value = (after[column] - before[column])[0].mean(0)  # (3,)
         change = np.einsum("rs,rsk->rk", seeds / len(a), resampled_after[column] - resampled_before[column])
-        for k, key in enumerate(SCORES):
+        for k, key in enumerate(a[0].measures):
             if not np.isnan(value[k]):
-                found[column, key] = interval(value[k], change[:, k])
+                found[column, key] = interval(value[k], change[:, k], a[0].of_keypoints)
     return found
 
 
-def interval(value: float, resampled: np.ndarray) -> Difference:
+def interval(value: float, resampled: np.ndarray, less_is_better: bool = False) -> Difference:
     """A difference and its 95 % percentile interval; resamples without a labelled pixel say nothing."""
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return Difference(float(value), float(low), float(high))
+    return Difference(float(value), float(low), float(high), less_is_better)
 
 
 def confusions(a: Sequence[Run], b: Sequence[Run], dataset: str, resamples: int = RESAMPLES, seed: int = 0) -> list[Confusion]:
@@ -518,10 +588,11 @@ def beside(table: Table) -> dict[tuple[str, str, str], tuple[float, str]]:
     numbers, found = paper_numbers(table.paper), {}
     for row, runs in table.rows.items():
         for column, datasets in table.columns.items():
-            total = ["total"] if column == ALL else []
+            total = ["total", "both"] if column == ALL else []  # of pixels and of hands
             names = [*total, "kitti7"] if set(datasets) == KITTI else total or datasets[:1] * (len(datasets) == 1)
-            for score in SCORES:
-                keys = [(who, name, score) for who in (row, runs[0].strategy) for name in names]
+            for score in runs[0].measures:
+                printed = {"mm": "3d_mm", "px": "2d_px"}.get(score, score)  # as the file calls them
+                keys = [(who, name, printed) for who in (row, runs[0].strategy) for name in names]
                 if known := [numbers[key] for key in keys if key in numbers]:
                     found[row, column, score] = known[0]
     return found

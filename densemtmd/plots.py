@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from densemtmd.datasets.hands.sets import HandSet
 from densemtmd.errors import UserError
 from densemtmd.evaluation import per_class, scores
 from densemtmd.files import atomic_write
+from densemtmd.keypoints import within
 from densemtmd.tasks import VOID, Colour, Labelset, OutputSpace
 
 if TYPE_CHECKING:
@@ -345,8 +347,11 @@ def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, 
 # ----------------------------------------------------------------------------------------------------------------------
 # Figures of a run
 
-SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
-"""The scores by their names in ``scores.json``, and what the paper calls them."""
+SCORES = {"global": "Global, validation, %", "average": "Average, validation, %", "iou": "IoU, validation, %"}
+"""The scores by their names in ``scores.json``, and what figures call them."""
+
+ERRORS = {"mm": "mean 3D error, validation, mm", "px": "mean 2D error, validation, px"}
+"""The same of keypoints."""
 
 
 def confusion_figure(matrix: np.ndarray, labelset: Labelset, path: str | Path) -> None:
@@ -447,14 +452,18 @@ def curves_figure(history: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     dots: dict[str, Any] = {"marker": "o" if len(history) < 30 else None, "markersize": 3}
     axes[0].plot(epochs, series("loss"), color=_hex(INK), linewidth=2, **dots)
     axes[0].set_title("training loss", loc="left", fontsize=11)
-    for one, (score, title) in zip(axes[1:], SCORES.items(), strict=True):
+    shown = ERRORS if "mm" in history[-1]["scores"]["pooled"] else SCORES
+    for one, (score, title) in zip(axes[1:], shown.items(), strict=False):
         for i, name in enumerate(datasets):
             line = series("scores", "datasets", name, score)
             one.plot(epochs, line, color=colours[i % len(colours)], linewidth=1.2, label=name, **dots)
         if len(datasets) > 1:
             line = series("scores", "pooled", score)
             one.plot(epochs, line, color=_hex(INK), linewidth=2.4, label="all together", **dots)
-        one.set_title(f"{title}, validation, %", loc="left", fontsize=11)
+        one.set_title(title, loc="left", fontsize=11)
+    for one in axes[1 + len(shown) :]:
+        one.remove()
+    axes = axes[: 1 + len(shown)]
     for one in axes:
         one.grid(color=_hex(LINE), linewidth=0.8)
         one.spines[["top", "right"]].set_visible(False)
@@ -671,11 +680,105 @@ def labelsets_figure(labelsets: Sequence[Labelset], notes: Sequence[str], path: 
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Hands
+
+FINGERS: tuple[Colour, ...] = ((235, 235, 235), (255, 93, 71), (255, 196, 0), (87, 214, 71), (66, 190, 255), (205, 120, 255))
+"""Of palm and wrist, thumb, index, middle, ring and pinky."""
+
+WINDOW = 480
+"""Pixels along the side of a picture of a hand."""
+
+
+def skeleton(depth: np.ndarray, uvd: np.ndarray, hands: HandSet, truth: np.ndarray | None = None, title: str = "") -> Image.Image:
+    """The skeleton of a hand over its depth picture, as in Figure 5, on a window about the hand that is enlarged.
+
+    Nearer is brighter, and what is nearer is drawn last. A pixel without a reading is black.
+
+    Args:
+        depth: (H, W) mm, 0 where there is no reading.
+        uvd: (J, 3) column and row in the picture, depth in mm.
+        hands: which keypoints they are.
+        truth: (J, 3) the true ones, drawn as thin rings; None: not drawn.
+        title: written at the top.
+    """
+    points = uvd if truth is None else np.concatenate([uvd, truth])
+    middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
+    reach = 0.65 * np.ptp(points[:, :2], axis=0).max() + 10  # half the side of the window, in pixels
+    zoom = WINDOW / (2 * reach)
+    columns, rows = (np.floor(middle[axis] - reach + (np.arange(WINDOW) + 0.5) / zoom + 0.5).astype(int) for axis in (0, 1))
+    inside = ((rows >= 0) & (rows < depth.shape[0]))[:, None] & (columns >= 0) & (columns < depth.shape[1])
+    window = np.where(inside, depth[np.ix_(rows.clip(0, depth.shape[0] - 1), columns.clip(0, depth.shape[1] - 1))], 0)
+    near, far = points[:, 2].min() - 40, points[:, 2].max() + 90
+    grey = np.where(window > 0, 40 + 175 * np.clip((far - window) / (far - near), 0, 1) * (window < far), 0)
+    picture = Image.fromarray(np.repeat(grey.astype(np.uint8)[:, :, None], 3, 2))
+
+    pen = ImageDraw.Draw(picture)
+    places = [(float(x), float(y)) for x, y in (uvd[:, :2] - middle + reach) * zoom]
+    size = WINDOW / 90
+    for a, b in sorted(hands.bones, key=lambda bone: -float(uvd[list(bone), 2].mean())):
+        colour = FINGERS[max(hands.fingers[a], hands.fingers[b])]
+        pen.line([places[a], places[b]], fill=INK, width=round(1.4 * size))
+        pen.line([places[a], places[b]], fill=colour, width=round(0.8 * size))
+    for joint in np.argsort(-uvd[:, 2]):
+        x, y = places[joint]
+        pen.ellipse((x - size, y - size, x + size, y + size), fill=FINGERS[hands.fingers[joint]], outline=INK, width=1)
+    if truth is not None:
+        for x, y in (truth[:, :2] - middle + reach) * zoom:
+            pen.ellipse((x - 1.6 * size, y - 1.6 * size, x + 1.6 * size, y + 1.6 * size), outline=PAPER, width=1)
+    if title:
+        pen.text((8, 6), title, fill=PAPER, font=ImageFont.load_default(size=18), stroke_width=2, stroke_fill=INK)
+    return picture
+
+
+def crop_skeleton(image: np.ndarray, coordinates: np.ndarray, hands: HandSet) -> Image.Image:
+    """The skeleton over what the network sees of a hand: a crop (S, S) from −1 to 1, keypoints (J, 3) in halves of the cube's side.
+
+    Drawn as if the camera were far away, so that a keypoint that is not at the cube's middle depth is a few pixels off.
+    """
+    size = len(image)
+    uvd = coordinates * (size / 2, -size / 2, size / 2) + (size / 2 - 0.5, size / 2 - 0.5, size)
+    return skeleton(np.where(image < 1, size + image * size / 2, 0), uvd, hands)
+
+
+def within_figure(errors: Mapping[str, np.ndarray], path: str | Path, farthest: float = 80.0) -> None:
+    """Draw the share of frames in which all keypoints are near, over how near that is.
+
+    Args:
+        errors: of each line of the figure, (N, J) mm.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        farthest: where the figure ends, mm.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    thresholds = np.linspace(0, farthest, 321)
+    figure = Figure(figsize=(6.5, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for name, error in errors.items():
+        axes.plot(thresholds, within(error, thresholds), linewidth=1.8, label=f"{name}, mean {np.nanmean(error):.2f} mm")
+    axes.set_xlim(0, farthest)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("error of the worst keypoint at most, mm")
+    axes.set_title("share of the frames, %", loc="left", fontsize=11)
+    axes.grid(color=_hex(LINE), linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    _save_figure(figure, path)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Figures of comparisons
 
 
 def differences_figure(
-    found: Mapping[str, Mapping[str, tuple[float, float, float]]], path: str | Path, title: str, baseline: str
+    found: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    path: str | Path,
+    title: str,
+    baseline: str,
+    unit: str = "points of IoU",
+    less_is_better: bool = False,
 ) -> None:
     """Draw how much each strategy gains or loses on each dataset: a dot, and a line as long as its interval.
 
@@ -684,6 +787,8 @@ def differences_figure(
         path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
         title: above it.
         baseline: the row at the zero line.
+        unit: of the differences.
+        less_is_better: so that the better ones are on the left.
 
     Raises:
         UserError: nothing to draw, or a place that cannot be written.
@@ -720,10 +825,11 @@ def differences_figure(
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=10)
-    axes.set_xlabel(f"points of IoU above {baseline}; lines are 95 % intervals", fontsize=9, color=_hex(FAINT))
+    axes.set_xlabel(f"{unit} above {baseline}; lines are 95 % intervals", fontsize=9, color=_hex(FAINT))
     top: dict[str, Any] = {"xycoords": axes.transAxes, "textcoords": "offset points", "va": "bottom", "fontsize": 9, "color": _hex(FAINT)}
-    axes.annotate(f"worse than {baseline}", (0, 1), xytext=(0, 3), ha="left", **top)
-    axes.annotate(f"better than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
+    left, right = ("better", "worse") if less_is_better else ("worse", "better")
+    axes.annotate(f"{left} than {baseline}", (0, 1), xytext=(0, 3), ha="left", **top)
+    axes.annotate(f"{right} than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
     axes.annotate(title, (0, 1), xytext=(0, 22 + 18 * math.ceil(len(found) / 6)), ha="left", **{**top, "fontsize": 12, "color": _hex(INK)})
     _save_figure(figure, path)

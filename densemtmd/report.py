@@ -17,19 +17,33 @@ SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
 """The paper's names of the three scores, in percent."""
 
 
+ERRORS = {"mm": "mm", "px": "px"}
+"""Likewise those of keypoints: mean distances in space, and in the native picture; the smaller the better."""
+
+
+def measures(scored: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the scores in a ``scores.json``: of labels, or of keypoints."""
+    return ERRORS if "mm" in scored.get("pooled", {}) else SCORES
+
+
 def percent(value: float | None) -> str:
     """``72.0``; a dash for a score that does not exist, because its label never occurs."""
     return "–" if value is None else f"{value:.1f}"
 
 
 def scores_table(scored: Mapping[str, Any]) -> str:
-    """A row per dataset and, where there are several, one for all of them together."""
+    """A row per dataset and, where there are several, one for all of them together; of labels, or of keypoints."""
+    if "mm" in scored["pooled"]:
+        return errors_table(scored)
     rows = [[name, *(percent(row[key]) for key in SCORES), str(row["classes"])] for name, row in _rows(scored)]
     return aligned([["", *SCORES.values(), "classes"], *rows])
 
 
 def labels_table(scored: Mapping[str, Any]) -> str:
-    """For each dataset a row per label: its share of the labelled pixels, how many of its pixels are right, and its IoU."""
+    """For each dataset a row per label: its share of the labelled pixels, how many of its pixels are right, and its IoU; or a row per
+    keypoint: its errors."""
+    if "mm" in scored["pooled"]:
+        return keypoints_table(scored)
     parts = []
     for name, dataset in scored["datasets"].items():
         parts.append(aligned([[name, "share", "right", "IoU"], *_label_rows(dataset)]))
@@ -37,7 +51,9 @@ def labels_table(scored: Mapping[str, Any]) -> str:
 
 
 def scores_markdown(scored: Mapping[str, Any]) -> str:
-    """Both tables as markdown, with a line that says how was scored."""
+    """Both tables as markdown, with a line that says how was scored; of labels, or of keypoints."""
+    if "mm" in scored["pooled"]:
+        return errors_markdown(scored)
     how = f"{scored['scoring']} scoring" + (", only pixels whose patch lies inside the picture" if scored["interior"] else "")
     parts = [f"{how[0].upper()}{how[1:]}; percent."]
     parts.append(
@@ -48,6 +64,40 @@ def scores_markdown(scored: Mapping[str, Any]) -> str:
     )
     parts += [markdown([name, "share", "right", "IoU"], _label_rows(dataset)) for name, dataset in scored["datasets"].items()]
     return "\n\n".join(parts) + "\n"
+
+
+def errors_table(scored: Mapping[str, Any]) -> str:
+    """Of keypoints a row per dataset and, where there are several, one for all of them together: mean errors, shares of good frames."""
+    return aligned(_error_rows(scored))
+
+
+def keypoints_table(scored: Mapping[str, Any]) -> str:
+    """For each dataset a row per keypoint: its mean errors."""
+    return "\n\n".join(aligned(_keypoint_rows(name, dataset)) for name, dataset in scored["datasets"].items())
+
+
+def errors_markdown(scored: Mapping[str, Any]) -> str:
+    """Both tables of keypoints as markdown."""
+    tables = [_error_rows(scored), *(_keypoint_rows(name, dataset) for name, dataset in scored["datasets"].items())]
+    return "\n\n".join(markdown(head, rows) for head, *rows in tables) + "\n"
+
+
+def error(value: float | None) -> str:
+    """``12.24``; a dash for a score that does not exist, such as the pixels of several datasets together."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _error_rows(scored: Mapping[str, Any]) -> list[list[str]]:
+    thresholds = list(next(iter(scored["datasets"].values()))["within"])
+    rows = [
+        [name, error(row["mm"]), error(row["px"]), *(percent(row.get("within", {}).get(t)) for t in thresholds), str(row["frames"])]
+        for name, row in _rows(scored)
+    ]
+    return [["", "mm", "px", *(f"% in {t}" for t in thresholds), "frames"], *rows]
+
+
+def _keypoint_rows(name: str, dataset: Mapping[str, Any]) -> list[list[str]]:
+    return [[name, "mm", "px"], *([keypoint, error(row["mm"]), error(row["px"])] for keypoint, row in dataset["keypoints"].items())]
 
 
 def _rows(scored: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -27,21 +27,25 @@ import yaml
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import backbones, checkpoint, evaluation, plots, report
+from densemtmd import backbones, checkpoint, evaluation, keypoints, plots, poses, report
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset, Item, open_dataset
+from densemtmd.datasets.hands.augment import Augmentation
+from densemtmd.datasets.hands.dataset import HandDataset, Hands, load_hands
+from densemtmd.datasets.hands.mixing import UNITS, HandMixture, HandSource, as_seen
+from densemtmd.datasets.hands.sets import hand_set
 from densemtmd.datasets.mixing import Mixture, Source, check_samples, shares
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.datasets.splits import Folds
-from densemtmd.dense import Geometry, geometry
+from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_yaml, remove_strays
 from densemtmd.inference import strided_logits
 from densemtmd.network import JointNetwork
 from densemtmd.strategies import Stage, stages
-from densemtmd.tasks import Labelset, OutputSpace, nearest
+from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
 from densemtmd.training import (
     OVERFIT,
@@ -82,6 +86,20 @@ class ScoreSettings:
 
 
 @dataclass
+class HandSettings:
+    """How hands are shown to the network: ``hands.<name>=<value>``. Augmentation is off by default, as in the paper."""
+
+    rotate: float = setting(0.0, "degrees by which training hands are turned in the picture at most")
+    scale: float = setting(0.0, "share of its size by which a training hand is made larger or smaller at most")
+    shift: float = setting(0.0, "mm by which a training hand is moved at most, in each direction")
+    loss: str = setting("cube", "cube: errors as parts of the cube, so that 1 mm in ICVL's smaller one weighs 1.44 times as much; mm")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self.rotate, self.scale, self.shift)
+
+
+@dataclass
 class DataSettings:
     """Which datasets are trained on: a file in ``conf/data/``, or ``data.<name>=<value>``."""
 
@@ -108,6 +126,7 @@ class RunSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
     reversal: ReversalSettings = field(default_factory=ReversalSettings)
+    hands: HandSettings = field(default_factory=HandSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     seed: int = setting(0, "of weights, batches and dropout")
     data_root: str = setting("data", "the folder that holds the datasets' folders")
@@ -121,12 +140,13 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Loaded:
-    """One dataset with its pictures decoded."""
+    """One dataset with its pictures decoded, or with its hands cropped."""
 
     dataset: Dataset
     train: Sequence[Sample]
     val: Sequence[Sample]
     test: Sequence[Sample]
+    hands: Mapping[str, Hands] = field(default_factory=dict)  # of each split; the samples are then none
 
     @property
     def name(self) -> str:
@@ -135,6 +155,15 @@ class Loaded:
     @property
     def labelset(self) -> Labelset:
         return self.dataset.labelset
+
+    @property
+    def task(self) -> Task:
+        return self.dataset.task
+
+    @property
+    def counts(self) -> str:
+        """``180/40/80``: pictures to train, to validate and to test."""
+        return "/".join(str(len(items)) for items in self.dataset.splits.values())
 
 
 @dataclass(frozen=True)
@@ -167,13 +196,18 @@ def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
     Raises:
         UserError: a setting of a world that is unknown, or no whole number.
     """
-    from densemtmd.datasets.synthetic import annotators, otherworld
+    from densemtmd.datasets.synthetic import annotators, hands, otherworld
 
-    streets = whole_numbers("data.world", data.world or {}, ("images", "frames", "width", "height", "seed"))
+    of_hands = [name for name in data.datasets if load_dataset_config(name).task.kind == KeypointSet.kind]
+    of_streets = tuple(name for name in data.datasets if name in annotators.ANNOTATORS)
+    known = ("frames", "test", "seed") if of_hands else ("images", "frames", "width", "height", "seed")
+    world = whole_numbers("data.world", data.world or {}, known)
     others = whole_numbers("data.otherworld", data.otherworld or {}, ("images", "width", "height", "seed"))
     places: dict[str, Path] = {}
-    if data.world is not None and (names := tuple(name for name in data.datasets if name in annotators.ANNOTATORS)):
-        places |= dict.fromkeys(names, annotators.ensure_streets(root, annotators.StreetSettings(**streets, annotators=names)))
+    if data.world is not None and of_hands:
+        places |= dict.fromkeys(of_hands, hands.ensure_hands(root, hands.HandSettings(**world)))
+    elif data.world is not None and of_streets:
+        places |= dict.fromkeys(of_streets, annotators.ensure_streets(root, annotators.StreetSettings(**world, annotators=of_streets)))
     if data.otherworld is not None and otherworld.NAME in data.datasets:
         places[otherworld.NAME] = otherworld.ensure_otherworld(root, otherworld.OtherSettings(**others))
     return places
@@ -248,11 +282,11 @@ def fewer_pictures(datasets: Sequence[Dataset], share: Mapping[str, float]) -> l
 
 def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
     """One task per labelset; datasets that share a labelset share its outputs."""
-    labelsets = {dataset.labelset.name: dataset.labelset for dataset in datasets}
+    tasks = {dataset.task.name: dataset.task for dataset in datasets}
     for dataset in datasets:
-        if dataset.labelset != labelsets[dataset.labelset.name]:
-            raise UserError(f"two datasets have different labelsets called {dataset.labelset.name!r}: give one of them another name")
-    return OutputSpace(list(labelsets.values()))
+        if dataset.task != tasks[dataset.task.name]:
+            raise UserError(f"two datasets have different labelsets called {dataset.task.name!r}: give one of them another name")
+    return OutputSpace(list(tasks.values()))
 
 
 def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
@@ -281,6 +315,7 @@ def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | Non
     datasets = open_data(settings.data, settings.data_root)
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     check_answers(plan, datasets, settings.strategy["name"])
+    check_model(datasets, settings)
     loaded = load(datasets, settings)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
     run_name = name or f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
@@ -333,11 +368,11 @@ def carry_out(
 ) -> None:
     """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again."""
     device = checkpoint.device_of(settings.train.device)
-    counts = ", ".join(f"{name} {len(d.train)}/{len(d.val)}/{len(d.test)}" for name, d in loaded.items())
+    counts = ", ".join(f"{name} {d.counts}" for name, d in loaded.items())
     print(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
     several = sum(stage.answers for stage in plan) > 1  # networks that answer, each for its datasets
     homes = {stage.name: folder / stage.name if several or not stage.answers else folder for stage in plan}
-    matrices: dict[str, np.ndarray] = {}
+    matrices: dict[str, Any] = {}
     domains: dict[str, dict[str, Any]] = {}
     recipes: dict[str, dict[str, Any]] = {}
     for stage in plan:
@@ -376,6 +411,7 @@ def recipe(
         **{key: getattr(stage, key) for key in ("budget", "take", "equilibrium", "reversal", "context")},
         "context_settings": asdict(settings.context) if stage.context else None,
         "reversal_settings": asdict(settings.reversal) if stage.reversal else None,
+        "hands": asdict(settings.hands) if any(d.hands for d in data) else None,
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain
@@ -413,14 +449,28 @@ def check(settings: RunSettings) -> None:
         raise UserError(f"name is {settings.name!r}, expected one without {os.sep}: it becomes the name of a folder below {settings.runs}")
     if settings.tracking not in ("mlflow", "none"):
         raise UserError(f"tracking is {settings.tracking!r}; {nearest(settings.tracking, ('mlflow', 'none'))}")
+    settings.hands.augmentation  # noqa: B018 (refuses what is out of range)
+    if settings.hands.loss not in UNITS:
+        raise UserError(f"hands.loss is {settings.hands.loss!r}; {nearest(settings.hands.loss, UNITS)}")
     if settings.score.scoring not in evaluation.SCORINGS:
         raise UserError(f"score.scoring is {settings.score.scoring!r}; {nearest(settings.score.scoring, evaluation.SCORINGS)}")
     checkpoint.device_of(settings.train.device)
 
 
+def check_model(datasets: Sequence[Dataset], settings: RunSettings) -> None:
+    """Refuses a network that does not take what the datasets show, and what is there for pixels alone."""
+    kind = output_space(datasets).kind
+    takes = KeypointSet.kind if settings.model.get("name") == "handnet" else Labelset.kind
+    if kind != takes:
+        right, shown = ("handnet", "hands in depth") if kind == KeypointSet.kind else ("patchnet", "pictures in colour")
+        raise UserError(f"model={settings.model.get('name')} does not take what {datasets[0].name} shows, {shown}: choose model={right}")
+    if kind == KeypointSet.kind and settings.train.overfit:
+        raise UserError(f"train.overfit is {settings.train.overfit}, but it counts right pixels: leave it out for hands")
+
+
 def check_answers(plan: Sequence[Stage], datasets: Sequence[Dataset], strategy: str) -> None:
     """Refuses a plan by which two networks would answer under one labelset: nobody could say which is meant."""
-    labelsets = {dataset.name: dataset.labelset.name for dataset in datasets}
+    labelsets = {dataset.name: dataset.task.name for dataset in datasets}
     owners: dict[str, str] = {}
     for stage in plan:
         for name in dict.fromkeys(labelsets[dataset] for dataset in stage.datasets if stage.answers):
@@ -453,6 +503,8 @@ def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded
     if settings.debug:
         datasets = [few_pictures(dataset, 2) for dataset in datasets]
     cache = None if settings.debug else cache_folder(settings.cache, settings.data_root)
+    if all(isinstance(dataset, HandDataset) for dataset in datasets):
+        return {d.name: cropped(d, settings, cache) for d in datasets if isinstance(d, HandDataset)}
     decoded = [load_all(dataset, cache) for dataset in datasets]
     findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
     checks.refuse(findings)
@@ -466,6 +518,13 @@ def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded
         check_samples(dataset.name, found.splits["train"], where, flip=settings.train.flip, border=settings.train.border)
         loaded[dataset.name] = Loaded(dataset, found.splits["train"], found.splits["val"], found.splits["test"])
     return loaded
+
+
+def cropped(dataset: HandDataset, settings: RunSettings, cache: Path | None) -> Loaded:
+    """A dataset of hands with its crops, those to train on as wide as augmentation wants them."""
+    for note in dataset.notes:
+        print(note)
+    return Loaded(dataset, (), (), (), load_hands(dataset, cache, settings.model.get("size", 64), settings.hands.augmentation.margin))
 
 
 def few_pictures(dataset: Dataset, at_most: int) -> Dataset:
@@ -515,25 +574,20 @@ def train_stage(
     train = settings.train
     # Of its own for each stage: one that goes on from another would see the other's batches again.
     seed = settings.seed + stage.depth * 2**32
-    mixture = make_mixture(data, "train", geometry(network), train, seed, mixing=train.mixing, equilibrium=stage.equilibrium)
+    mixture = make_mixture(data, "train", network, settings, seed, mixing=train.mixing, equilibrium=stage.equilibrium)
     tracker.params({"mixture": mixture.about()})
-    where = mixture.geometry
+    where = geometry(network)
     strided_pass = sum(
         math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train
-    )
-    labelsets = {d.name: d.labelset for d in data}
+    ) + sum(len(d.hands["train"]) for d in everything if d.hands)
+    tasks = {d.name: d.task for d in data}
 
     def validate(network: JointNetwork, quick: bool = False) -> dict[str, Any]:
-        if train.overfit:
+        if train.overfit and isinstance(mixture, Mixture):
             each = {d.labelset.name: d.labelset for d in data}  # counted once, be it of several datasets
             return evaluation.report(fitted(network, mixture, train.overfit, each), each)
-        matrices = {
-            d.name: evaluation.score_pictures(
-                network, d.labelset.name, spread(d.val, 1 if quick else train.validation_pictures), scoring="strided", device=device
-            )
-            for d in data
-        }
-        return evaluation.report(matrices, labelsets)
+        how = ScoreSettings("strided")
+        return report_of({d.name: score(network, d, "val", 1 if quick else train.validation_pictures, how, device) for d in data}, tasks)
 
     def tell(state: State) -> None:
         print(epoch_line(state), flush=True)
@@ -542,8 +596,8 @@ def train_stage(
         tracker.metrics({"epoch": state.epoch} | ({} if loss is None else {"train/epoch_loss": loss}), step=state.step)
         if tracker.run_id is not None:
             for d in data:
-                for sample in spread(d.val, max(1, VALIDATION_PICTURES // len(data))):
-                    tracker.image(labelled(network, d.labelset, sample, device), f"val/{d.name}/{sample.name}", step=state.epoch)
+                for name, picture in answered(network, d, max(1, VALIDATION_PICTURES // len(data)), device):
+                    tracker.image(picture, f"val/{d.name}/{name}", step=state.epoch)
 
     state = fit(
         network,
@@ -577,15 +631,24 @@ def domains_of(data: Sequence[Loaded]) -> list[str]:
 def make_mixture(
     data: Sequence[Loaded],
     split: str,
-    where: Geometry,
-    train: TrainSettings,
+    network: JointNetwork,
+    settings: RunSettings,
     seed: int,
     *,
     mixing: str | Mapping[str, float],
     equilibrium: bool = False,
-) -> Mixture:
+) -> Mixture | HandMixture:
     """Batches of some datasets' pictures of a split."""
+    train = settings.train
     space, domains = output_space([d.dataset for d in data]), domains_of(data)
+    if space.kind == KeypointSet.kind:
+        hands = [
+            HandSource(d.name, space.index(d.task.name), domains.index(d.dataset.domain) if domains else 0, d.hands[split]) for d in data
+        ]
+        return HandMixture(
+            hands, space, size=poses.size_of(network), batch=train.batch, mixing=mixing, augmentation=settings.hands.augmentation,
+            unit=settings.hands.loss, equilibrium=equilibrium, seed=seed,
+        )  # fmt: skip
     sources = [
         Source(
             d.name, space.index(d.labelset.name), domains.index(d.dataset.domain) if domains else 0, d.train if split == "train" else d.val
@@ -593,8 +656,8 @@ def make_mixture(
         for d in data
     ]
     return Mixture(
-        sources, where, crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=mixing, equilibrium=equilibrium,
-        seed=seed,
+        sources, geometry(network), crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=mixing,
+        equilibrium=equilibrium, seed=seed,
     )  # fmt: skip
 
 
@@ -608,11 +671,22 @@ def probe_domains(network: JointNetwork, data: Sequence[Loaded], settings: RunSe
     equal = {d.name: 1 / domains.count(d.dataset.domain) for d in data}  # each domain as often as every other
     batches = {}
     for split, number in PROBE_BATCHES.items():
-        mixture = make_mixture(data, split, geometry(network), settings.train, settings.seed, mixing=equal)
+        mixture = make_mixture(data, split, network, settings, settings.seed, mixing=equal)
         batches[split] = map(mixture.batch, range(2 if settings.debug else number))
     named = len(set(domains))
     accuracy = evaluation.domain_probe(network, batches["train"], batches["val"], named, settings.reversal.hidden)
     return {"accuracy": accuracy, "chance": 100 / named}
+
+
+def answered(network: JointNetwork, data: Loaded, at_most: int, device: torch.device) -> list[tuple[str, Image]]:
+    """Some validation pictures with the network's answers drawn into them, and their names."""
+    if not data.hands:
+        return [(sample.name, labelled(network, data.labelset, sample, device)) for sample in spread(data.val, at_most)]
+    hands = data.hands["val"]
+    some = hands.take(spread(range(len(hands)), at_most))
+    images, annotator = as_seen(some, poses.size_of(network)), hand_set(data.dataset.config.encoding)
+    found = poses.answers(network, data.task.name, images, device)
+    return [(key, plots.crop_skeleton(image, one, annotator)) for key, image, one in zip(some.keys, images, found, strict=True)]
 
 
 def labelled(network: JointNetwork, labelset: Labelset, sample: Sample, device: torch.device) -> Image:
@@ -644,35 +718,66 @@ def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Map
 
 
 def epoch_line(state: State) -> str:
-    """``epoch  3  loss 1.234  all 80.7/58.6/46.2  he 79.5/64.4/54.4 ...  *``: Global/Average/IoU; the star marks the best so far."""
+    """``epoch  3  loss 1.234  all 80.7/58.6/46.2  he 79.5/64.4/54.4 ...  *``: Global/Average/IoU, or mm/px; a star marks the best."""
     epoch = state.history[-1]
     loss = "      " if epoch["loss"] is None else f"{epoch['loss']:.3f}"
     parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
     if len(parts) == 2:  # a single dataset: all is the same
         del parts["all"]
-    scored = "  ".join(
-        f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in ("global", "average", "iou")) for name, s in parts.items()
-    )
+    shown = report.measures(epoch["scores"])
+    scored = "  ".join(f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in shown) for name, s in parts.items())
     return f"epoch {state.epoch:2d}  loss {loss}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
 
 
 def flat_scores(prefix: str, scored: Mapping[str, Any]) -> dict[str, float]:
     """``{"val/kundu/iou": 46.2, "val/pooled/iou": ...}``, without the scores that do not exist."""
     rows = {"pooled": scored["pooled"], **scored["datasets"]}
-    return {f"{prefix}/{name}/{k}": row[k] for name, row in rows.items() for k in ("global", "average", "iou") if row[k] is not None}
+    return {f"{prefix}/{name}/{k}": row[k] for name, row in rows.items() for k in report.measures(scored) if row[k] is not None}
 
 
-def score_test(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, np.ndarray]:
-    """The confusion matrix of every test picture: dataset -> (N, L, L)."""
-    with tqdm(
-        total=sum(len(d.test) for d in data), desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None
-    ) as bar:
-        return {
-            d.name: evaluation.score_pictures(
-                network, d.labelset.name, d.test, scoring=settings.scoring, interior=settings.interior, device=device, tick=bar.update
-            )
-            for d in data
-        }
+def score(
+    network: JointNetwork,
+    data: Loaded,
+    split: str,
+    at_most: int,
+    settings: ScoreSettings,
+    device: torch.device,
+    tick: Callable[[int], object] = lambda count: None,
+) -> Any:
+    """How the network answers a split's pictures: the confusion matrix of each (N, L, L), or the errors of its keypoints.
+
+    Args:
+        network: which answers.
+        data: whose pictures.
+        split: ``val`` or ``test``.
+        at_most: so many of them; 0: all.
+        settings: how labels are scored.
+        device: where the network is.
+        tick: called with the number of pictures that are done.
+    """
+    if data.hands:
+        hands = data.hands[split]
+        some = hands.take(spread(range(len(hands)), at_most))
+        return poses.errors_of(network, data.task.name, some, hand_set(data.dataset.config.encoding), device, tick)
+    return evaluation.score_pictures(
+        network, data.labelset.name, spread(data.val if split == "val" else data.test, at_most), scoring=settings.scoring,
+        interior=settings.interior, device=device, tick=lambda: tick(1),
+    )  # fmt: skip
+
+
+def report_of(scored: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """What ``scores.json`` holds of what :func:`score` gave for each dataset."""
+    labelsets = {name: task for name, task in tasks.items() if isinstance(task, Labelset)}
+    if labelsets:
+        return evaluation.report(scored, labelsets)
+    return keypoints.report(scored, {name: task.keypoints for name, task in tasks.items() if isinstance(task, KeypointSet)})
+
+
+def score_test(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, Any]:
+    """What :func:`score` says of every test picture of each dataset."""
+    total = sum(len(d.dataset.splits["test"]) for d in data)
+    with tqdm(total=total, desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None) as bar:
+        return {d.name: score(network, d, "test", 0, settings, device, bar.update) for d in data}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -794,26 +899,29 @@ def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset
             items = dataset.splits[split]
             digest = hashlib.sha256("\n".join(item.key for item in items).encode()).hexdigest()
             tracker.dataset(
-                f"{dataset.name}-{split}", dataset.folder, digest, context, {"pictures": len(items), "labelset": dataset.labelset.name}
+                f"{dataset.name}-{split}", dataset.folder, digest, context, {"pictures": len(items), "labelset": dataset.task.name}
             )
 
 
 def finish(
     folder: Path,
-    matrices: Mapping[str, np.ndarray],
+    matrices: Mapping[str, Any],
     domains: Mapping[str, Mapping[str, Any]],
     datasets: Mapping[str, Dataset],
     settings: RunSettings,
     tracker: Tracker,
 ) -> None:
     """Writes and shows the scores of the run."""
-    labelsets = {name: dataset.labelset for name, dataset in datasets.items()}
-    scored = {**evaluation.report(matrices, labelsets), **settings.score.way, **({"domains": domains} if domains else {})}
-    keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, labelsets)
+    tasks = {name: dataset.task for name, dataset in datasets.items()}
+    of_pixels = any(isinstance(task, Labelset) for task in tasks.values())
+    how = settings.score.way if of_pixels else {}
+    scored = {**report_of(matrices, tasks), **how, **({"domains": domains} if domains else {})}
+    keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, tasks)
     tracker.metrics(flat_scores("test", scored), step=0)
     for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
         tracker.artifact(folder / artifact)
-    print(f"test pictures, {settings.score.scoring} scoring" + (", interior only" if settings.score.interior else ""))
+    how_scored = f", {settings.score.scoring} scoring{', interior only' * settings.score.interior}" if of_pixels else ""
+    print(f"test pictures{how_scored}")
     print(report.scores_table(scored))
     for name, probe in domains.items():
         print(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "
@@ -822,23 +930,31 @@ def finish(
 
 def keep_scores(
     folder: Path,
-    matrices: Mapping[str, np.ndarray],
+    matrices: Mapping[str, Any],
     pictures: Mapping[str, Sequence[Item]],
     scored: Mapping[str, Any],
-    labelsets: Mapping[str, Labelset],
+    tasks: Mapping[str, Task],
 ) -> None:
     """Writes all that is known of an evaluation: the scores as JSON and markdown, each picture's matrix, the confusions as figures.
 
     ``per_image.npz`` holds for each dataset ``<dataset>``, the (N, L, L) confusion matrices of its pictures, and of each of them its key
-    in ``<dataset>/pictures`` and the name of the video that it is a frame of in ``<dataset>/sequences``.
+    in ``<dataset>/pictures`` and the name of the video that it is a frame of in ``<dataset>/sequences``. Of keypoints it holds
+    ``<dataset>/mm`` and ``<dataset>/px``, (N, J) errors, in place of the matrices.
     """
-    for name, counts in matrices.items():
-        if counts.sum():
-            plots.confusion_figure(counts.sum(0), labelsets[name], folder / "figures" / f"confusion_{name}.png")
+    arrays: dict[str, np.ndarray] = {}
+    for name, found in matrices.items():
+        if isinstance(found, keypoints.Errors):
+            arrays |= {f"{name}/mm": found.mm, f"{name}/px": found.px}
+            continue
+        arrays[name], labelset = found, tasks[name]
+        if found.sum() and isinstance(labelset, Labelset):
+            plots.confusion_figure(found.sum(0), labelset, folder / "figures" / f"confusion_{name}.png")
+    if curves := {name: found.mm for name, found in matrices.items() if isinstance(found, keypoints.Errors)}:
+        plots.within_figure(curves, folder / "figures" / "within.png")
     about = {f"{name}/pictures": [item.key for item in items] for name, items in pictures.items()}
     about |= {f"{name}/sequences": [item.sequence for item in items] for name, items in pictures.items()}
     with atomic_write(folder / "per_image.npz") as temporary:
-        np.savez_compressed(temporary, **matrices, **about)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, **arrays, **about)  # type: ignore[arg-type]
     write_text(folder / "scores.md", report.scores_markdown(scored))
     write_json(folder / "scores.json", scored)
 

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from densemtmd import checkpoint, evaluation
-from densemtmd.datasets.mixing import Mixture, made_ahead
-from densemtmd.datasets.sample import Batch, as_input
+from densemtmd.datasets.mixing import made_ahead
+from densemtmd.datasets.sample import Batch, Batches, as_input
 from densemtmd.errors import UserError
-from densemtmd.losses import domain_loss, selective_cross_entropy
+from densemtmd.losses import domain_loss, selective_cross_entropy, selective_l2
 from densemtmd.network import FORMS, JointNetwork, reverse_gradient
-from densemtmd.tasks import VOID, nearest
+from densemtmd.tasks import KeypointSet, OutputSpace, nearest
 
 S = TypeVar("S")
 
@@ -100,7 +100,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 @dataclass
 class TrainSettings:
-    """How networks are trained: ``train.<name>=<value>`` on the command line. The optimiser is SGD (section 4.1)."""
+    """How networks are trained: ``train.<name>=<value>`` on the command line."""
 
     epochs: float | None = setting(20.0, "budget: an epoch is one strided pass over the training pictures (see epoch_outputs)")
     minutes: float | None = setting(
@@ -116,6 +116,7 @@ class TrainSettings:
     border: str = setting(
         "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
     )
+    optimizer: str = setting("sgd", "sgd (section 4.1), or adam (section 4.4)")
     lr: float = setting(0.01, "learning rate after warm-up")
     momentum: float = setting(0.9, "of SGD, with Nesterov's correction")
     weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms")
@@ -183,7 +184,10 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         UserError: a word that is not one of a setting's choices, or a number out of its range.
     """
-    choices = {"schedule": ("cosine", "constant"), "precision": ("auto", "float32", "bfloat16"), "border": ("reflect", "valid")}
+    choices = {
+        "optimizer": ("sgd", "adam"), "schedule": ("cosine", "constant"), "precision": ("auto", "float32", "bfloat16"),
+        "border": ("reflect", "valid"),
+    }  # fmt: skip
     for name, known in choices.items():
         if (value := getattr(settings, name)) not in known:
             raise UserError(f"train.{name} is {value!r}; {nearest(value, known)}")
@@ -252,7 +256,7 @@ class State:
     seconds: float = 0.0
     epoch_loss: float = 0.0  # summed over the steps of the running epoch
     epoch_steps: int = 0
-    best_score: float = -1.0  # the IoU of the best epoch, all labelsets pooled, percent
+    best_score: float | None = None  # the `quality` of the best epoch
     best_epoch: int = 0
     done: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)  # per epoch: loss and validation scores
@@ -273,8 +277,8 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def make_optimizer(network: JointNetwork, settings: TrainSettings, discriminator_lr: float = 10.0) -> torch.optim.SGD:
-    """SGD, with weight decay on the weights alone: biases and batch norms are there to shift and to scale.
+def make_optimizer(network: JointNetwork, settings: TrainSettings, discriminator_lr: float = 10.0) -> torch.optim.Optimizer:
+    """SGD or Adam, with weight decay on the weights alone: biases and batch norms are there to shift and to scale.
 
     Each group of parameters has a ``scale``, by which the learning rate of the schedule is multiplied for it: 1, and
     ``discriminator_lr`` for the domain classifier.
@@ -286,9 +290,10 @@ def make_optimizer(network: JointNetwork, settings: TrainSettings, discriminator
         for parameters, scale in ((others, 1.0), (discriminator, discriminator_lr))
         for weights, decay in ((True, settings.weight_decay), (False, 0.0))
     ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]], lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0
-    )
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adam":  # its decay is not of the gradient, which Adam would scale
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
 
 
 def precision_on(device: torch.device, precision: str) -> str:
@@ -297,6 +302,20 @@ def precision_on(device: torch.device, precision: str) -> str:
         return precision
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return "bfloat16" if native else "float32"
+
+
+def selective_loss(outputs: Tensor, batch: Batch, space: OutputSpace) -> Tensor:
+    """The loss of a batch, over what each sample's own annotator says: of labels (Eq. 2), or of keypoints (section 4.4)."""
+    if space.kind == KeypointSet.kind:
+        known = batch.target.isfinite()
+        return selective_l2(outputs, batch.target.nan_to_num(), known, batch.task, space, batch.weight)
+    return selective_cross_entropy(outputs, batch.target, batch.task, space, batch.weight)
+
+
+def quality(scored: Mapping[str, Any]) -> float:
+    """What decides which epoch is best, the higher the better: the IoU, or minus the mean error in mm, of all tasks pooled."""
+    pooled = scored["pooled"]
+    return -pooled["mm"] if "mm" in pooled else pooled["iou"] or 0.0
 
 
 def train_step(
@@ -325,9 +344,9 @@ def train_step(
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = network.outputs(as_input(batch.image))
         domains = None if network.discriminator is None else network.discriminator(reverse_gradient(outputs.features, reversal))
-    loss = selective_cross_entropy(outputs.answer, batch.target, batch.task, network.space, batch.weight)
+    loss = selective_loss(outputs.answer, batch, network.space)
     if inner_weight:
-        inner = selective_cross_entropy(outputs.joint, batch.target, batch.task, network.space, batch.weight)
+        inner = selective_loss(outputs.joint, batch, network.space)
         loss = (1 - inner_weight) * loss + inner_weight * inner
     record = {"loss": loss.detach()}
     if domains is not None:
@@ -343,7 +362,7 @@ def train_step(
 
 def fit(
     network: JointNetwork,
-    mixture: Mixture,
+    mixture: Batches,
     settings: TrainSettings,
     budget: Budget,
     *,
@@ -372,7 +391,7 @@ def fit(
         context: of the shared context, where the network has one.
         reversal: of gradient reversal, where the network has a discriminator.
         started: the network starts with weights that have learned already: it is a candidate for the best, as epoch 0.
-        validate: scores a network; ``["pooled"]["iou"]`` decides which epoch is best. With ``quick=True`` on as little as will
+        validate: scores a network; the :func:`quality` decides which epoch is best. With ``quick=True`` on as little as will
             show whether it works: before the first step, so that a broken validation does not cost an hour.
         report: called after each epoch.
         losses: called every few steps with the step and numbers worth a curve.
@@ -392,7 +411,7 @@ def fit(
     else:
         scored = validate(network, quick=not started)
         if started:
-            state.best_score = scored["pooled"]["iou"] or 0.0
+            state.best_score = quality(scored)
             state.history.append({"epoch": 0, "step": 0, "outputs": 0, "loss": None, "scores": scored})
             checkpoint.save_network(best, network, model, {"scores": scored, "epoch": 0})
             report(state)
@@ -415,7 +434,7 @@ def fit(
                 train_step(network, optimizer, batch.to(device), precision, inner_weight=inner_weight, reversal=strength)
             )
             state.step += 1
-            state.outputs += int((batch.target != VOID).sum())
+            state.outputs += batch.labelled
             state.seconds = time.monotonic() - began
             ended = budget.progress(state.outputs, state.seconds) >= 1
             epoch_over = ended or state.outputs >= (state.epoch + 1) * budget.epoch_outputs
@@ -496,8 +515,8 @@ def end_epoch(state: State, scored: dict[str, Any], ended: bool, settings: Train
     loss = state.epoch_loss / state.epoch_steps
     state.history.append({"epoch": state.epoch + 1, "step": state.step, "outputs": state.outputs, "loss": loss, "scores": scored})
     state.epoch_loss, state.epoch_steps = 0.0, 0
-    score = scored["pooled"]["iou"] or 0.0
-    if score > state.best_score:
+    score = quality(scored)
+    if state.best_score is None or score > state.best_score:
         state.best_score, state.best_epoch = score, state.epoch
     learned = settings.overfit > 0 and (scored["pooled"]["global"] or 0.0) >= OVERFIT
     stale = settings.patience > 0 and state.epoch - state.best_epoch >= settings.patience
@@ -529,15 +548,16 @@ class Interruption:
 # ------------------------------------------------------------------------------------------------------------------------------------
 # Keeping and showing how far it is
 
-MOMENTUM = "momentum."
+MOMENTA = {"momentum_buffer": "momentum.", "exp_avg": "mean.", "exp_avg_sq": "square.", "step": "step."}
+"""What optimisers keep of each parameter, and in front of its name in the file."""
 
 
 def save_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, state: State, model: Mapping[str, Any]) -> None:
     """Writes all that a training needs to go on: weights, momentum and :class:`State`. Random states are the steps' own."""
     tensors = {checkpoint.WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
-        if (buffer := optimizer.state.get(parameter, {}).get("momentum_buffer")) is not None:
-            tensors[MOMENTUM + name] = buffer
+        kept = optimizer.state.get(parameter, {})
+        tensors |= {prefix + name: kept[key] for key, prefix in MOMENTA.items() if kept.get(key) is not None}
     checkpoint.save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "state": asdict(state)})
 
 
@@ -551,10 +571,15 @@ def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
     try:
         checkpoint.load_weights(network, tensors)
         for name, parameter in network.named_parameters():
-            if (momentum := tensors.get(MOMENTUM + name)) is not None:
+            for key, prefix in MOMENTA.items():
+                if (momentum := tensors.get(prefix + name)) is None:
+                    continue
+                if key == "step":  # a number of its own, on the CPU
+                    optimizer.state[parameter][key] = momentum.clone()
+                    continue
                 if momentum.shape != parameter.shape:
                     raise ValueError(f"the momentum of {name} is {tuple(momentum.shape)}, not {tuple(parameter.shape)}")
-                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter).clone(memory_format=torch.preserve_format)
+                optimizer.state[parameter][key] = momentum.to(parameter).clone(memory_format=torch.preserve_format)
         state = from_plain(State, about.get("state"), "state")
         for epoch in state.history:
             if not all(isinstance(scores, dict) for scores in (epoch["scores"]["pooled"], *epoch["scores"]["datasets"].values())):

@@ -13,15 +13,18 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "losses", "merging", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "evaluation",
-    "correlation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
+    "errors", "files", "tasks", "losses", "merging", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "keypoints",
+    "poses", "evaluation", "correlation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
 )  # fmt: skip
 """From the top down."""
 
 BESIDE = {"cli": {"errors"}}
 """Rooms outside the order, and all that they may import."""
 
-CORE = ("tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "evaluation", "training")
+CORE = (
+    "tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "keypoints", "poses", "evaluation",
+    "training",
+)  # fmt: skip
 """What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
 
 
@@ -111,6 +114,9 @@ def test_optional_libraries_are_imported_in_one_place():
     assert used["mlflow"] == homes["mlflow"] and used["hydra"] == homes["hydra"]
 
 
+WITHIN = ("datasets.mixing", "datasets.folder", "datasets.hands.crop", "backbones.patchnet", "backbones.handnet")
+
+
 @pytest.fixture(scope="module")
 def without_optional_libraries(tmp_path_factory):
     """What a Python prints that imports the rooms one by one, and in which none of the optional libraries can be imported."""
@@ -122,7 +128,7 @@ class Absent:
         if name.split(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
-for room in {(*CORE, "datasets.mixing", "datasets.folder", "backbones.patchnet", "tracking", "strategies", "runs")!r}:
+for room in {(*CORE, *WITHIN, "tracking", "strategies", "runs")!r}:
     importlib.import_module("densemtmd." + room)
     print("imported", room, flush=True)
 from densemtmd import Labelset, OutputSpace, Predictor, densify

@@ -81,3 +81,13 @@ def test_help() -> None:
     shown = subprocess.run([sys.executable, TOOL, "streets", "--help"], capture_output=True, text=True, check=True).stdout
     for option in ("--out", "--images", "--frames", "--size", "--seed", "--workers", "--preview"):
         assert option in shown
+
+
+def test_hands_and_preview(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["hands", "--out", str(tmp_path), "--frames", "10", "--test", "21", "--workers", "1"]
+    assert tool.main([*arguments, "--preview", str(tmp_path / "sheet.png")]) == 0
+    (root,) = tmp_path.glob("hands-10-*")
+    assert len([*root.rglob("*.png")]) == 62 and "10 + 21 frames each of nyu and icvl" in capsys.readouterr().out
+    assert Image.open(tmp_path / "sheet.png").size == (1920, 960)
+    assert tool.main(["hands", "--out", str(tmp_path), "--frames", "3"]) == 1
+    assert "frames of the hand world is 3" in capsys.readouterr().err

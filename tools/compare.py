@@ -175,18 +175,18 @@ def rows_of(table: tuple[list[str], list[list[str]]]) -> list[list[str]]:
 def scores_table(table: Table, paper: Paper, bold: bool) -> tuple[list[str], list[list[str]]]:
     """The head, and three rows per row of the table, one for each score; the best of each score and column stands out."""
     from densemtmd.comparison import spreads
-    from densemtmd.report import SCORES
 
-    rows, over = table.rows, table.columns
+    rows, over, less = table.rows, table.columns, table.runs[0].of_keypoints
     found = {row: spreads(runs, over) for row, runs in rows.items()}
     lines = []
     for row in rows:
-        for key, name in SCORES.items():
+        for key, name in table.runs[0].measures.items():
             line = [f"{row}, {name}"]
             for column in over:
                 values = [spread[column, key].mean for spread in found.values()]
-                best = len(rows) > 1 and found[row][column, key].mean >= max(values) - 1e-9
-                text = mean_and_sd(found[row][column, key].mean, found[row][column, key].sd)
+                own = found[row][column, key].mean
+                best = len(rows) > 1 and (own <= min(values) + 1e-9 if less else own >= max(values) - 1e-9)
+                text = mean_and_sd(own, found[row][column, key].sd, 2 if less else 1)
                 text = (f"**{text}**" if best else text) if bold else f"{text}{'*' if best else ' '}"
                 printed, note = paper.get((row, column, key), (None, ""))
                 line.append(text if printed is None else f"{text} ({printed:.2f}{'†' * is_correction(note)})")
@@ -194,53 +194,56 @@ def scores_table(table: Table, paper: Paper, bold: bool) -> tuple[list[str], lis
     return ["", *over], lines
 
 
-def mean_and_sd(mean: float, sd: float) -> str:
+def mean_and_sd(mean: float, sd: float, digits: int = 1) -> str:
     """``46.2 ± 0.3``; a dash for a score that does not exist."""
-    return "–" if math.isnan(mean) else f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
+    return "–" if math.isnan(mean) else f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def differences_table(found: Differences) -> tuple[list[str], list[list[str]]]:
-    """The head, and a line per dataset with the differences in IoU; of all together those in every score."""
+    """The head, and a line per dataset with the differences in IoU, or in both errors; of all together those in every score."""
     from densemtmd.comparison import ALL
-    from densemtmd.report import SCORES
+    from densemtmd.report import ERRORS, SCORES
 
     keys = list(dict.fromkeys(key for values in found.values() for key in values))
-    shown = [(column, score) for column, score in keys if score == "iou" or column == ALL]
+    shown = [(column, score) for column, score in keys if score in ("iou", *ERRORS) or column == ALL]
+    names = SCORES | ERRORS
     lines = [
-        [f"{column}, {SCORES[score]}", *(signed(values[column, score]) if (column, score) in values else "–" for values in found.values())]
+        [f"{column}, {names[score]}", *(signed(values[column, score]) if (column, score) in values else "–" for values in found.values())]
         for column, score in shown
     ]
     return ["", *found], lines
 
 
 def signed(difference: Difference) -> str:
-    """``+7.6 [+6.9, +8.3]``"""
-    return f"{difference.value:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]".replace("-", "−")
+    """``+7.6 [+6.9, +8.3]``, of errors in mm and px with a digit more."""
+    digits = 2 if difference.less_is_better else 1
+    return f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]".replace("-", "−")
 
 
 def verdict(row: str, base: str, values: Mapping[tuple[str, str], Difference]) -> str:
     """Which datasets a row helped and which it hurt."""
     from densemtmd.comparison import ALL
 
+    key, what = ("mm", "mean error in mm") if any(one.less_is_better for one in values.values()) else ("iou", "IoU")
     by: dict[str, list[str]] = {"helped": [], "hurt": [], "no clear difference": []}
     for (column, score), difference in values.items():
-        if score == "iou" and not column.endswith("together"):
+        if score == key and not column.endswith("together"):
             by[difference.verdict].append(column)
     parts = [f"helped {', '.join(by['helped']) or 'no dataset'}", f"hurt {', '.join(by['hurt']) or 'no dataset'}"]
     if unclear := by["no clear difference"]:
         parts.append(f"no clear difference on {', '.join(unclear)}")
-    together = f"; {ALL} {signed(values[ALL, 'iou'])}" if (ALL, "iou") in values else ""
-    return f"By IoU, {row} against {base}: {'; '.join(parts)}{together}."
+    together = f"; {ALL} {signed(values[ALL, key])}" if (ALL, key) in values else ""
+    return f"By {what}, {row} against {base}: {'; '.join(parts)}{together}."
 
 
 def corrections(paper: Paper) -> list[str]:
     """What a † beside the paper's numbers means."""
-    from densemtmd.report import SCORES
+    from densemtmd.report import ERRORS, SCORES
 
     notes: dict[str, list[str]] = {}
     for (row, column, score), (_, note) in paper.items():
         if is_correction(note):
-            notes.setdefault(note, []).append(f"{row}, {column}, {SCORES[score]}")
+            notes.setdefault(note, []).append(f"{row}, {column}, {(SCORES | ERRORS)[score]}")
     found = [f"{'; '.join(places)}: {note}" for note, places in notes.items()]
     return ([f"In brackets: the paper's numbers. {'† ' + '. † '.join(found) + '.' if found else ''}".rstrip()]) if paper else []
 
@@ -254,9 +257,12 @@ def measured(table: Table, best: str) -> list[str]:
     """Sentences that say how the numbers of a table were measured."""
     rows, scores = table.rows, table.runs[0].scores
     seeds = same({row: ", ".join(str(run.seed) for run in runs) for row, runs in rows.items()})
-    interior = ", only pixels whose patch lies inside the picture" if scores["interior"] else ""
+    interior = ", only pixels whose patch lies inside the picture" if scores.get("interior") else ""
+    what = "Mean errors of keypoints on the test frames" if table.runs[0].of_keypoints else (
+        f"Percent on the test pictures, {scores['scoring']} scoring{interior}"
+    )
     return [
-        f"Percent on the test pictures, {scores['scoring']} scoring{interior}; mean ± standard deviation over seeds ({seeds})"
+        f"{what}; mean ± standard deviation over seeds ({seeds})"
         + (f", the best {best}." if best else "."),
         f"Budget of a row's networks together: {same({row: budgets(runs) for row, runs in rows.items()})}; "
         f"training: {same({row: protocols(runs) for row, runs in rows.items()})}.",
@@ -315,20 +321,23 @@ def budgets(runs: Sequence[Run]) -> str:
 
 def protocols(runs: Sequence[Run]) -> str:
     """``strided``, or ``single patches, as the paper``"""
-    texts = ["single patches, as the paper" if run.config["train"]["crop"] == 1 else "strided" for run in runs]
+    texts = [
+        f"batches of {run.config['train']['batch']} hands" if run.of_keypoints
+        else "single patches, as the paper" if run.config["train"]["crop"] == 1 else "strided"
+        for run in runs
+    ]  # fmt: skip
     return " / ".join(dict.fromkeys(texts))
 
 
 def as_csv(table: Table, found: Differences, paper: Paper) -> str:
     """A line per row, column and score, for programs."""
     from densemtmd.comparison import spreads
-    from densemtmd.report import SCORES
 
     lines = [["row", "dataset", "score", "mean", "sd", "seeds", "difference", "low", "high", "paper"]]
     for row, runs in table.rows.items():
         spread, seeds = spreads(runs, table.columns), " ".join(str(run.seed) for run in runs)
         for column in table.columns:
-            for key in SCORES:
+            for key in table.runs[0].measures:
                 own, difference = spread[column, key], found.get(row, {}).get((column, key))
                 ends = [difference.value, difference.low, difference.high] if difference else [math.nan] * 3
                 printed = f"{paper[row, column, key][0]:.2f}" if (row, column, key) in paper else ""
@@ -344,14 +353,16 @@ def number(value: float) -> str:
 
 
 def draw(table: Table, base: str, found: Differences, file: Path) -> None:
-    """The figure of the differences in IoU."""
+    """The figure of the differences in IoU, or in mean error."""
     from densemtmd.plots import differences_figure
 
-    iou = {
-        row: {column: (one.value, one.low, one.high) for (column, score), one in values.items() if score == "iou"}
+    first = table.runs[0]
+    shown = {
+        row: {column: (one.value, one.low, one.high) for (column, score), one in values.items() if score == first.first_measure}
         for row, values in found.items()
     }
-    differences_figure(iou, file, table.name, base)
+    unit, below = ("mm of mean error", True) if first.of_keypoints else ("points of IoU", False)
+    differences_figure(shown, file, table.name, base, unit, below)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -366,6 +377,8 @@ def confusions(table: Table, a: str, b: str, dataset: str | None) -> dict[str, s
     from densemtmd.tasks import nearest
 
     rows, datasets = table.rows, table.runs[0].datasets
+    if table.runs[0].of_keypoints:
+        raise UserError("--confusions are those of labels, but these runs find keypoints: leave it out")
     for row in (a, b):
         if row not in rows:
             raise UserError(f"--confusions names {row!r}, which is no finished row; {nearest(row, rows)}")

@@ -1,9 +1,10 @@
-"""Score a trained network on labelled pictures.
+"""Score a trained network on labelled pictures, or a file of answers about hands.
 
     python tools/evaluate.py runs/my-run                       the run's own test pictures, every labelled pixel
     python tools/evaluate.py runs/my-run --strided             a 16th of the pixels, at a 16th of the cost
     python tools/evaluate.py runs/my-run --split val --interior
     python tools/evaluate.py best.safetensors --data camvid --data-root ~/data
+    python tools/evaluate.py --predictions FILE --keypoints nyu           answers in the field's format, on the official test frames
     python tools/evaluate.py runs/my-run --cross               every labelset's answers on every annotator's pictures
     python tools/evaluate.py runs/my-run --labelset merged.yaml    one answer out of several labelsets
 
@@ -16,6 +17,9 @@ picture's confusion matrix in per_image.npz and the confusions of each dataset i
 one source, such as camvid7. They are scored against that truth, not against what the annotator of the picture drew.
 --cross writes cross.json and cross.md: labelset by labelset, how right its answers are on the pictures that each
 annotator labelled. What a merged labelset's YAML says is described in densemtmd/merging.py.
+A file of predictions has a line per official test frame of NYU or ICVL: u, v and depth of each keypoint. The true keypoints
+are looked for in the data root (nyu or icvl, or these in hands) and in the folders above the file. With --out the scores are
+written too, with each frame's errors in per_image.npz and the share of good frames as a figure.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from densemtmd.cli import make_parser, tool
 from densemtmd.errors import UserError
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from densemtmd.datasets.folder import Dataset
+    from densemtmd.datasets.hands.frames import Frames
     from densemtmd.datasets.truth import Truth
     from densemtmd.inference import Predictor
     from densemtmd.runs import ScoreSettings
@@ -42,7 +47,9 @@ if TYPE_CHECKING:
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
+    add("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
+    add("--predictions", type=Path, metavar="FILE", help="score this file instead: a line per test frame, u v depth of each keypoint")
+    add("--keypoints", metavar="nyu|icvl", help="which keypoints --predictions holds")
     add("--data", metavar="NAME|A,B", help="a choice of conf/data/, or datasets (default: those of the run)")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the datasets' folders (default: where they were, or data)")
     add("--split", default="test", choices=["train", "val", "test"], help="which pictures (default: test)")
@@ -58,15 +65,26 @@ def make_arguments() -> argparse.ArgumentParser:
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
+    if (arguments.checkpoint is None) == (arguments.predictions is None):
+        raise UserError("give one of CHECKPOINT, a run's folder or its network, and --predictions, a file of answers about hands")
+    if (arguments.predictions is None) != (arguments.keypoints is None):
+        raise UserError("--predictions and --keypoints belong together: --predictions FILE --keypoints nyu")
+    return score_network(arguments) if arguments.predictions is None else score_predictions(arguments)
+
+
+def score_network(arguments: argparse.Namespace) -> int:
+    """The scores of a trained network."""
+    from dataclasses import replace
 
     from tqdm import tqdm
 
-    from densemtmd import evaluation, report
+    from densemtmd import evaluation, poses, report
     from densemtmd.datasets.cache import load_all
     from densemtmd.datasets.folder import load_split
+    from densemtmd.datasets.hands.dataset import HandDataset, load_hands
     from densemtmd.files import check_writable
     from densemtmd.inference import Predictor
-    from densemtmd.runs import ScoreSettings, keep_scores
+    from densemtmd.runs import ScoreSettings, keep_scores, report_of
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
@@ -78,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"{dataset.name} has no {arguments.split} pictures; choose another --split")
     data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
     what = "cross-" if arguments.cross else f"{arguments.labelset.stem}-" if arguments.labelset else ""
-    called = f"{what}{data}-{arguments.split}-{how.scoring}{'-interior' * how.interior}"
+    of_hands = isinstance(datasets[0], HandDataset)
+    manner = "" if of_hands else f"-{how.scoring}{'-interior' * how.interior}"
+    called = f"{what}{data}-{arguments.split}{manner}"
     out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
@@ -87,12 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return across(predictor, datasets, arguments.split, how, out)
     if arguments.labelset:
         return merged(predictor, datasets, arguments.split, arguments.labelset, how, out)
-    matrices = {}
+    matrices: dict[str, Any] = {}
     with tqdm(total=sum(len(d.splits[arguments.split]) for d in datasets), unit=" pictures", leave=False, disable=None) as bar:
         for dataset in datasets:
-            name = dataset.labelset.name
+            name = dataset.task.name
             network = next(network for network in predictor.networks if name in network.space.names)
             bar.set_description(dataset.name)
+            if isinstance(dataset, HandDataset):
+                alone = replace(dataset, splits={arguments.split: dataset.splits[arguments.split]})
+                hands = load_hands(alone, None, poses.size_of(network), 1.0, progress=False)[arguments.split]
+                matrices[dataset.name] = poses.errors_of(network, name, hands, dataset.hands, predictor.device, bar.update)
+                continue
             samples = load_all(dataset, cache).splits[arguments.split] if cache else load_split(dataset, arguments.split, progress=False)
             matrices[dataset.name] = evaluation.score_pictures(
                 network,
@@ -102,13 +127,63 @@ def main(argv: Sequence[str] | None = None) -> int:
                 device=predictor.device,
                 tick=bar.update,
             )
-    labelsets = {dataset.name: dataset.labelset for dataset in datasets}
-    scored = {**evaluation.report(matrices, labelsets), **how.way}
-    keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, labelsets)
+    tasks = {dataset.name: dataset.task for dataset in datasets}
+    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way)}
+    keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, tasks)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
-    pictures = sum(map(len, matrices.values()))
-    print(f"{pictures} {arguments.split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
+    pictures = sum(len(dataset.splits[arguments.split]) for dataset in datasets)
+    scoring = "" if of_hands else f", {how.scoring} scoring{', interior only' * how.interior}"
+    print(f"{pictures} {arguments.split} pictures{scoring}; written to {out}")
     return 0
+
+
+def score_predictions(arguments: argparse.Namespace) -> int:
+    """The scores of a file of answers about hands."""
+    import numpy as np
+
+    from densemtmd import keypoints, plots, report
+    from densemtmd.datasets.hands.predictions import read_predictions
+    from densemtmd.datasets.hands.sets import hand_set
+    from densemtmd.files import atomic_write, check_writable
+    from densemtmd.runs import write_json, write_text
+
+    hands = hand_set(arguments.keypoints)
+    if arguments.out:
+        check_writable(arguments.out, "--out")
+    frames = official_test(hands.name, arguments)
+    answers = read_predictions(arguments.predictions, hands, len(frames))
+    camera, name = hands.published, arguments.predictions.stem
+    mm = keypoints.distances(camera.to_xyz(answers), camera.to_xyz(frames.uvd))
+    errors = {name: keypoints.Errors(mm, keypoints.distances(answers[..., :2], frames.uvd[..., :2]))}
+    scored = keypoints.report(errors, {name: hands.keypoints.keypoints})
+    print(f"{report.keypoints_table(scored)}\n\n{report.errors_table(scored)}\n")
+    print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
+    if arguments.out:
+        plots.within_figure({name: mm}, arguments.out / "figures" / "within.png")
+        with atomic_write(arguments.out / "per_image.npz") as temporary:
+            np.savez_compressed(temporary, **{f"{name}/mm": mm, f"{name}/px": errors[name].px, f"{name}/pictures": np.array(frames.keys)})
+        write_text(arguments.out / "scores.md", report.errors_markdown(scored))
+        write_json(arguments.out / "scores.json", scored)
+    return 0
+
+
+def official_test(name: str, arguments: argparse.Namespace) -> Frames:
+    """The official test frames of NYU or ICVL, wherever their labels lie."""
+    from densemtmd.datasets.hands import icvl, nyu
+
+    read = nyu.read_frames if name == "nyu" else icvl.read_frames
+    roots = [arguments.data_root] if arguments.data_root else [Path("data"), *arguments.predictions.absolute().parents[:3]]
+    folders = [folder for root in roots for folder in (root / name, root / "hands" / name) if folder.is_dir()]
+    failures = []
+    for folder in folders:
+        try:
+            return read(folder, "test")
+        except UserError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    looked = " nor in ".join(str(root) for root in roots)
+    raise UserError(f"the true keypoints of {name} are neither in {looked}: name the folder that holds the folder {name} with --data-root")
 
 
 def across(predictor: Predictor, datasets: Sequence[Dataset], split: str, how: ScoreSettings, out: Path) -> int:
@@ -209,9 +284,9 @@ def chosen(arguments: argparse.Namespace, run: Path | None) -> tuple[list[Datase
 def check_labelsets(datasets: Sequence[Dataset], space: OutputSpace) -> None:
     """Refuses datasets whose labelsets the network does not know."""
     for dataset in datasets:
-        if space[dataset.labelset.name] != dataset.labelset:
+        if space[dataset.task.name] != dataset.task:
             raise UserError(
-                f"the network's labelset {dataset.labelset.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
+                f"the network's labelset {dataset.task.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
             )
 
 

@@ -3,6 +3,7 @@
     python tools/infer.py photo.jpg                                  all labelsets of the last finished run
     python tools/infer.py photos/ --labelset kundu --out labelled
     python tools/infer.py "photos/*.jpg" --labelset kundu,xu --checkpoint runs/my-run
+    python tools/infer.py depth_1_0000001.png --keypoints all            a hand in a depth picture
     python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
 
 For each picture and labelset two files are written, and with several labelsets a third:
@@ -15,6 +16,12 @@ and a line is printed: the share of each class, largest first (those below 0.1 %
 read is reported at the end, the others are labelled; the exit code is then 1. With --recursive the folders below OUT
 are those below the folder given. Two pictures that would get one name below OUT are refused before anything is done.
 What a merged labelset's YAML says is described in densemtmd/merging.py; docs/camvid7_merged.yaml is one.
+
+With --keypoints the pictures are depth pictures, as NYU packs them in colours or ICVL in 16 bits, taken for one of that
+dataset's camera, with a hand nearer than all else:
+
+    OUT/depth.png.nyu.skeleton.png    the keypoints that NYU annotates, over the depth picture, enlarged about the hand
+    OUT/depth.png.keypoints.json      of every keypoint its pixel (column, row) and x, y, z in mm, y upwards
 """
 
 from __future__ import annotations
@@ -50,6 +57,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="picture files, folders of pictures, or quoted patterns")
     add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
+    add("--keypoints", metavar="NAME|all|A,B", help="find these keypoints of the hand in depth pictures instead")
     add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
     add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
@@ -65,14 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--max-pixels is {arguments.max_pixels}, expected 1 or more")
     pictures = find_pictures(arguments.images, arguments.recursive, arguments.out)
     checkpoint = arguments.checkpoint or newest_run()
-
-    from densemtmd.inference import Predictor
-
-    predictor = Predictor.load(checkpoint, arguments.device)
     print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
-    merged = choose_merged(arguments.labelset, predictor.space)
-    labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
-    failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)
+    if arguments.keypoints is None:
+        from densemtmd.inference import Predictor
+
+        predictor = Predictor.load(checkpoint, arguments.device)
+        merged = choose_merged(arguments.labelset, predictor.space)
+        labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
+        failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)
+    else:
+        failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device)
 
     labelled = len(pictures) - len(failures)
     print(f"{labelled} of {len(pictures)} picture{'s' * (len(pictures) != 1)} labelled, in {arguments.out}")
@@ -133,6 +143,51 @@ def _below(folder: Path, recursive: bool, out: Path) -> list[Path]:
     return files
 
 
+def find_hands(checkpoint: Path, choice: str, pictures: Mapping[Path, Path], out: Path, device: str) -> list[str]:
+    """Finds the hand in every depth picture and writes its keypoints; returns what could not be read or has none.
+
+    Raises:
+        UserError: keypoints that the networks did not learn, networks that label pictures, or a place that cannot be written.
+    """
+    import json
+
+    from densemtmd import keypoints, plots, poses
+    from densemtmd.checkpoint import device_of, load_network
+    from densemtmd.datasets.hands.sets import hand_set
+    from densemtmd.files import atomic_write, check_writable
+    from densemtmd.inference import checkpoints_of
+    from densemtmd.tasks import nearest
+
+    check_writable(out, "--out")
+    place = device_of(device)
+    networks = [load_network(file).to(place) for file in checkpoints_of(checkpoint)]
+    if networks[0].space.kind != "keypoints":
+        raise UserError("this network labels pictures, expected one that finds keypoints: leave out --keypoints")
+    known = [name for network in networks for name in network.space.names]
+    wanted = known if choice == "all" else choice.split(",")
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"unknown keypoint set {name!r}; {nearest(name, known)}")
+    failures = []
+    for name, path in pictures.items():
+        try:
+            depth, seen_by = poses.read_any_depth(path)
+            found = poses.hand_in(networks, wanted, depth, seen_by, place, str(path))
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        told = {}
+        for task, xyz in found.items():
+            hands, uvd = hand_set(task), seen_by.camera.to_uvd(xyz)
+            told[task] = keypoints.coordinates(hands.keypoints.keypoints, uvd, xyz)
+            with atomic_write(out / f"{name}.{task}.skeleton.png") as temporary:
+                plots.skeleton(depth, uvd, hands, title=task).save(temporary)
+        with atomic_write(out / f"{name}.keypoints.json") as temporary:
+            temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        print(f"{one_line(str(name))}: {', '.join(f'{task} {len(points)} keypoints' for task, points in told.items())}")
+    return failures
+
+
 def choose_labelsets(choice: str, space: OutputSpace) -> list[str]:
     """The labelsets that ``NAME``, ``all`` or ``A,B`` stands for.
 
@@ -140,7 +195,7 @@ def choose_labelsets(choice: str, space: OutputSpace) -> list[str]:
         UserError: an unknown one (the message lists the known), or a network that labels no pictures.
     """
     if space.kind != "labelset":
-        raise UserError(f"this network finds keypoints ({', '.join(space.names)}), expected one that labels pictures")
+        raise UserError(f"this network finds keypoints ({', '.join(space.names)}), expected one that labels pictures: use --keypoints all")
     if choice in space.names:
         return [choice]
     names = list(space.names) if choice == "all" else list(dict.fromkeys(name.strip() for name in choice.split(",")))

@@ -4,10 +4,12 @@
     python tools/synthesize.py streets --images 200 --size 640x256 --seed 7
     python tools/synthesize.py streets --preview streets.png                 and a sheet to look at
     python tools/synthesize.py otherworld                                    another domain
+    python tools/synthesize.py hands --frames 3000 --test 300                hands in depth pictures
 
 streets: a street world that seven annotators have labelled, each their own pictures in their own labelset, as the seven
 subsets of KITTI were (68 labels). otherworld: open country by another camera, in other seasons and light, in the layout of
-Stanford Background. Written once: asked for the same world again, the tool finds it and says so.
+Stanford Background. hands: moving hands before two depth cameras, annotated as NYU (14 joints) and as ICVL (16 centres of
+segments) are. Written once: asked for the same world again, the tool finds it and says so.
 """
 
 from __future__ import annotations
@@ -46,6 +48,15 @@ def make_arguments() -> argparse.ArgumentParser:
     add = world("streets", make_streets, "streets labelled by seven annotators", (40, "pictures per annotator"), "320x128")
     add("--frames", type=int, default=4, metavar="N", help="pictures per sequence (default: 4)")
     add("--preview", type=Path, metavar="FILE.png", help="also draw a sheet: a picture of each annotator and its right answers")
+    hands = worlds.add_parser("hands", help="hands annotated as NYU and as ICVL do", allow_abbrev=False)
+    hands.set_defaults(run=make_hands)
+    add = hands.add_argument
+    add("--out", type=Path, default="data", metavar="DIR", help="where to put the world's folder (default: data)")
+    add("--frames", type=int, default=3000, metavar="N", help="frames to train on, per dataset (default: 3000)")
+    add("--test", type=int, default=300, metavar="N", help="frames to test on, per dataset (default: 300)")
+    add("--seed", type=int, default=0, metavar="N", help="another seed, another world (default: 0)")
+    add("--workers", type=int, metavar="N", help="processes that render (default: one per processor, at most 8)")
+    add("--preview", type=Path, metavar="FILE.png", help="also draw a sheet: hands of both, under both annotations")
     return parser
 
 
@@ -56,11 +67,64 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run
 
 
-def make_streets(arguments: argparse.Namespace) -> int:
-    """The subcommand ``streets``."""
-    width, height = size_of(arguments)
+def check(arguments: argparse.Namespace) -> None:
+    """Refuses what no world can be made with."""
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers is {arguments.workers}, expected 1 or more")
     if arguments.preview and arguments.preview.suffix.lower() != ".png":
         raise UserError(f"--preview is {str(arguments.preview)!r}, expected a file name that ends in .png")
+
+
+def make_hands(arguments: argparse.Namespace) -> int:
+    """The subcommand ``hands``."""
+    check(arguments)
+
+    from densemtmd.datasets.synthetic.hands import HandSettings, ensure_hands
+
+    settings = HandSettings(arguments.frames, arguments.test, arguments.seed)
+    begin = time.monotonic()
+    root = ensure_hands(arguments.out, settings, workers=arguments.workers)
+    print(f"{root}: {settings.frames} + {settings.test} frames each of nyu and icvl, {time.monotonic() - begin:.1f} s")
+    if arguments.preview:
+        draw_hands(root, arguments.preview)
+        print(f"{arguments.preview}: test frames of nyu (above) and icvl (below), each as nyu and as icvl would annotate it")
+    return 0
+
+
+def draw_hands(root: Path, path: Path) -> None:
+    """A sheet: test frames of both datasets, each under its own annotation and under the other's.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from densemtmd.datasets.hands import icvl, nyu
+    from densemtmd.datasets.hands.sets import HAND_SETS
+    from densemtmd.files import atomic_write
+    from densemtmd.plots import WINDOW, skeleton
+
+    side = WINDOW // 2
+    sheet = Image.new("RGB", (8 * side, 4 * side))
+    for row, reader in enumerate((nyu, icvl)):
+        name = ("nyu", "icvl")[row]
+        frames = reader.read_frames(root / name, "test")
+        truth = np.load(root / "truth" / f"{name}_test.npz")
+        for column, n in enumerate(np.linspace(0, len(frames) - 1, 8).astype(int)):
+            depth = reader.read_depth(frames.pictures[n])
+            for line, (annotation, hands) in enumerate(HAND_SETS.items()):
+                uvd = HAND_SETS[name].camera.to_uvd(truth[annotation][n])
+                drawn = skeleton(depth, uvd, hands, title=f"{name} as {annotation}").resize((side, side))
+                sheet.paste(drawn, (column * side, (2 * row + line) * side))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary)
+
+
+def make_streets(arguments: argparse.Namespace) -> int:
+    """The subcommand ``streets``."""
+    check(arguments)
+    width, height = size_of(arguments)
 
     from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
 

@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         print(help_page())
         return 0
-    from densemtmd.runs import check, resume, run
+    from densemtmd.runs import check, read_json, resume, run
 
     if any(argument.partition("=")[0] in ("experiment", "curve") for argument in arguments):
         return table(arguments)
@@ -283,7 +283,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             check(settings)
         for settings, overrides in plans:
             folder = run(settings, overrides)
-    print(f"\nlabel pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}")
+    of_hands = "mm" in read_json(folder / "scores.json")["pooled"]
+    what, how = ("find hands", "DEPTH.png --keypoints") if of_hands else ("label pictures", "PICTURE --labelset")
+    print(f"\n{what} with it: python tools/infer.py {how} all --checkpoint {folder}")
     return 0
 
 

@@ -21,15 +21,17 @@ def build(model: Mapping[str, Any], space: OutputSpace) -> JointNetwork:
     Raises:
         UserError: an unknown name or setting.
     """
+    from densemtmd.backbones.handnet import HandNet
     from densemtmd.backbones.patchnet import PatchNet
 
+    networks = {"patchnet": PatchNet, "handnet": HandNet}
     settings = dict(model)
     if "name" not in settings:
         raise UserError("the model cannot be built, it has no 'name': expected model.name and the settings of that network")
     name = settings.pop("name")
-    if name != "patchnet":
-        raise UserError(f"unknown model.name {name!r}; {nearest(name, ['patchnet'])}")
+    if name not in networks:
+        raise UserError(f"unknown model.name {name!r}; {nearest(name, networks)}")
     try:
-        return PatchNet(space, **settings)
+        return networks[name](space, **settings)
     except TypeError as error:
         raise UserError(f"model {name!r} does not take these settings: {error}") from None

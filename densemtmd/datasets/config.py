@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from densemtmd.datasets.hands.sets import hand_set
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
-from densemtmd.tasks import VOID, Colour, Labelset, nearest
+from densemtmd.tasks import VOID, Colour, Labelset, Task, nearest
 
 BUILT_IN = Path(__file__).parents[2] / "conf" / "dataset"
 """The folder of the datasets that come with the project."""
@@ -24,6 +25,10 @@ Code: TypeAlias = int | Colour
 """What a file of labels says of a pixel: a number or, where labels are colours, an (R, G, B)."""
 
 ENCODINGS = ("index", "colour", "mat", "text")
+HANDS = ("nyu", "icvl")
+"""Encodings of keypoints of hands: those of two datasets, whose files say all else."""
+
+HAND_KEYS = ("name", "domain", "folder", "encoding", "centres", "where")
 ONE_SEQUENCE = "one"
 REST = "rest"
 NEGATIVE = "negative"
@@ -83,7 +88,11 @@ class DatasetConfig:
     ``encoding``
         ``index``: pictures whose values are codes (8 or 16 bits of grey, or the indices of a palette); ``colour``:
         pictures whose colours are codes; ``mat``: a MATLAB file with a matrix of codes; ``text``: a matrix of codes as
-        text, a line per row.
+        text, a line per row. Or ``nyu`` and ``icvl``: hands in depth pictures, with the files, the keypoints and the split of these
+        datasets; of the other keys only ``name``, ``domain``, ``folder``, ``centres`` and ``where`` are then said.
+    ``centres``
+        Of hands: files of their centres in the folder, ``{test: centres.txt}``, a line per frame (x, y upwards, z in mm). Without one
+        a hand is looked for as the nearest blob.
     ``mat_key``
         What the matrix of a MATLAB file is called.
     ``labelset``
@@ -134,7 +143,7 @@ class DatasetConfig:
     key: str | None
     encoding: str
     mat_key: str | None
-    labelset: Labelset
+    task: Task  # its labelset, or keypoints of hands
     codes: Codes
     sequence: str | None
     together: tuple[tuple[str, ...], ...]
@@ -145,6 +154,18 @@ class DatasetConfig:
     where: str | None
     derive: Derivation | None
     path: Path  # the YAML itself
+    centres: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def labelset(self) -> Labelset:
+        """Its labels.
+
+        Raises:
+            UserError: it has keypoints of hands.
+        """
+        if not isinstance(self.task, Labelset):
+            raise UserError(f"{self.path} is about keypoints of hands, expected a dataset with labels")
+        return self.task
 
     def choose_split(self, choice: str | Mapping[str, Any] | None) -> SplitRule:
         """The split of a data choice: one of ``splits`` by name, one written out, or the dataset's own for None."""
@@ -161,7 +182,7 @@ class Derivation:
     names: tuple[str, ...]   # of all datasets of the chain but the last, nearest first
 
 
-KEYS = (*(field.name for field in fields(DatasetConfig) if field.name not in ("codes", "path")), "void")
+KEYS = (*(f.name for f in fields(DatasetConfig) if f.name not in ("task", "codes", "path", "centres")), "labelset", "void")
 DERIVED_KEYS = ("name", "domain", "derive", "split", "exclude", "known")
 
 
@@ -232,9 +253,12 @@ def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]
 
 def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
     """:func:`parse_dataset_config`; ``seen`` are the YAMLs that derive from this one."""
-    data = {key: value for key, value in _mapping(data, KEYS, str(path)).items() if value is not None}
+    known = HAND_KEYS if isinstance(data, Mapping) and data.get("encoding") in HANDS else KEYS
+    data = {key: value for key, value in _mapping(data, known, str(path)).items() if value is not None}
     if "derive" in data:
         return _derived(data, path, seen)
+    if data.get("encoding") in HANDS:
+        return _of_hands(data, path)
     for key in ("name", "images", "labels", "encoding", "labelset"):
         if key not in data:
             raise UserError(f"{path} has no key {key!r}, which every dataset needs")
@@ -257,7 +281,7 @@ def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
         key=_expression(data.get("key"), "key", path),
         encoding=encoding,
         mat_key=None if mat_key is None else _text(mat_key, "mat_key", path),
-        labelset=labelset,
+        task=labelset,
         codes=codes,
         sequence=_expression(data.get("sequence"), "sequence", path),
         together=_together(data.get("together", []), path),
@@ -269,6 +293,27 @@ def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
         derive=None,
         path=path,
     )
+
+
+def _of_hands(data: dict[str, Any], path: Path) -> DatasetConfig:
+    """A dataset of hands."""
+    if "name" not in data:
+        raise UserError(f"{path} has no key 'name', which every dataset needs")
+    name = _text(data["name"], "name", path)
+    centres = _mapping(data.get("centres", {}), ("train", "test"), f"{path}: centres")
+    return DatasetConfig(
+        name=name,
+        domain=_text(data.get("domain", name), "domain", path),
+        folder=_text(data.get("folder", name), "folder", path),
+        images=(), labels=(), key=None, encoding=data["encoding"], mat_key=None,
+        task=hand_set(data["encoding"]).keypoints,
+        codes=Codes((), (), False, None),
+        sequence=None, together=(), split=DEFAULT_SPLIT, splits={}, exclude=(), known=(),
+        where=_text(data["where"], "where", path) if "where" in data else None,
+        derive=None,
+        path=path,
+        centres={split: _text(file, "centres", path) for split, file in centres.items()},
+    )  # fmt: skip
 
 
 def _derived(data: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
@@ -295,7 +340,7 @@ def _derived(data: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> Datase
         source,
         name=name,
         domain=_text(data.get("domain", source.domain), "domain", path),
-        labelset=labelset,
+        task=labelset,
         codes=_merged(source.codes, ids, labelset.channels),
         split=_split(data["split"], source.splits, path) if "split" in data else source.split,
         exclude=(*source.exclude, *_exclude(data, name, names, path)),

@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
+from densemtmd.datasets.config import HANDS, ONE_SEQUENCE, DatasetConfig, Exclusion
 from densemtmd.datasets.labels import CodeTable, code_table, read_labels
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Sample
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, deal, divide, joined, too_few
 from densemtmd.errors import UserError
-from densemtmd.tasks import VOID, Labelset, nearest
+from densemtmd.tasks import VOID, Labelset, Task, nearest
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Dataset:
     """A dataset that was found on disk."""
 
     name: str
-    labelset: Labelset
+    task: Task  # its labelset, or keypoints of hands
     domain: str
     config: DatasetConfig
     folder: Path
@@ -59,6 +59,11 @@ class Dataset:
     cut: frozenset[str]                     # sequences that had to be cut, since there are fewer than splits
     without_labels: tuple[Path, ...]        # pictures, left out
     without_picture: tuple[Path, ...]       # files of labels; only where `open_dataset` was not strict
+
+    @property
+    def labelset(self) -> Labelset:
+        """Its labels; of hands an error."""
+        return self.config.labelset
 
     def load(self, item: Item) -> Sample:
         """Read one picture and its labels.
@@ -137,6 +142,10 @@ def open_dataset(
     Raises:
         UserError: nothing there, labels without a picture, a key twice, or a split or ``listed`` that names what does not exist.
     """
+    if config.encoding in HANDS:
+        from densemtmd.datasets.hands.dataset import open_hands
+
+        return open_hands(config, _find_folder(config, Path(data_root)), domain or config.domain)
     rule = config.choose_split(split)
     if fold is not None:
         if not isinstance(rule, Folds) or not 1 <= fold <= rule.count:
@@ -160,7 +169,7 @@ def open_dataset(
         raise UserError(f"{config.name}: its split leaves none of {len(items)} pictures to train: see {config.path}")
     return Dataset(
         name=config.name,
-        labelset=config.labelset,
+        task=config.labelset,
         domain=domain or config.domain,
         config=config,
         folder=folder,

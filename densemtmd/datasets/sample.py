@@ -6,10 +6,13 @@ Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided ne
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from densemtmd.tasks import VOID
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,32 @@ class Sample:
 class Batch:
     """Samples of several datasets, side by side."""
 
-    image: Tensor  # (B, 3, H, W) uint8, RGB
-    target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled
+    image: Tensor  # (B, 3, H, W) uint8, RGB; or (B, 1, S, S) float32, depth in a cube from −1 to 1
+    target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled; or (B, L) float32, see `selective_l2`
     task: Tensor  # (B,) int64, position of the sample's labelset in the output space
     domain: Tensor  # (B,) int64, position of the sample's domain among the domains trained on
     weight: Tensor  # (B,) float32, of the sample's pixels in the losses: 1, or that of its dataset (dataset equilibrium)
+
+    @property
+    def labelled(self) -> int:
+        """How many labelled outputs it asks for: pixels, or hands."""
+        return len(self.target) if self.target.is_floating_point() else int((self.target != VOID).sum())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
 
+class Batches(Protocol):
+    """What training draws from: the batch of each step, the same for the same seed."""
+
+    seed: int
+
+    def batch(self, step: int) -> Batch: ...
+
+
 def as_input(image: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) uint8 as networks take them: float32 in [0, 1], channels-last in memory."""
+    """Pictures (B, 3, H, W) uint8 as networks take them: float32 in [0, 1], channels-last in memory; depth in a cube as it is."""
+    if image.is_floating_point():
+        return image
     return image.contiguous(memory_format=torch.channels_last).float().div_(255)

@@ -16,20 +16,18 @@ Shapes: ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from scipy.io import savemat
 
 from densemtmd.datasets.config import Code, DatasetConfig, load_dataset_config
 from densemtmd.datasets.synthetic.scene import build
 from densemtmd.datasets.synthetic.streets import Picture, render
 from densemtmd.datasets.synthetic.textures import Fine
-from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, smooth, write_png, write_truth
+from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, smooth, write_mat, write_png, write_truth
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID, nearest
 
@@ -320,9 +318,4 @@ def _write_labels(path: Path, codes: np.ndarray, config: DatasetConfig) -> None:
     if config.encoding != "mat":
         write_png(path, codes)
         return
-    buffer = io.BytesIO()
-    savemat(buffer, {str(config.mat_key): codes}, do_compression=True)
-    content = buffer.getvalue()
-    title = b"MATLAB 5.0 MAT-file, written by densemtmd"  # in place of scipy's, which holds the time of day
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(title.ljust(116) + content[116:])
+    write_mat(path, {str(config.mat_key): codes})

@@ -7,6 +7,7 @@ Shapes: ``H``, ``W`` pixels.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 from tqdm import tqdm
 
 from densemtmd.errors import UserError
@@ -173,3 +175,13 @@ def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
             return np.asarray(image)
     except OSError as error:
         raise UserError(f"{path} cannot be read as the fine truth of {stem!r}: {error}; is {root} such a world?") from error
+
+
+def write_mat(path: Path, matrices: Mapping[str, np.ndarray]) -> None:
+    """Writes a MATLAB file, the same bytes whenever it is written."""
+    buffer = io.BytesIO()
+    savemat(buffer, dict(matrices), do_compression=True)
+    content = buffer.getvalue()
+    title = b"MATLAB 5.0 MAT-file, written by densemtmd"  # in place of scipy's, which holds the time of day
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(title.ljust(116) + content[116:])

@@ -1,0 +1,186 @@
+"""Hands of a dataset as training wants them: opened, located, cropped, and kept so.
+
+Shapes: ``N`` hands, ``J`` keypoints, ``M`` pixels along the side of a crop that is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from tqdm import tqdm
+
+from densemtmd.datasets.config import DatasetConfig
+from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.hands import icvl, nyu
+from densemtmd.datasets.hands.crop import Cube, look
+from densemtmd.datasets.hands.frames import Frames
+from densemtmd.datasets.hands.locate import locate
+from densemtmd.datasets.hands.predictions import read_centres
+from densemtmd.datasets.hands.sets import HandSet, hand_set
+from densemtmd.datasets.labels import code_table
+from densemtmd.errors import UserError
+from densemtmd.files import atomic_write
+
+FORMAT = 1
+"""Of the kept crops: raise it whenever they are made otherwise."""
+
+READERS: Mapping[str, ModuleType] = {"nyu": nyu, "icvl": icvl}
+VALIDATE = 0.1
+"""The share of the training frames, the last ones of the recording, that are validated on: neither dataset names some."""
+
+
+@dataclass(frozen=True)
+class HandDataset(Dataset):
+    """A dataset of hands that was found on disk."""
+
+    frames: Mapping[str, Frames]  # of train, val and test
+
+    @property
+    def hands(self) -> HandSet:
+        return hand_set(self.config.encoding)
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Hands that were located and cropped."""
+
+    depth: np.ndarray  # (N, M, M) uint16 mm, 0 where there is no reading: crops of cubes that are `margin` times as wide
+    cube: Cube         # (N,) those that the network sees
+    xyz: np.ndarray    # (N, J, 3) float64 mm
+    margin: float
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, which: Sequence[int] | np.ndarray) -> Hands:
+        """The hands of some positions, in that order."""
+        some = np.asarray(which, int)
+        cube = Cube(self.cube.centre[some], self.cube.side[some])
+        return Hands(self.depth[some], cube, self.xyz[some], self.margin, tuple(self.keys[i] for i in some))
+
+    @property
+    def kept(self) -> Cube:
+        """The cubes of the crops."""
+        return Cube(self.cube.centre, self.cube.side * self.margin)
+
+
+def open_hands(config: DatasetConfig, folder: Path, domain: str) -> HandDataset:
+    """Find the frames of a dataset of hands and their labels; no picture is opened yet.
+
+    Raises:
+        UserError: what the readers raise, or a picture that is not there.
+    """
+    reader = READERS[config.encoding]
+    train, test = reader.read_frames(folder, "train"), reader.read_frames(folder, "test")
+    notes = train.notes + test.notes
+    if len(train) < 2:
+        raise UserError(f"{config.name} has {len(train)} frame to train and to validate on in {folder}, expected two or more")
+    last = len(train) - max(1, round(VALIDATE * len(train)))
+    frames = {"train": train.take(np.arange(last)), "val": train.take(np.arange(last, len(train))), "test": test}
+    for some in frames.values():
+        if not some.pictures[0].is_file():
+            raise UserError(f"{some.pictures[0]} does not exist, but it is labelled: expected the pictures of {config.name} there")
+    splits = {
+        split: tuple(map(Item, some.keys, some.pictures, some.pictures, some.sequences))
+        for split, some in frames.items()
+    }
+    return HandDataset(
+        name=config.name, task=config.task, domain=domain, config=config, folder=folder, splits=splits, notes=notes,
+        codes=code_table(config), cut=frozenset(), without_labels=(), without_picture=(), frames=frames,
+    )  # fmt: skip
+
+
+def load_hands(dataset: HandDataset, folder: Path | None, size: int, margin: float, progress: bool = True) -> dict[str, Hands]:
+    """All hands of a dataset, located and cropped; kept in a folder for the next run.
+
+    Args:
+        dataset: an open dataset.
+        folder: where crops are kept; None: nowhere.
+        size: of the crops that the network sees, pixels.
+        margin: how much wider the crops are that are kept: what augmentation wants.
+        progress: show a bar while pictures are read, on a terminal, once it has taken two seconds.
+
+    Returns:
+        Of each split the hands whose keys are in ``dataset.splits``.
+
+    Raises:
+        UserError: a picture that cannot be read, or in which there is no hand.
+    """
+    return {split: _load(dataset, split, folder, size, margin, progress) for split in dataset.splits}
+
+
+def _load(dataset: HandDataset, split: str, folder: Path | None, size: int, margin: float, progress: bool) -> Hands:
+    wanted = {item.key for item in dataset.splits[split]}
+    frames = dataset.frames[split]
+    frames = frames.take(np.flatnonzero([key in wanted for key in frames.keys]))
+    centres = _centres(dataset, split, frames)
+    pixels = round(size * margin)
+    kept = None if folder is None else folder / _name(dataset, split, frames, centres, pixels, margin)
+    found = None if kept is None else _kept(kept)
+    if found is None:
+        depth, centre = _read(dataset, frames, centres, pixels, margin, f"cropping {dataset.name} {split}", progress)
+        if kept is not None:
+            with atomic_write(kept) as temporary:
+                np.savez(temporary, depth=depth, centre=centre)
+    else:
+        depth, centre = found
+    return Hands(depth, Cube(centre, frames.cubes), dataset.hands.camera.to_xyz(frames.uvd), margin, frames.keys)
+
+
+def _centres(dataset: HandDataset, split: str, frames: Frames) -> np.ndarray | None:
+    """(N, 3) of a file of centres, if the dataset's YAML names one."""
+    part = "test" if split == "test" else "train"
+    if part not in dataset.config.centres:
+        return None
+    official = READERS[dataset.config.encoding].read_frames(dataset.folder, part)
+    centres = read_centres(dataset.folder / dataset.config.centres[part], len(official))
+    place = {key: n for n, key in enumerate(official.keys)}
+    return centres[[place[key] for key in frames.keys]]
+
+
+def _read(
+    dataset: HandDataset, frames: Frames, centres: np.ndarray | None, pixels: int, margin: float, title: str, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of the crops (N, M, M) uint16 and the centres of the cubes (N, 3)."""
+    read, camera = READERS[dataset.config.encoding].read_depth, dataset.hands.camera
+    numbers = {key: n for n, key in enumerate(frames.keys)}
+
+    def work(item: Item) -> tuple[np.ndarray, np.ndarray]:
+        n = numbers[item.key]
+        depth = read(item.image)
+        start = None if centres is None else centres[n]
+        centre = locate(depth, camera, float(frames.cubes[n]), start, str(item.image))
+        rays = Cube(centre, frames.cubes[n] * margin).rays(pixels)
+        return look(depth, camera, rays).astype(np.uint16), centre
+
+    items = list(map(Item, frames.keys, frames.pictures, frames.pictures, frames.sequences))
+    bar = tqdm(ahead(work, items), title, len(items), unit=" pictures", delay=2, leave=False, disable=None if progress else True)
+    crops, found = zip(*bar, strict=True)
+    return np.stack(crops), np.stack(found)
+
+
+def _name(dataset: HandDataset, split: str, frames: Frames, centres: np.ndarray | None, pixels: int, margin: float) -> str:
+    """The name under which crops are kept: of all that they depend on."""
+    first, last = (frames.pictures[n].stat() for n in (0, -1))
+    settings = [
+        FORMAT, str(dataset.folder.resolve()), dataset.config.encoding, pixels, margin, first.st_mtime_ns, last.st_mtime_ns,
+        None if centres is None else hashlib.sha256(centres.tobytes()).hexdigest(), frames.keys, frames.cubes.tolist(),
+    ]  # fmt: skip
+    return f"{dataset.name}-{split}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.hands.npz"
+
+
+def _kept(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Kept crops; None where there are none, or damaged ones."""
+    try:
+        with np.load(path) as stored:
+            return stored["depth"], stored["centre"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        return None

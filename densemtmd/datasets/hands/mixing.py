@@ -1,0 +1,123 @@
+"""Batches of hands, mixed from several datasets.
+
+Shapes: ``B`` batch, ``S`` pixels along a side of a crop, ``L`` coordinates of the largest keypoint set, ``K`` datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from densemtmd.datasets.hands.augment import Augmentation
+from densemtmd.datasets.hands.crop import Cube, crop_again
+from densemtmd.datasets.hands.dataset import Hands
+from densemtmd.datasets.mixing import shares
+from densemtmd.datasets.sample import Batch
+from densemtmd.errors import UserError
+from densemtmd.losses import equilibrium_weights
+from densemtmd.tasks import OutputSpace
+
+UNITS = ("cube", "mm")
+"""What the loss is measured in."""
+
+
+@dataclass(frozen=True)
+class HandSource:
+    """The training hands of one dataset, and who annotates them."""
+
+    name: str    # the dataset
+    task: int    # position of its keypoint set in the output space
+    domain: int  # position of its domain among the domains trained on
+    hands: Hands
+
+
+def as_seen(hands: Hands, size: int, cube: Cube | None = None) -> np.ndarray:
+    """What the network sees of hands: (N, S, S) float32 from −1 to 1, in their own cubes or in others."""
+    cube = cube or hands.cube
+    same = cube is hands.cube and hands.margin == 1 and hands.depth.shape[-1] == size
+    return cube.clamp(hands.depth if same else crop_again(hands.depth, hands.kept, cube, size))
+
+
+class HandMixture:
+    """Draws batches of hands from several datasets, with shares that are kept exactly: of 100 hands of two datasets 50 each.
+
+    Args:
+        sources: the datasets, none of them empty.
+        space: the keypoint sets.
+        size: S.
+        batch: B.
+        mixing: see :func:`densemtmd.datasets.mixing.shares`, of hands; where a share is no whole number of hands, chance decides.
+        augmentation: how hands are turned, scaled and moved.
+        unit: ``"cube"``: errors count as parts of half the cube, so that those in a smaller cube weigh more; ``"mm"``: as millimetres, in
+            units of the largest cube among the sources.
+        equilibrium: every dataset weighs as much as every other.
+        seed: of all batches.
+
+    Raises:
+        UserError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[HandSource],
+        space: OutputSpace,
+        *,
+        size: int,
+        batch: int,
+        mixing: str | Mapping[str, float],
+        augmentation: Augmentation,
+        unit: str = "cube",
+        equilibrium: bool = False,
+        seed: int,
+    ) -> None:
+        if batch < 1:
+            raise UserError(f"train.batch is {batch}, expected at least 1")
+        if empty := [source.name for source in sources if not len(source.hands)]:
+            raise UserError(f"dataset {empty[0]!r} has no training picture: nothing can be learned from it")
+        self.sources, self.size, self.batch_size, self.augmentation, self.seed = sources, size, batch, augmentation, seed
+        self.shares = shares([len(source.hands) for source in sources], mixing, [source.name for source in sources])
+        self.weights = equilibrium_weights(self.shares.tolist()).numpy() if equilibrium else np.ones(len(sources), np.float32)
+        self.largest = max(float(source.hands.cube.side.max()) for source in sources) if unit == "mm" else None
+        self.length = max(task.channels for task in space.tasks)
+
+    def about(self) -> dict[str, dict[str, float]]:
+        """Of each dataset its training hands, its share of a batch and its weight in the losses, for the record."""
+        return {
+            source.name: {"pictures": len(source.hands), "share": float(share), "weight": float(weight)}
+            for source, share, weight in zip(self.sources, self.shares, self.weights, strict=True)
+        }
+
+    def counts(self, random: np.random.Generator) -> np.ndarray:
+        """How many hands of each dataset are in a batch, (K,): their shares, rounded so that they sum to B."""
+        wanted = self.shares * self.batch_size
+        counts = np.floor(wanted + 1e-9).astype(int)
+        if missing := self.batch_size - counts.sum():
+            rest = np.maximum(wanted - counts, 0)
+            counts += np.bincount(random.choice(len(counts), missing, replace=False, p=rest / rest.sum()), minlength=len(counts))
+        return counts
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: the same for the same settings, whatever was drawn before."""
+        random = np.random.default_rng([self.seed, step])
+        images, targets, of, weights = [], [], [], []
+        for k, count in enumerate(self.counts(random)):
+            hands = self.sources[k].hands.take(random.integers(len(self.sources[k].hands), size=count))
+            cube = self.augmentation.draw(hands.cube, random) if self.augmentation else hands.cube
+            images.append(as_seen(hands, self.size, cube))
+            target = np.full((count, self.length), np.nan, np.float32)
+            coordinates = cube.normalise(hands.xyz).reshape(count, -1)
+            target[:, : coordinates.shape[1]] = coordinates
+            targets.append(target)
+            of += [k] * count
+            scale = 1.0 if self.largest is None else (cube.side / self.largest) ** 2
+            weights.append(np.full(count, self.weights[k]) * scale)
+        return Batch(
+            image=torch.from_numpy(np.concatenate(images))[:, None],
+            target=torch.from_numpy(np.concatenate(targets)),
+            task=torch.tensor([self.sources[k].task for k in of]),
+            domain=torch.tensor([self.sources[k].domain for k in of]),
+            weight=torch.from_numpy(np.concatenate(weights).astype(np.float32)),
+        )

@@ -1,0 +1,129 @@
+"""Hands through the networks: answers about hands, their errors, and one hand in any depth picture.
+
+Shapes: ``N`` hands, ``J`` keypoints, ``S`` pixels along a side of a crop, ``H``, ``W`` pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from densemtmd.datasets.hands import icvl, nyu
+from densemtmd.datasets.hands.crop import Cube, crop
+from densemtmd.datasets.hands.dataset import Hands
+from densemtmd.datasets.hands.locate import locate
+from densemtmd.datasets.hands.mixing import as_seen
+from densemtmd.datasets.hands.sets import HAND_SETS, HandSet
+from densemtmd.datasets.pictures import open_picture
+from densemtmd.errors import UserError
+from densemtmd.keypoints import Errors, distances
+from densemtmd.network import JointNetwork
+
+AT_ONCE = 250
+"""Hands that are answered in one piece."""
+
+
+def size_of(network: JointNetwork) -> int:
+    """S, the side of the crops that a network takes.
+
+    Raises:
+        UserError: it is no network for hands.
+    """
+    size = getattr(network, "size", None)
+    if not isinstance(size, int):
+        raise UserError(f"{type(network).__name__} takes no crops of hands: choose model=handnet for keypoints")
+    return size
+
+
+def answers(network: JointNetwork, keypoints: str, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """The coordinates of one keypoint set in crops: (N, S, S) float32 -> (N, J, 3) float64, in halves of the cube's side.
+
+    The network is put in eval mode for the time and back.
+    """
+    training = network.training
+    network.eval()
+    own = network.space.slice(keypoints)
+    with torch.inference_mode():
+        parts = [network(part[:, None].to(device))[:, own] for part in torch.from_numpy(images).split(AT_ONCE)]
+    network.train(training)
+    return torch.cat(parts).flatten(1).double().cpu().numpy().reshape(len(images), -1, 3)
+
+
+def errors_of(
+    network: JointNetwork,
+    keypoints: str,
+    hands: Hands,
+    annotator: HandSet,
+    device: torch.device,
+    tick: Callable[[int], object] = lambda count: None,
+) -> Errors:
+    """How far a network's answers are from the keypoints of hands.
+
+    Args:
+        network: which answers.
+        keypoints: one of its keypoint sets, which annotates the hands.
+        hands: the N of them.
+        annotator: for the camera, in whose native pixels errors are measured too.
+        device: where the network is.
+        tick: called with the number of hands that are done.
+    """
+    xyz = np.empty_like(hands.xyz)
+    for first in range(0, len(hands), AT_ONCE):
+        part = hands.take(range(first, min(first + AT_ONCE, len(hands))))
+        found = answers(network, keypoints, as_seen(part, size_of(network)), device)
+        xyz[first : first + AT_ONCE] = part.cube.denormalise(found)
+        tick(len(part))
+    camera = annotator.camera
+    return Errors(distances(xyz, hands.xyz), distances(camera.to_uvd(xyz)[..., :2], camera.to_uvd(hands.xyz)[..., :2]))
+
+
+def read_any_depth(path: Path) -> tuple[np.ndarray, HandSet]:
+    """A depth picture as NYU or as ICVL stores them, told apart by its bits, and the dataset whose camera is then assumed.
+
+    Raises:
+        UserError: neither of both.
+    """
+    with open_picture(path) as picture:
+        mode = picture.mode
+    if mode == "RGB":
+        return nyu.read_depth(path), HAND_SETS["nyu"]
+    if mode.startswith("I"):
+        return icvl.read_depth(path), HAND_SETS["icvl"]
+    raise UserError(f"{path} is no depth picture (it is of Pillow's mode {mode}), expected 16 bits of grey or NYU's colours")
+
+
+def hand_in(
+    networks: Sequence[JointNetwork],
+    keypoints: Sequence[str],
+    depth: np.ndarray,
+    camera: HandSet,
+    device: torch.device,
+    name: str = "the depth picture",
+) -> dict[str, np.ndarray]:
+    """The keypoints of the hand in a depth picture.
+
+    Args:
+        networks: which answer, each about its keypoint sets.
+        keypoints: the sets to answer.
+        depth: (H, W) mm, 0 where there is no reading.
+        camera: the dataset whose camera saw it, and whose cube is about the hand.
+        device: where the networks are.
+        name: of the picture, for the message.
+
+    Returns:
+        Of each set (J, 3) x, y, z in mm.
+
+    Raises:
+        UserError: there is no hand in the picture.
+    """
+    cube = Cube(locate(depth, camera.camera, camera.cube, name=name), np.array(camera.cube))
+    found = {}
+    for network in networks:
+        for task in keypoints:
+            if task in network.space.names:
+                image = crop(depth, camera.camera, cube, size_of(network))
+                found[task] = cube.denormalise(answers(network, task, image[None], device)[0])
+    return found

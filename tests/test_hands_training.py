@@ -1,0 +1,317 @@
+"""Keypoints in the common loop: batches of hands, strategies, resuming, scoring, and the tools as a user runs them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from densemtmd import checkpoint
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.folder import open_dataset
+from densemtmd.datasets.hands.augment import Augmentation
+from densemtmd.datasets.hands.dataset import load_hands
+from densemtmd.datasets.hands.mixing import HandMixture, HandSource
+from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
+from densemtmd.datasets.synthetic.hands import HandSettings, ensure_hands
+from densemtmd.errors import UserError
+from densemtmd.tasks import OutputSpace
+
+TOOLS = Path(__file__).parents[1] / "tools"
+WORLD = ["data=hands", "data.world.frames=60", "data.world.test=24", "tracking=none"]
+SMALL = ["model.size=24", "model.hidden=24", "model.width=8", "train.batch=20", "train.epochs=6", "train.lr=0.003"]
+SPACE = OutputSpace([NYU.keypoints, ICVL.keypoints])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root with a small hand world."""
+    root = tmp_path_factory.mktemp("hands")
+    ensure_hands(root, HandSettings(frames=60, test=24), progress=False, workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tools():
+    sys.path.insert(0, str(TOOLS))
+    import infer
+    import train
+
+    yield train, infer
+    sys.path.remove(str(TOOLS))
+
+
+@pytest.fixture(scope="module")
+def datasets(root):
+    (world,) = root.glob("hands-60-*")
+    return [open_dataset(load_dataset_config(name), world) for name in HAND_SETS]
+
+
+@pytest.fixture(scope="module")
+def runs(tools, root):
+    """A run of each strategy."""
+    found = {}
+    for strategy in ("nf", "jt", "jtsc", "jt_gr"):
+        arguments = [*WORLD, *SMALL, f"data_root={root}", f"runs={root / 'runs' / strategy}", f"strategy={strategy}"]
+        assert tools[0].main(arguments) == 0
+        (found[strategy],) = (root / "runs" / strategy).iterdir()
+    return found
+
+
+def mixture(datasets, **changes):
+    loaded = [load_hands(dataset, None, 24, 1.0, progress=False)["train"] for dataset in datasets]
+    sources = [HandSource(d.name, SPACE.index(d.task.name), k, hands) for k, (d, hands) in enumerate(zip(datasets, loaded, strict=True))]
+    settings = {"size": 24, "batch": 10, "mixing": "uniform", "augmentation": Augmentation(), "seed": 0}
+    return HandMixture(sources, SPACE, **{**settings, **changes})
+
+
+# --------------------------------------------------------------------------------------------------------------------------- batches
+
+
+def test_datasets_are_split_as_they_were_published(datasets):
+    for dataset in datasets:
+        assert [len(items) for items in dataset.splits.values()] == [54, 6, 24]
+        keys = [item.key for items in dataset.splits.values() for item in items]
+        assert len(set(keys)) == 84 and dataset.task == HAND_SETS[dataset.name].keypoints and dataset.domain == dataset.name
+        with pytest.raises(UserError, match="keypoints of hands, expected a dataset with labels"):
+            dataset.labelset  # noqa: B018
+
+
+def test_crops_are_kept(datasets, tmp_path, monkeypatch):
+    first = load_hands(datasets[1], tmp_path, 24, 1.0, progress=False)
+    assert len([*tmp_path.glob("*.hands.npz")]) == 3
+    monkeypatch.setattr("densemtmd.datasets.hands.dataset._read", lambda *_: pytest.fail("read again"))
+    second = load_hands(datasets[1], tmp_path, 24, 1.0, progress=False)
+    for split, hands in first.items():
+        assert (hands.depth == second[split].depth).all() and (hands.cube.centre == second[split].cube.centre).all()
+        assert (hands.xyz == second[split].xyz).all() and hands.keys == second[split].keys
+    monkeypatch.undo()
+    next(tmp_path.glob("*.npz")).write_bytes(b"damaged")
+    assert (load_hands(datasets[1], tmp_path, 24, 1.0, progress=False)["val"].depth == first["val"].depth).all()
+
+
+def test_batches_have_exact_halves_and_every_coordinate_in_its_place(datasets):
+    drawn = mixture(datasets, batch=10)
+    batch = drawn.batch(3)
+    assert batch.task.tolist() == [0] * 5 + [1] * 5 and batch.domain.tolist() == batch.task.tolist() and batch.labelled == 10
+    assert batch.image.shape == (10, 1, 24, 24) and batch.image.dtype == torch.float32
+    assert batch.image.min() >= -1 and batch.image.max() == 1 and (batch.weight == 1).all()
+    assert batch.target.shape == (10, 48) and batch.target[:5, 42:].isnan().all() and batch.target[5:].isfinite().all()
+    hands = drawn.sources[0].hands
+    truth = ((hands.xyz - hands.cube.centre[:, None]) / 150).reshape(len(hands), -1)
+    for row in batch.target[:5, :42].numpy():
+        assert np.abs(truth - row).max(1).min() < 1e-6
+    again = mixture(datasets, batch=10).batch(3)
+    assert torch.equal(again.image, batch.image) and not torch.equal(drawn.batch(4).image, batch.image)
+
+
+def test_shares_that_are_no_whole_numbers_are_right_on_average(datasets):
+    drawn = mixture(datasets, batch=7, mixing={"nyu": 3, "icvl": 1})
+    counts = np.array([drawn.counts(np.random.default_rng(n)) for n in range(400)])
+    assert (counts.sum(1) == 7).all() and set(counts[:, 0]) == {5, 6} and counts[:, 0].mean() == pytest.approx(5.25, abs=0.1)
+
+
+def test_weights_of_equilibrium_and_of_millimetres(datasets):
+    even = mixture(datasets, mixing={"nyu": 3, "icvl": 1}, batch=8, equilibrium=True).batch(0)
+    assert even.weight[even.task == 0].sum() == pytest.approx(even.weight[even.task == 1].sum().item())
+    mm = mixture(datasets, unit="mm").batch(0)
+    assert mm.weight.tolist() == pytest.approx([1.0] * 5 + [(250 / 300) ** 2] * 5)
+
+
+def test_augmented_batches_show_other_hands_with_their_keypoints(datasets):
+    plain, moved = mixture(datasets).batch(0), mixture(datasets, augmentation=Augmentation(rotate=90, scale=0.2, shift=10)).batch(0)
+    assert not torch.equal(plain.image, moved.image) and not torch.equal(plain.target.nan_to_num(), moved.target.nan_to_num())
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_every_strategy_trains_and_scores(runs):
+    for strategy, run in runs.items():
+        scored = json.loads((run / "scores.json").read_text())
+        kept = np.load(run / "per_image.npz")
+        for name, joints in (("nyu", 14), ("icvl", 16)):
+            row = scored["datasets"][name]
+            assert kept[f"{name}/mm"].shape == kept[f"{name}/px"].shape == (24, joints) and row["frames"] == 24
+            assert row["mm"] == pytest.approx(kept[f"{name}/mm"].mean()) and row["px"] == pytest.approx(kept[f"{name}/px"].mean())
+            assert list(kept[f"{name}/pictures"]) == (run / "splits" / name / "test.txt").read_text().splitlines()
+        pooled = np.concatenate([kept[f"{name}/mm"].mean(1) for name in HAND_SETS]).mean()
+        assert scored["pooled"] == {"mm": pytest.approx(pooled), "px": None, "frames": 48}
+        assert scored["pooled"]["mm"] < 120, strategy
+        assert (run / "figures" / "within.png").is_file() and "| icvl |" in (run / "scores.md").read_text()
+    assert (runs["nf"] / "icvl" / "best.safetensors").is_file() and (runs["jtsc"] / "jt" / "best.safetensors").is_file()
+
+
+def test_the_best_epoch_has_the_smallest_error(runs):
+    _, about = checkpoint.load(runs["jt"] / "last.safetensors")
+    errors = [epoch["scores"]["pooled"]["mm"] for epoch in about["state"]["history"]]
+    assert about["state"]["best_epoch"] == 1 + int(np.argmin(errors)) and errors[-1] < errors[0]
+    assert any(name.startswith("square.") for name in checkpoint.load(runs["jt"] / "last.safetensors")[0])  # Adam's
+
+
+def test_the_context_sees_coordinates_without_activation(runs):
+    network = checkpoint.load_network(runs["jtsc"] / "best.safetensors").eval()
+    assert network.context is not None and network.context.settings["hidden"] == 300
+    x = torch.rand(2, 1, 24, 24) * 2 - 1
+    outputs = network.outputs(x)
+    assert torch.allclose(outputs.answer, network.context.layers(outputs.joint)) and outputs.answer.shape == (2, 90, 1, 1)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_resumed_training_ends_like_one_without_a_break(tools, root, tmp_path, optimizer, monkeypatch):
+    from densemtmd import training
+
+    arguments = [*WORLD, *SMALL, f"data_root={root}", f"train.optimizer={optimizer}", "train.lr=0.002"]
+    assert tools[0].main([*arguments, f"runs={tmp_path / 'whole'}"]) == 0
+    step = training.train_step
+    calls = []
+
+    def interrupted(*given, **named):
+        calls.append(1)
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+        return step(*given, **named)
+
+    monkeypatch.setattr(training, "train_step", interrupted)
+    assert tools[0].main([*arguments, f"runs={tmp_path / 'broken'}", "train.checkpoint_seconds=0"]) == 130
+    monkeypatch.undo()
+    (broken,), (whole,) = (tmp_path / "broken").iterdir(), (tmp_path / "whole").iterdir()
+    assert tools[0].main([f"resume={broken}"]) == 0
+    ends = [checkpoint.load(run / "last.safetensors")[0] for run in (whole, broken)]
+    assert ends[0].keys() == ends[1].keys() and all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_table6_composes(tools):
+    from densemtmd.experiments import read_experiment
+
+    experiment = read_experiment(tools[0].CONF / "experiment" / "table6.yaml")
+    assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == "table6"
+    for row in experiment.rows.values():
+        settings = tools[0].compose([*experiment.settings, *row])
+        assert settings.model["name"] == "handnet" and settings.train.batch == 100 and settings.train.mixing == "uniform"
+        assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not settings.hands.augmentation
+
+
+def test_own_folders_and_a_file_of_centres(root, tmp_path):
+    (world,) = root.glob("hands-60-*")
+    text = {"name": "mine", "encoding": "icvl", "folder": str(world / "icvl"), "centres": {"test": "../centres.txt"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(text))
+    truth = np.load(world / "truth" / "icvl_test.npz")["icvl"].mean(1)
+    np.savetxt(world / "centres.txt", truth, fmt="%.6f")
+    dataset = open_dataset(load_dataset_config(tmp_path / "mine.yaml"), tmp_path)
+    hands = load_hands(dataset, None, 24, 1.0, progress=False)
+    assert np.abs(hands["test"].cube.centre - truth).max() < 1e-5 and np.abs(hands["val"].cube.centre - hands["val"].xyz.mean(1)).max() > 1
+
+
+# --------------------------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_infer_draws_and_tells(tools, runs, root, tmp_path):
+    (world,) = root.glob("hands-60-*")
+    pictures = [world / "nyu" / "test" / "depth_1_0000001.png", world / "icvl" / "Testing" / "Depth" / "test_seq_1" / "image_0003.png"]
+    for strategy in ("jtsc", "nf"):
+        out = tmp_path / strategy
+        arguments = [*map(str, pictures), "--keypoints", "all", "--checkpoint", str(runs[strategy]), "--out", str(out)]
+        assert tools[1].main(arguments) == 0
+        for picture, hands in zip(pictures, (NYU, ICVL), strict=True):
+            told = json.loads((out / f"{picture.name}.keypoints.json").read_text())
+            assert {name: len(points) for name, points in told.items()} == {"nyu": 14, "icvl": 16}
+            for points in told.values():
+                mm, px = (np.array([point[unit] for point in points.values()]) for unit in ("mm", "px"))
+                assert np.abs(hands.camera.to_uvd(mm)[:, :2] - px).max() < 0.05
+            assert Image.open(out / f"{picture.name}.icvl.skeleton.png").size == (480, 480)
+
+
+def test_mistakes_are_sentences(tools, runs, root, tmp_path, capsys):
+    train, infer = tools
+    Image.fromarray(np.zeros((48, 64), np.uint16)).save(tmp_path / "empty.png")
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "grey.png")
+    (tmp_path / "bad.yaml").write_text("name: bad\nencoding: nyu\nlabelset: [a, b]\n")
+    (tmp_path / "gone.yaml").write_text("name: gone\nencoding: icvl\n")
+    world = [*WORLD, f"data_root={root}", f"runs={tmp_path}"]
+    of_jt = ["--checkpoint", str(runs["jt"]), "--out", str(tmp_path / "out")]
+    for tool, arguments, words in [
+        (infer, [str(tmp_path / "empty.png"), "--keypoints", "nyu", *of_jt], ["empty.png has no hand", "no reading at all"]),
+        (infer, [str(tmp_path / "grey.png"), "--keypoints", "nyu", *of_jt], ["grey.png is no depth picture"]),
+        (infer, [str(tmp_path / "empty.png"), "--keypoints", "nyo", *of_jt], ["'nyo'", "nyu"]),
+        (infer, [str(tmp_path / "empty.png"), *of_jt], ["finds keypoints (nyu, icvl)", "--keypoints all"]),
+        (train, [*world, "model=patchnet"], ["model=patchnet", "choose model=handnet"]),
+        (train, [*world, "train.overfit=2"], ["train.overfit is 2"]),
+        (train, [*world, "hands.scale=3"], ["scale is 3"]),
+        (train, [*world, "hands.loss=cm"], ["hands.loss is 'cm'", "cube"]),
+        (train, [*world, "train.optimizer=adams"], ["train.optimizer", "did you mean 'adam'"]),
+        (train, [*world, "data.world.images=3"], ["data.world.images"]),
+        (train, [*WORLD, f"data.datasets=[{tmp_path / 'bad.yaml'}]", "data.world=null"], ["bad.yaml", "labelset"]),
+        (train, [*WORLD[:1], f"data.datasets=[{tmp_path / 'gone.yaml'}]", "data.world=null", f"data_root={tmp_path}"], ["gone"]),
+    ]:
+        capsys.readouterr()
+        assert tool.main(arguments) == 1, arguments
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1, error
+        for word in words:
+            assert word in error, error
+
+
+def test_as_a_command(runs, root, tmp_path):
+    (world,) = root.glob("hands-60-*")
+    picture = world / "nyu" / "test" / "depth_1_0000002.png"
+    command = [sys.executable, TOOLS / "infer.py", picture, "--keypoints", "nyu", "--checkpoint", runs["jt"], "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "nyu 14 keypoints" in done.stdout, done.stderr
+
+
+def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import compare
+
+    assert compare.main([str(runs["nf"]), str(runs["jt"]), str(runs["jtsc"]), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    scored = {row: json.loads((runs[row] / "scores.json").read_text()) for row in ("nf", "jt")}
+    for row, told in scored.items():
+        line = next(line for line in printed.splitlines() if line.startswith(f"{row}, mm"))
+        assert [float(word.rstrip("*")) for word in line.split()[2:] if word != "*"] == [
+            round(told["datasets"][name]["mm"], 2) for name in HAND_SETS
+        ] + [round(told["pooled"]["mm"], 2)]
+    difference = scored["jt"]["pooled"]["mm"] - scored["nf"]["pooled"]["mm"]
+    assert f"all together {difference:+.2f}".replace("-", "−") in printed and "By mean error in mm, jt against nf" in printed
+    word = "hurt" if difference > 0 else "helped"
+    assert f"{word} nyu" in printed or f"{word} icvl" in printed or "no clear difference on" in printed
+    assert (tmp_path / "figure.png").is_file() and "jtsc,icvl,mm," in (tmp_path / "table.csv").read_text()
+    assert compare.main([str(runs["nf"]), str(runs["jt"]), "--confusions", "nf", "jt"]) == 1
+    assert "these runs find keypoints" in capsys.readouterr().err
+
+
+def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import evaluate
+
+    for strategy in ("jtsc", "nf"):
+        assert evaluate.main([str(runs[strategy]), "--out", str(tmp_path / strategy)]) == 0
+        told, before = (json.loads((folder / "scores.json").read_text()) for folder in (tmp_path / strategy, runs[strategy]))
+        for name in HAND_SETS:
+            assert told["datasets"][name]["mm"] == pytest.approx(before["datasets"][name]["mm"], abs=1e-4)
+        assert "pinky tip" in capsys.readouterr().out
+    assert evaluate.main([str(runs["jt"]), "--split", "val"]) == 0
+    assert (runs["jt"] / "evaluations" / "own-val" / "scores.json").is_file()
+
+
+def test_the_papers_numbers_stand_beside(runs):
+    from densemtmd.comparison import beside, read_table
+
+    table = replace(read_table([runs["nf"], runs["jt"], runs["jtsc"]]), paper="table6")
+    found = {key: value for key, (value, _) in beside(table).items()}
+    assert found["nf", "nyu", "mm"] == 17.75 and found["jtsc", "icvl", "px"] == 4.56 and found["jt", "all together", "mm"] == 15.85
+
+
+def test_less_error_helps():
+    from densemtmd.comparison import Difference
+
+    assert Difference(-2, -3, -1, less_is_better=True).verdict == "helped" and Difference(2, 1, 3, less_is_better=True).verdict == "hurt"
+    assert Difference(2, 1, 3).verdict == "helped" and Difference(-2, -3, -1).verdict == "hurt"
+    assert Difference(0, -1, 1, less_is_better=True).verdict == Difference(0, -1, 1).verdict == "no clear difference"
