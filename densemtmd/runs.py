@@ -400,7 +400,7 @@ def recipe(
 
     def pictures(d: Loaded) -> str:
         config, keys = d.dataset.config, [[item.key for item in d.dataset.splits[split]] for split in ("train", "val")]
-        meaning = [d.labelset.to_json(), repr(config.codes), repr(config.derive and config.derive.ids)]
+        meaning = [d.task.to_json(), repr(config.codes), repr(config.derive and config.derive.ids)]
         return hashlib.sha256(json.dumps([str(d.dataset.folder.absolute()), meaning, keys]).encode()).hexdigest()
 
     train = {k: v for k, v in asdict(settings.train).items() if k not in ("device", "workers", "checkpoint_seconds")}

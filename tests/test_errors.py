@@ -34,7 +34,6 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """An empty working folder, and the tools to import."""
-    monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.chdir(tmp_path)
 
 
@@ -71,11 +70,9 @@ def finished(tmp_path_factory):
     """The folder of a finished run on two datasets."""
     root = tmp_path_factory.mktemp("finished")
     files = [str(write_toy(root, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
-    sys.path.insert(0, str(TOOLS))
     import train
 
     assert train.main([*SMALL, f"data.datasets=[{','.join(files)}]", f"data_root={root}", f"runs={root / 'runs'}"]) == 0
-    sys.path.remove(str(TOOLS))
     return next((root / "runs").iterdir())
 
 

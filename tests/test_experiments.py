@@ -1,11 +1,11 @@
 """Tables of runs: their order, what is run again and what is not, what rows share, and curves over the number of labels."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import train
 import yaml
 from toy import write_toy
 
@@ -23,22 +23,13 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def train():
-    sys.path.insert(0, str(ROOT / "tools"))
-    import train
-
-    yield train
-    sys.path.remove(str(ROOT / "tools"))
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     return root, [str(write_toy(root, "squares", "square")), str(write_toy(root, "discs", "disc"))]
 
 
 @pytest.fixture
-def arguments(data, tmp_path, monkeypatch, train):
+def arguments(data, tmp_path, monkeypatch):
     """A table of three rows on small datasets, in a conf of its own."""
     root, files = data
     monkeypatch.setattr(train, "CONF", tmp_path / "conf")
@@ -60,7 +51,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_table_runs_once_and_goes_on_where_it_stopped(train, arguments, capsys):
+def test_a_table_runs_once_and_goes_on_where_it_stopped(arguments, capsys):
     assert train.main(arguments) == 0
     printed = capsys.readouterr().out
     order = [line.split()[-1] for line in printed.splitlines() if line.startswith("[")]
@@ -90,7 +81,7 @@ def test_a_table_runs_once_and_goes_on_where_it_stopped(train, arguments, capsys
     assert train.main([*arguments, "data_root=" + arguments[-1].partition("=")[2] + "/", "train.checkpoint_seconds=3"]) == 0
 
 
-def test_a_row_that_fails_does_not_stop_the_others_and_several_run_at_once(train, arguments, capsys):
+def test_a_row_that_fails_does_not_stop_the_others_and_several_run_at_once(arguments, capsys):
     few = [*arguments, "rows=[jt,nf]", "seeds=[0]"]
     assert train.main([*few, "name=one"]) == 0
     assert train.main([*few, "name=two", "jobs=2"]) == 0
@@ -119,14 +110,14 @@ def test_a_row_that_fails_does_not_stop_the_others_and_several_run_at_once(train
         (["train.lr=-1"], "train.lr is -1"),
     ],
 )
-def test_refused(train, arguments, more, words, capsys):
+def test_refused(arguments, more, words, capsys):
     assert train.main([*arguments, *more]) == 1
     assert words in capsys.readouterr().err
     assert not list(Path("runs").glob("*/*-seed*"))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_composes(train, path):
+def test_every_experiment_composes(path):
     experiment = read_experiment(path)
     assert experiment.name == path.stem and len(experiment.seeds) == 3
     for row, overrides in experiment.rows.items():
@@ -175,7 +166,7 @@ def test_fewer_labelled_pictures(data):
             split(share)
 
 
-def test_a_curve_has_each_share_alone_and_with_the_others(train, data, tmp_path, monkeypatch, capsys):
+def test_a_curve_has_each_share_alone_and_with_the_others(data, tmp_path, monkeypatch, capsys):
     root, files = data
     monkeypatch.chdir(tmp_path)
     experiment = curve("squares", ["squares", "discs"], "own")

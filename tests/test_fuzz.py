@@ -43,7 +43,6 @@ from densemtmd.strategies import stages
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest shows what the package hides: see test_the_libraries_keep_quiet
 
-TOOLS = Path(__file__).parents[1] / "tools"
 LONGER = int(os.environ.get("DENSEMTMD_FUZZ", "1"))
 SECONDS, MEGABYTES = 10, 200
 """What one damaged file may cost at most. Nothing here is larger than a few kilobytes."""
@@ -539,7 +538,6 @@ def test_other_files_of_runs(run, name):
 
 @pytest.mark.parametrize("name", ["config.yaml", "scores.json", "per_image.npz"])
 def test_runs_to_compare(trained, run, name, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TOOLS))
     import compare
 
     config = yaml.safe_load((run / "config.yaml").read_text()) | {"seed": 1}

@@ -6,9 +6,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import infer
 import numpy as np
 import pytest
 import torch
+import train
 import yaml
 from PIL import Image
 
@@ -38,28 +40,18 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tools():
-    sys.path.insert(0, str(TOOLS))
-    import infer
-    import train
-
-    yield train, infer
-    sys.path.remove(str(TOOLS))
-
-
-@pytest.fixture(scope="module")
 def datasets(root):
     (world,) = root.glob("hands-60-*")
     return [open_dataset(load_dataset_config(name), world) for name in HAND_SETS]
 
 
 @pytest.fixture(scope="module")
-def runs(tools, root):
+def runs(root):
     """A run of each strategy."""
     found = {}
     for strategy in ("nf", "jt", "jtsc", "jt_gr"):
         arguments = [*WORLD, *SMALL, f"data_root={root}", f"runs={root / 'runs' / strategy}", f"strategy={strategy}"]
-        assert tools[0].main(arguments) == 0
+        assert train.main(arguments) == 0
         (found[strategy],) = (root / "runs" / strategy).iterdir()
     return found
 
@@ -164,11 +156,11 @@ def test_the_context_sees_coordinates_without_activation(runs):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_resumed_training_ends_like_one_without_a_break(tools, root, tmp_path, optimizer, monkeypatch):
+def test_a_resumed_training_ends_like_one_without_a_break(root, tmp_path, optimizer, monkeypatch):
     from densemtmd import training
 
     arguments = [*WORLD, *SMALL, f"data_root={root}", f"train.optimizer={optimizer}", "train.lr=0.002"]
-    assert tools[0].main([*arguments, f"runs={tmp_path / 'whole'}"]) == 0
+    assert train.main([*arguments, f"runs={tmp_path / 'whole'}"]) == 0
     step = training.train_step
     calls = []
 
@@ -179,21 +171,21 @@ def test_a_resumed_training_ends_like_one_without_a_break(tools, root, tmp_path,
         return step(*given, **named)
 
     monkeypatch.setattr(training, "train_step", interrupted)
-    assert tools[0].main([*arguments, f"runs={tmp_path / 'broken'}", "train.checkpoint_seconds=0"]) == 130
+    assert train.main([*arguments, f"runs={tmp_path / 'broken'}", "train.checkpoint_seconds=0"]) == 130
     monkeypatch.undo()
     (broken,), (whole,) = (tmp_path / "broken").iterdir(), (tmp_path / "whole").iterdir()
-    assert tools[0].main([f"resume={broken}"]) == 0
+    assert train.main([f"resume={broken}"]) == 0
     ends = [checkpoint.load(run / "last.safetensors")[0] for run in (whole, broken)]
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
-def test_table6_composes(tools):
+def test_table6_composes():
     from densemtmd.experiments import read_experiment
 
-    experiment = read_experiment(tools[0].CONF / "experiment" / "table6.yaml")
+    experiment = read_experiment(train.CONF / "experiment" / "table6.yaml")
     assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == "table6"
     for row in experiment.rows.values():
-        settings = tools[0].compose([*experiment.settings, *row])
+        settings = train.compose([*experiment.settings, *row])
         assert settings.model["name"] == "handnet" and settings.train.batch == 100 and settings.train.mixing == "uniform"
         assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not settings.hands.augmentation
 
@@ -212,13 +204,13 @@ def test_own_folders_and_a_file_of_centres(root, tmp_path):
 # --------------------------------------------------------------------------------------------------------------------------- pictures
 
 
-def test_infer_draws_and_tells(tools, runs, root, tmp_path):
+def test_infer_draws_and_tells(runs, root, tmp_path):
     (world,) = root.glob("hands-60-*")
     pictures = [world / "nyu" / "test" / "depth_1_0000001.png", world / "icvl" / "Testing" / "Depth" / "test_seq_1" / "image_0003.png"]
     for strategy in ("jtsc", "nf"):
         out = tmp_path / strategy
         arguments = [*map(str, pictures), "--keypoints", "all", "--checkpoint", str(runs[strategy]), "--out", str(out)]
-        assert tools[1].main(arguments) == 0
+        assert infer.main(arguments) == 0
         for picture, hands in zip(pictures, (NYU, ICVL), strict=True):
             told = json.loads((out / f"{picture.name}.keypoints.json").read_text())
             assert {name: len(points) for name, points in told.items()} == {"nyu": 14, "icvl": 16}
@@ -228,8 +220,7 @@ def test_infer_draws_and_tells(tools, runs, root, tmp_path):
             assert Image.open(out / f"{picture.name}.icvl.skeleton.png").size == (480, 480)
 
 
-def test_mistakes_are_sentences(tools, runs, root, tmp_path, capsys):
-    train, infer = tools
+def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
     Image.fromarray(np.zeros((48, 64), np.uint16)).save(tmp_path / "empty.png")
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "grey.png")
     (tmp_path / "bad.yaml").write_text("name: bad\nencoding: nyu\nlabelset: [a, b]\n")
@@ -267,7 +258,6 @@ def test_as_a_command(runs, root, tmp_path):
 
 
 def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TOOLS))
     import compare
 
     assert compare.main([str(runs["nf"]), str(runs["jt"]), str(runs["jtsc"]), "--out", str(tmp_path)]) == 0
@@ -288,7 +278,6 @@ def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, mon
 
 
 def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TOOLS))
     import evaluate
 
     for strategy in ("jtsc", "nf"):

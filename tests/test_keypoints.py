@@ -30,7 +30,6 @@ PUBLISHED = {
 
 @pytest.fixture
 def evaluate(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
     import evaluate
 
     return evaluate.main

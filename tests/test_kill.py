@@ -15,7 +15,6 @@ from toy import write_toy
 
 from densemtmd import Predictor, checkpoint
 
-TOOLS = Path(__file__).parents[1] / "tools"
 KILLS = int(os.environ.get("DENSEMTMD_KILLS", "5"))
 """More of them, for a longer look: DENSEMTMD_KILLS=100 pytest tests/test_kill.py"""
 
@@ -48,7 +47,6 @@ def finished(process, seconds):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
     files = [str(write_toy(tmp_path, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     common = [
         "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={tmp_path}", "tracking=none",

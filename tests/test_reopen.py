@@ -3,27 +3,16 @@ be gone."""
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
+import evaluate
 import pytest
+import train
 import yaml
 from toy import write_toy
 
 from densemtmd import checkpoint, runs, training
 from densemtmd.errors import UserError
-
-TOOLS = Path(__file__).parents[1] / "tools"
-
-
-@pytest.fixture(scope="module")
-def tools():
-    sys.path.insert(0, str(TOOLS))
-    import evaluate
-    import train
-
-    yield train, evaluate
-    sys.path.remove(str(TOOLS))
 
 
 def write_home(root: Path) -> Path:
@@ -44,7 +33,7 @@ def write_home(root: Path) -> Path:
 
 
 @pytest.fixture
-def interrupted(tools, tmp_path, monkeypatch):
+def interrupted(tmp_path, monkeypatch):
     """A run that was stopped after ten steps, by a relative data root, and the home of its datasets."""
     home = write_home(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -63,13 +52,13 @@ def interrupted(tools, tmp_path, monkeypatch):
         return fit(*given, losses=stop, **rest)
 
     monkeypatch.setattr(runs, "fit", stopped)
-    assert tools[0].main(arguments) == 130
+    assert train.main(arguments) == 130
     monkeypatch.setattr(runs, "fit", fit)
     (run,) = (tmp_path / "runs").iterdir()
     return run, home
 
 
-def test_the_yamls_and_their_lists_may_be_gone(tools, interrupted, tmp_path, monkeypatch):
+def test_the_yamls_and_their_lists_may_be_gone(interrupted, tmp_path, monkeypatch):
     run, home = interrupted
     listed = {path.relative_to(run): path.read_text() for path in (run / "splits").rglob("*.txt")}
     assert listed[Path("splits/squares/train.txt")].split() == ["000", "001", "003", "004", "005"]
@@ -77,9 +66,9 @@ def test_the_yamls_and_their_lists_may_be_gone(tools, interrupted, tmp_path, mon
     shutil.rmtree(home)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert tools[0].main([f"resume={run}"]) == 0
+    assert train.main([f"resume={run}"]) == 0
     assert checkpoint.load(run / "last.safetensors")[1]["state"]["done"]
-    assert tools[1].main([str(run)]) == 0
+    assert evaluate.main([str(run)]) == 0
     assert json.loads((run / "evaluations" / "own-test-dense" / "scores.json").read_text()) == json.loads((run / "scores.json").read_text())
     assert list((tmp_path / "elsewhere").iterdir()) == []
     _, datasets = runs.reopen(run)
@@ -97,11 +86,11 @@ def test_pictures_that_came_later_are_no_part_of_it(interrupted, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["images", "labels"])
-def test_missing_pictures_are_refused(tools, interrupted, tmp_path, capsys, folder):
+def test_missing_pictures_are_refused(interrupted, tmp_path, capsys, folder):
     run, _ = interrupted
     (tmp_path / "squares" / folder / "004.png").unlink()
     capsys.readouterr()
-    assert tools[0].main([f"resume={run}"]) == 1
+    assert train.main([f"resume={run}"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "1 of 5 pictures in" in error and "are no longer in" in error and "'004'" in error
 

@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def bench(monkeypatch, tmp_path):
     """The tool, with a network and crops so small that a step takes a millisecond."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import bench
 
     for group, name, text in (

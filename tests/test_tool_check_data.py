@@ -25,11 +25,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
     import check_data
 
-    yield check_data
-    sys.path.remove(str(ROOT / "tools"))
+    return check_data
 
 
 @pytest.fixture

@@ -11,13 +11,11 @@ import yaml
 from PIL import Image
 from toy import write_run
 
-TOOLS = Path(__file__).parents[1] / "tools"
 KITTI = ("he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang")
 
 
 @pytest.fixture
 def compare(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.chdir(tmp_path)
     import compare
 

@@ -3,25 +3,12 @@
 import csv
 import json
 import shutil
-import sys
-from pathlib import Path
 
+import correlate
 import numpy as np
 import pytest
+import train
 from toy import write_toy
-
-TOOLS = Path(__file__).parents[1] / "tools"
-
-
-@pytest.fixture(scope="module")
-def tools():
-    sys.path.insert(0, str(TOOLS))
-    import correlate
-    import train
-
-    yield train, correlate
-    sys.path.remove(str(TOOLS))
-
 
 SMALL = [
     "tracking=none", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=2000", "train.crop=16", "train.batch=4",
@@ -29,17 +16,17 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def street_run(tools, tmp_path_factory):
+def street_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("correlate")
     world = ["data.world.images=6", "data.world.frames=1", "data.world.width=96", "data.world.height=64", "data.datasets=[kundu,xu,ros]"]
-    assert tools[0].main([*SMALL, *world, f"data_root={root}", f"runs={root / 'runs'}", "score.scoring=strided"]) == 0
+    assert train.main([*SMALL, *world, f"data_root={root}", f"runs={root / 'runs'}", "score.scoring=strided"]) == 0
     (run,) = (root / "runs").iterdir()
     return run
 
 
-def test_a_street_world_is_scored_against_its_truth(tools, street_run, capsys):
+def test_a_street_world_is_scored_against_its_truth(street_run, capsys):
     capsys.readouterr()
-    assert tools[1].main([str(street_run)]) == 0
+    assert correlate.main([str(street_run)]) == 0
     printed = capsys.readouterr().out
     out = street_run / "correlations" / "own-val+test"
     found = json.loads((out / "correspondences.json").read_text())
@@ -63,12 +50,12 @@ def test_a_street_world_is_scored_against_its_truth(tools, street_run, capsys):
     assert (out / "correlation.png").stat().st_size > 10_000
 
 
-def test_without_an_answer_key_nothing_is_scored(tools, tmp_path, capsys):
+def test_without_an_answer_key_nothing_is_scored(tmp_path, capsys):
     files = [write_toy(tmp_path, name, shape, size=(60, 70)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     data = ["data=own", f"data.datasets=[{','.join(map(str, files))}]", f"data_root={tmp_path}", f"runs={tmp_path / 'runs'}"]
-    assert tools[0].main([*SMALL, *data, "strategy=nf"]) == 0
+    assert train.main([*SMALL, *data, "strategy=nf"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
-    assert tools[1].main([str(run), "--split", "test", "--out", str(tmp_path / "out")]) == 0
+    assert correlate.main([str(run), "--split", "test", "--out", str(tmp_path / "out")]) == 0
     assert "against the truth" not in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out" / "correspondences.json").read_text())) == 4
     assert not (tmp_path / "out" / "scores.json").exists()
@@ -81,7 +68,7 @@ def test_without_an_answer_key_nothing_is_scored(tools, tmp_path, capsys):
         ([str(tmp_path / "nothing")], ["nothing"]),
     ]:
         capsys.readouterr()
-        assert tools[1].main(arguments) == 1, arguments
+        assert correlate.main(arguments) == 1, arguments
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1, error
         for word in words:

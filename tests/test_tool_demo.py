@@ -1,15 +1,11 @@
 """The demo, from nothing to a labelled picture, on a small world."""
 
 import json
-from pathlib import Path
 
 from PIL import Image
 
-TOOLS = Path(__file__).parents[1] / "tools"
-
 
 def test_from_nothing_to_a_labelled_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.chdir(tmp_path)
     import demo
 

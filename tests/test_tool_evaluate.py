@@ -6,25 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import evaluate
 import numpy as np
 import pytest
+import train
 from toy import write_toy
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture(scope="module")
-def tools():
-    sys.path.insert(0, str(TOOLS))
-    import evaluate
-    import train
-
-    yield train, evaluate
-    sys.path.remove(str(TOOLS))
-
-
-@pytest.fixture(scope="module")
-def trained(tools, tmp_path_factory):
+def trained(tmp_path_factory):
     """A run of each strategy on two small datasets: (data root, {strategy: run folder})."""
     root = tmp_path_factory.mktemp("evaluate")
     files = [str(write_toy(root, name, shape, size=(60, 70))) for name, shape in (("squares", "square"), ("discs", "disc"))]
@@ -35,7 +27,7 @@ def trained(tools, tmp_path_factory):
             f"runs={root / 'runs' / strategy}", f"strategy={strategy}", "model.widths=[4,6,8]", "model.hidden=8",
             "train.epochs=null", "train.outputs=2000", "train.crop=24", "train.batch=4",
         ]  # fmt: skip
-        assert tools[0].main(arguments) == 0
+        assert train.main(arguments) == 0
         (runs[strategy],) = (root / "runs" / strategy).iterdir()
     return root, runs
 
@@ -48,9 +40,9 @@ def scores_of(run):
 
 
 @pytest.mark.parametrize("strategy", ["jt", "nf"])
-def test_gives_the_numbers_of_the_training(tools, trained, strategy, capsys):
+def test_gives_the_numbers_of_the_training(trained, strategy, capsys):
     run = trained[1][strategy]
-    assert tools[1].main([str(run)]) == 0
+    assert evaluate.main([str(run)]) == 0
     out = run / "evaluations" / "own-test-dense"
     assert json.loads((out / "scores.json").read_text()) == scores_of(run)
     before, after = np.load(run / "per_image.npz"), np.load(out / "per_image.npz")
@@ -66,31 +58,31 @@ def test_gives_the_numbers_of_the_training(tools, trained, strategy, capsys):
     assert (out / "figures" / "confusion_discs.png").stat().st_size > 1000
 
 
-def test_other_pictures_and_other_ways_to_score(tools, trained, tmp_path, capsys):
+def test_other_pictures_and_other_ways_to_score(trained, tmp_path, capsys):
     root, runs = trained
     counts = {}
     for name, options in {"dense": [], "strided": ["--strided"], "interior": ["--interior"], "val": ["--split", "val"]}.items():
-        assert tools[1].main([str(runs["jt"] / "best.safetensors"), *options, "--out", str(tmp_path / name)]) == 0
+        assert evaluate.main([str(runs["jt"] / "best.safetensors"), *options, "--out", str(tmp_path / name)]) == 0
         counts[name] = {k: v["pixels"] for k, v in json.loads((tmp_path / name / "scores.json").read_text())["datasets"].items()}
     # 3 pictures of 60×70, of which 2 rows are void; windows of 46×46 that fit stand on 15×25 pixels
     assert counts["dense"] == counts["val"] == {"squares": 3 * 58 * 70, "discs": 3 * 58 * 70}
     assert counts["strided"]["discs"] == 3 * 14 * 18 and counts["interior"]["discs"] == 3 * 15 * 25
     one = [str(runs["jt"]), "--data", str(root / "discs.yaml"), "--data-root", str(root), "--out", str(tmp_path / "one")]
-    assert tools[1].main(one) == 0
+    assert evaluate.main(one) == 0
     assert json.loads((tmp_path / "one" / "scores.json").read_text())["datasets"].keys() == {"discs"}
 
 
-def test_a_run_that_moved_with_its_data(tools, trained, tmp_path):
+def test_a_run_that_moved_with_its_data(trained, tmp_path):
     root, runs = trained
     shutil.copytree(runs["jt"], tmp_path / "elsewhere")
     for name in ("squares", "discs"):
         shutil.copytree(root / name, tmp_path / "data" / name)
-    assert tools[1].main([str(tmp_path / "elsewhere"), "--data-root", str(tmp_path / "data")]) == 0
+    assert evaluate.main([str(tmp_path / "elsewhere"), "--data-root", str(tmp_path / "data")]) == 0
     scored = json.loads((tmp_path / "elsewhere" / "evaluations" / "own-test-dense" / "scores.json").read_text())
     assert scored == scores_of(runs["jt"])
 
 
-def test_pictures_come_from_the_cache_of_the_training(tools, trained, tmp_path, monkeypatch):
+def test_pictures_come_from_the_cache_of_the_training(trained, tmp_path, monkeypatch):
     """Also from elsewhere: nothing is decoded, and no second cache appears."""
     from densemtmd.datasets.folder import Dataset
 
@@ -99,12 +91,12 @@ def test_pictures_come_from_the_cache_of_the_training(tools, trained, tmp_path, 
     assert len(before) == 2
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Dataset, "load", lambda *_: pytest.fail("decoded again"))
-    assert tools[1].main([str(runs["jt"]), "--strided", "--out", str(tmp_path / "out")]) == 0
+    assert evaluate.main([str(runs["jt"]), "--strided", "--out", str(tmp_path / "out")]) == 0
     assert {path: path.stat().st_mtime_ns for path in (root / ".cache").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_mistakes_are_sentences(tools, trained, tmp_path, capsys):
+def test_mistakes_are_sentences(trained, tmp_path, capsys):
     root, runs = trained
     loose = shutil.copy(runs["jt"] / "best.safetensors", tmp_path / "loose.safetensors")
     stranger = write_toy(tmp_path, "strangers", "disc")
@@ -118,7 +110,7 @@ def test_mistakes_are_sentences(tools, trained, tmp_path, capsys):
         ([str(runs["jt"]), "--out", "/proc/nowhere"], ["/proc/nowhere"]),
     ]:
         capsys.readouterr()
-        assert tools[1].main(arguments) == 1, arguments
+        assert evaluate.main(arguments) == 1, arguments
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1, error
         for word in words:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import train
 import yaml
 from PIL import Image
 from toy import write_toy
@@ -19,15 +20,6 @@ from densemtmd.runs import RunSettings, open_data, output_space
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["data=own", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=3000", "train.crop=24", "train.batch=4"]
-
-
-@pytest.fixture(scope="module")
-def train():
-    sys.path.insert(0, str(ROOT / "tools"))
-    import train
-
-    yield train
-    sys.path.remove(str(ROOT / "tools"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +39,7 @@ def only_run(folder):
     return run
 
 
-def test_one_network_for_all_datasets(train, arguments, data, tmp_path, capsys):
+def test_one_network_for_all_datasets(arguments, data, tmp_path, capsys):
     assert train.main([*arguments, "strategy=jt", "name=try"]) == 0
     run = only_run(tmp_path)
     assert run.name.endswith("-try")
@@ -75,7 +67,7 @@ def test_one_network_for_all_datasets(train, arguments, data, tmp_path, capsys):
     assert listed == [item.key for item in datasets["discs"].splits["train"]] and len(listed) == 6
 
 
-def test_one_network_per_dataset(train, arguments, tmp_path):
+def test_one_network_per_dataset(arguments, tmp_path):
     assert train.main([*arguments, "strategy=nf"]) == 0
     run = only_run(tmp_path)
     assert {d.name for d in run.iterdir() if (d / "best.safetensors").exists()} == {"squares", "discs"}
@@ -86,18 +78,18 @@ def test_one_network_per_dataset(train, arguments, tmp_path):
     assert set(predictor.all(picture)) == {"squares", "discs"} and predictor(picture, "discs").shape == (20, 30)
 
 
-def test_the_papers_protocol(train, arguments, tmp_path):
+def test_the_papers_protocol(arguments, tmp_path):
     assert train.main([*[a for a in arguments if not a.startswith(("train.crop", "train.batch"))], "protocol=paper"]) == 1  # 40 rows
     assert train.compose(["protocol=paper"]).train.batch == 128
 
 
-def test_too_small_pictures_for_the_papers_protocol_are_a_sentence(train, arguments, capsys):
+def test_too_small_pictures_for_the_papers_protocol_are_a_sentence(arguments, capsys):
     assert train.main([*arguments, "protocol=paper"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: picture") and "46" in error and "train.border=reflect" in error
 
 
-def test_a_seed_gives_the_same_network_twice(train, arguments, tmp_path):
+def test_a_seed_gives_the_same_network_twice(arguments, tmp_path):
     for name in ("a", "b"):
         assert train.main([*arguments, f"name={name}", "train.outputs=1000"]) == 0
     assert train.main([*arguments, "name=c", "train.outputs=1000", "seed=1"]) == 0
@@ -107,7 +99,7 @@ def test_a_seed_gives_the_same_network_twice(train, arguments, tmp_path):
     assert torch.equal(biases["a"], biases["b"]) and not torch.equal(biases["a"], biases["c"])
 
 
-def test_a_killed_run_is_finished_in_its_folder_with_the_same_weights(train, arguments, tmp_path, monkeypatch, capsys):
+def test_a_killed_run_is_finished_in_its_folder_with_the_same_weights(arguments, tmp_path, monkeypatch, capsys):
     """Both networks of a run, the second of which is stopped on its way."""
     from densemtmd import training
 
@@ -134,7 +126,7 @@ def test_a_killed_run_is_finished_in_its_folder_with_the_same_weights(train, arg
     assert json.loads((whole / "scores.json").read_text()) == json.loads((killed / "scores.json").read_text())
 
 
-def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(train, arguments, data, tmp_path, capsys):
+def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(arguments, data, tmp_path, capsys):
     assert train.main([f"resume={tmp_path}"]) == 1
     assert "no run's folder" in capsys.readouterr().err
     assert train.main([*arguments, "train.outputs=300"]) == 0
@@ -151,7 +143,7 @@ def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(train, argument
     assert "config.yaml cannot be read" in capsys.readouterr().err
 
 
-def test_debug_shows_within_seconds_whether_everything_works(train, arguments, tmp_path):
+def test_debug_shows_within_seconds_whether_everything_works(arguments, tmp_path):
     assert train.main([*[a for a in arguments if not a.startswith("train.")], "debug=true"]) == 0
     scored = json.loads((only_run(tmp_path) / "scores.json").read_text())
     assert scored["scoring"] == "strided" and scored["datasets"]["discs"]["pixels"] <= 2 * 10 * 13
@@ -163,7 +155,7 @@ def test_debug_shows_within_seconds_whether_everything_works(train, arguments, t
     [((40, 60), 0, "valid", "is 40 pixels high or wide, smaller than the network's patch of 46"),
      ((60, 60), 255, "reflect", "has no labelled pixel to train on")],
 )  # fmt: skip
-def test_what_cannot_be_trained_on_leaves_no_folder(train, arguments, tmp_path, capsys, strategy, size, label, border, words):
+def test_what_cannot_be_trained_on_leaves_no_folder(arguments, tmp_path, capsys, strategy, size, label, border, words):
     """It is seen before the first network is trained, also of the datasets that would come later."""
     bad = write_toy(tmp_path, "bad", "square", size=size)
     if label == 255:
@@ -176,7 +168,7 @@ def test_what_cannot_be_trained_on_leaves_no_folder(train, arguments, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_overfitting_counts_a_labelset_once(train, arguments, tmp_path):
+def test_overfitting_counts_a_labelset_once(arguments, tmp_path):
     """Two datasets that share a labelset: each output of the batch is counted once, not once for each."""
     first, second = (write_toy(tmp_path, name, "square", seed=seed) for seed, name in enumerate(("first", "second")))
     second.write_text(yaml.safe_dump(yaml.safe_load(second.read_text()) | {"labelset": "first.yaml"}))
@@ -187,13 +179,13 @@ def test_overfitting_counts_a_labelset_once(train, arguments, tmp_path):
     assert epoch["scores"]["pooled"]["pixels"] == epoch["scores"]["datasets"]["first"]["pixels"] <= 4 * 6 * 6
 
 
-def test_overfitting_that_fails_says_so(train, arguments, capsys):
+def test_overfitting_that_fails_says_so(arguments, capsys):
     assert train.main([*arguments, "train.overfit=1", "train.outputs=100", "train.lr=0"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: only ") and "expected 99 %" in error
 
 
-def test_two_networks_under_one_labelset_are_refused(train, arguments, data, tmp_path, capsys):
+def test_two_networks_under_one_labelset_are_refused(arguments, data, tmp_path, capsys):
     root, files = data
     write_toy(tmp_path, "more", "square", seed=1)
     text = (tmp_path / "more.yaml").read_text()
@@ -208,13 +200,13 @@ def test_two_networks_under_one_labelset_are_refused(train, arguments, data, tmp
     assert train.main([f"resume={run}"]) == 0  # although one of the folders is a link
 
 
-def test_overfitting_one_batch_reaches_99_percent(train, arguments, tmp_path):
+def test_overfitting_one_batch_reaches_99_percent(arguments, tmp_path):
     assert train.main([*arguments, "train.overfit=1", "train.outputs=60000", "model.widths=[8,16,32]", "model.hidden=32"]) == 0
     state = checkpoint.load(only_run(tmp_path) / "last.safetensors")[1]["state"]
     assert state["history"][-1]["scores"]["pooled"]["global"] >= 99 and state["outputs"] < 60000
 
 
-def test_a_sweep_runs_every_combination_the_first_setting_outermost(train):
+def test_a_sweep_runs_every_combination_the_first_setting_outermost():
     assert train.sweep(["seed=0,1", "strategy=nf,jt", "train.lr=0.1"]) == [
         [f"seed={seed}", f"strategy={strategy}", "train.lr=0.1"] for seed in "01" for strategy in ("nf", "jt")
     ]
@@ -223,7 +215,7 @@ def test_a_sweep_runs_every_combination_the_first_setting_outermost(train):
 
 
 @pytest.mark.parametrize("group", ["data", "model", "strategy", "protocol"])
-def test_every_choice_composes(train, group):
+def test_every_choice_composes(group):
     choices = [file.stem for file in (ROOT / "conf" / group).glob("*.yaml")]
     assert choices
     for choice in choices:
@@ -233,7 +225,7 @@ def test_every_choice_composes(train, group):
             assert load_dataset_config(name).task.channels >= 2
 
 
-def test_a_dataset_can_be_added_to_any_choice(train, arguments, data):
+def test_a_dataset_can_be_added_to_any_choice(arguments, data):
     settings = train.compose([*[a for a in arguments if "datasets" not in a], f"data.datasets=[{data[1][0]}]", f"data.add={data[1][1]}"])
     assert [d.name for d in open_data(settings.data, settings.data_root)] == ["squares", "discs"]
 
@@ -255,7 +247,7 @@ def test_a_dataset_can_be_added_to_any_choice(train, arguments, data):
         ("runs=/proc/nowhere", ["/proc/nowhere", "runs="]),
     ],
 )
-def test_mistakes_are_sentences(train, arguments, override, words, capsys):
+def test_mistakes_are_sentences(arguments, override, words, capsys):
     assert train.main([*arguments, "train.outputs=300", override]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
