@@ -17,7 +17,7 @@ corrections take the confusion out:
    normalised over b, is the *share* of a that lies in b.
 
 Two labels correspond where one of the two shares is at least :data:`SEEN`; each of the two lies in the other where its share is at least
-:data:`WHOLE` of the larger one. So the truth, "a is part of b when at least 90 % of a's true pixels lie in b", is read from shares that the
+:data:`ALIKE` of the larger one. So the truth, "a is part of b when at least 90 % of a's true pixels lie in b", is read from shares that the
 network's confusion makes smaller on both sides alike.
 
 Shapes: ``C`` channels of the output space, ``K`` labelsets, ``L`` labels of one labelset, ``N`` pixels, ``h``, ``w`` outputs of the strided
@@ -46,8 +46,9 @@ RELATIONS = ("same", "part_of", "contains", "none")
 WHOLE = 0.9
 """The share of a label's pixels that must lie in another for it to be part of it."""
 
-SEEN = 0.7
-"""The share from which on two labels are taken to correspond: chosen on networks of the street world."""
+SEEN, ALIKE = 0.75, 0.88
+"""The share from which on two labels are taken to correspond, and how much of it the smaller of two shares must reach for the two to be
+the same: chosen on four networks of the street world."""
 
 SILENT = 0.5
 """An annotator who leaves more than this share of a label's pixels unlabelled has no label for it. Below it, it is how they draw: borders
@@ -238,7 +239,7 @@ def relate(there: float, back: float) -> tuple[str, float]:
     >>> relate(0.97, 0.95), relate(0.99, 0.05), relate(0.25, 0.125)
     (('same', 0.95), ('part_of', 0.99), ('none', 0.75))
     """
-    return _relation(there, back, SEEN, WHOLE * max(there, back))
+    return _relation(there, back, SEEN, ALIKE * max(there, back))
 
 
 def true_relation(there: float, back: float) -> tuple[str, float]:

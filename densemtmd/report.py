@@ -166,16 +166,26 @@ def correspondences_text(found: Sequence[Correspondence], absent: Sequence[tuple
 
 def correspondence_scores(scored: Mapping[str, Any]) -> str:
     """Precision and recall of the correspondences, by relation, and the mistakes: what :func:`densemtmd.correlation.score` gives."""
-    rows = [["", "true", "found", "right", "precision", "recall"]]
-    for name, row in {**scored["relations"], "all": scored}.items():
-        shown = ("–" if row[key] is None else f"{row[key]:.2f}" for key in ("precision", "recall"))
-        rows.append([name.replace("_", " "), str(row["true"]), str(row["found"]), str(row["right"]), *shown])
-    lines = [f"against the truth, over {scored['pairs']} pairs of labels:", aligned(rows)]
+    head, rows = _correspondence_rows(scored)
+    lines = [f"against the truth, over {scored['pairs']} pairs of labels:", aligned([head, *rows])]
     for one in scored["mistakes"]:
         a, b = ".".join(one["a"]), ".".join(one["b"])
         said, true = (one[key].replace("_", " ") for key in ("relation", "truth"))
         lines.append(f"  mistake: {a}, {b}: {said} ({one['confidence']:.2f}), in truth {true}")
     return "\n".join(lines)
+
+
+def correspondence_markdown(scored: Mapping[str, Any]) -> str:
+    """Precision and recall of the correspondences as markdown."""
+    return f"{markdown(*_correspondence_rows(scored))}\n\nAgainst the truth, over {scored['pairs']} pairs of labels.\n"
+
+
+def _correspondence_rows(scored: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for name, row in {**scored["relations"], "all": scored}.items():
+        shown = ("–" if row[key] is None else f"{row[key]:.2f}" for key in ("precision", "recall"))
+        rows.append([name.replace("_", " "), str(row["true"]), str(row["found"]), str(row["right"]), *shown])
+    return ["", "true", "found", "right", "precision", "recall"], rows
 
 
 def matrix_csv(matrix: np.ndarray, space: OutputSpace, pixels: np.ndarray) -> str:

@@ -28,13 +28,13 @@ def test_a_street_world_is_scored_against_its_truth(street_run, capsys):
     capsys.readouterr()
     assert correlate.main([str(street_run)]) == 0
     printed = capsys.readouterr().out
-    out = street_run / "correlations" / "own-val+test"
+    out = street_run / "correlations" / "own-train+val+test"
     found = json.loads((out / "correspondences.json").read_text())
     assert {tuple(sorted((c["a"][0], c["b"][0]))) for c in found} == {("kundu", "ros"), ("kundu", "xu"), ("ros", "xu")}
     assert {key for c in found for key in c} == {"a", "b", "relation", "confidence"}
     assert all(c["relation"] in ("same", "part_of", "contains", "none") and 0 <= c["confidence"] <= 1 for c in found)
     scored = json.loads((out / "scores.json").read_text())
-    assert scored["pairs"] <= len(found) and scored["true"] > 5 and scored["splits"] == ["val", "test"]
+    assert scored["pairs"] <= len(found) and scored["true"] > 5 and scored["splits"] == ["train", "val", "test"]
     assert "against the truth" in printed and "kundu and xu" in printed and (out / "correspondences.txt").read_text().strip() in printed
     with (out / "correlation.csv").open() as file:
         rows = list(csv.reader(file))

@@ -1,12 +1,13 @@
 """Find which labels of different labelsets mean the same, as a trained network sees them.
 
-    python tools/correlate.py runs/my-run                      the run's own validation and test pictures
+    python tools/correlate.py runs/my-run                      all of the run's own pictures
     python tools/correlate.py runs/my-run --split test --out correspondences
     python tools/correlate.py best.safetensors --data stanford_camvid --data-root ~/data
 
 CHECKPOINT is a run's folder or a .safetensors file. Without --data the pictures are those of the run that the checkpoint
 lies in; with it, those of datasets whose labelsets the network knows: a choice of conf/data/, or names or YAMLs of
-datasets, separated by commas. They should be pictures that the network was not trained on.
+datasets, separated by commas. The pictures that it was trained on are good evidence too: what one annotator's labels are
+under another labelset is nothing that the network was ever told.
 
 For each pair of labelsets it is said which labels are the same, which is part of which (part ⊂ whole) and which have no
 partner, each with a confidence from 0 to 1. Where the truth is known, in the street world and among datasets that derive
@@ -14,7 +15,7 @@ from one source, the answers are scored against it: a is part of b when at least
 
 OUT holds correspondences.json (every pair of labels) and .txt (what is shown), the label correlation matrix of the paper's
 Figure 6 as correlation.csv and correlation.png, shares.csv, from which the correspondences are read: how much of each label
-lies in each other, with the network's own confusion taken out; and scores.json where the truth is known.
+lies in each other, with the network's own confusion taken out; and scores.json and .md where the truth is known.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
     add("--data", metavar="NAME|A,B", help="a choice of conf/data/, or datasets (default: those of the run)")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the datasets' folders (default: where they were, or data)")
-    add("--split", default="val,test", metavar="A,B", help="which pictures: train, val, test, or several (default: val,test)")
+    add("--split", default="train,val,test", metavar="A,B", help="which pictures: train, val, test, or several (default: all)")
     add("--out", type=Path, metavar="DIR", help="where to write (default: <run>/correlations/<data>-<split>)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     return parser
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         scored = correlation.score(found, correlation.correspondences(true, space, correlation.true_relation))
         shown += "\n\n" + report.correspondence_scores(scored)
         write_json(out / "scores.json", {"splits": splits, **scored})
+        write_text(out / "scores.md", report.correspondence_markdown(scored))
     write_json(out / "correspondences.json", [one.to_json() for one in found])
     write_text(out / "correspondences.txt", shown + "\n")
     write_text(out / "correlation.csv", report.matrix_csv(evidence.matrix, space, evidence.counts))
