@@ -15,17 +15,18 @@ from torch import Tensor
 
 from densemtmd import checkpoint
 from densemtmd.datasets.sample import as_input
-from densemtmd.dense import Dense, Geometry, densify, geometry, reflect
+from densemtmd.dense import Dense, Geometry, geometry, reflect
 from densemtmd.errors import UserError
+from densemtmd.fast import Frozen, freeze
 from densemtmd.losses import dataset_softmax
 from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import Labelset, OutputSpace
 
-TILE = {"cpu": (64, 128), "cuda": (256, 1024)}
-"""Rows and columns of pixels answered in one piece, by the kind of device. What the widest layer then holds (4 kB a pixel at width 1024)
-fits a CPU's caches and allocator well; a GPU wants more work at once. Memory of the dense pass is bounded by this, and not by the
-picture."""
+TILE = {"cpu": (240, 512), "cuda": (256, 1024)}
+"""Rows and columns of pixels answered in one piece, by the kind of device. Memory is bounded by this, and not by the picture. Each piece
+needs a border of patch − 1 pixels from its neighbours, so larger ones repeat less; what must fit a CPU's caches is cut smaller in
+:mod:`densemtmd.fast`."""
 
 
 def bordered(image: np.ndarray, rows: slice, columns: slice, geometry: Geometry, device: torch.device) -> Tensor:
@@ -42,9 +43,18 @@ def bordered(image: np.ndarray, rows: slice, columns: slice, geometry: Geometry,
 
 
 def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry, device: torch.device) -> Tensor:
-    """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉).
+
+    Worked through in tiles of the grid, as the dense pass is, so that a large picture takes no more memory than its answers do.
+    """
     height, width = image.shape[:2]
-    return network(bordered(image, slice(0, height), slice(0, width), geometry, device))[0]
+    stride = geometry.stride
+    most = [stride * side for side in TILE.get(device.type, TILE["cuda"])]  # as many outputs as a tile of the dense pass
+    strips = []
+    for rows in pieces(height, most[0], stride):
+        tiles = [network(bordered(image, rows, columns, geometry, device))[0] for columns in pieces(width, most[1], stride)]
+        strips.append(torch.cat(tiles, 2))
+    return torch.cat(strips, 1)
 
 
 def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, device: torch.device) -> tuple[Tensor, int]:
@@ -63,7 +73,7 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
     return torch.cat(answers), strides.pop()
 
 
-def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+def dense_logits(dense: Dense | Frozen, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
     """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W))."""
     height, width = image.shape[:2]
     for rows in pieces(height, TILE.get(device.type, TILE["cuda"])[0]):
@@ -74,10 +84,11 @@ def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Itera
         yield rows, torch.cat(tiles, 2)
 
 
-def pieces(size: int, at_most: int) -> list[slice]:
-    """A side of a picture in pieces of about one length, at most so long."""
-    edges = np.linspace(0, size, -(-size // at_most) + 1).round().astype(int)
-    return [slice(int(first), int(last)) for first, last in itertools.pairwise(edges)]
+def pieces(size: int, at_most: int, stride: int = 1) -> list[slice]:
+    """A side of a picture in pieces of about one length, at most so long, that begin at multiples of ``stride``."""
+    steps = -(-size // stride)
+    edges = np.linspace(0, steps, -(-size // at_most) + 1).round().astype(int) * stride
+    return [slice(int(first), min(int(last), size)) for first, last in itertools.pairwise(edges)]
 
 
 class Predictor:
@@ -88,23 +99,26 @@ class Predictor:
 
     Args:
         networks: one network for all labelsets, or one for each (the paper's baseline); no labelset may occur twice.
+            Their weights are taken as they are now.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: ``"float32"``, or ``"bfloat16"``: faster where the hardware computes in it, and about one pixel in a hundred gets
+            another label (docs/performance.md).
     """
 
-    def __init__(self, networks: Sequence[JointNetwork], device: str = "auto") -> None:
+    def __init__(self, networks: Sequence[JointNetwork], device: str = "auto", precision: str = "float32") -> None:
         self.device = checkpoint.device_of(device)
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
-        self._dense = [densify(network) for network in self.networks]
+        self._dense = [freeze(network, precision, measure=True) for network in self.networks]
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> Predictor:
+    def load(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> Predictor:
         """From a checkpoint, or from a run's folder (which holds one checkpoint, or with the strategy ``nf`` one per dataset).
 
         Raises:
             UserError: no checkpoint there, or a damaged one.
         """
-        return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device)
+        return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device, precision)
 
     def logits(self, image: np.ndarray, labelsets: Sequence[str]) -> Iterator[tuple[JointNetwork, slice, Tensor]]:
         """Strip by strip, the logits of each network that learned one of the labelsets: (network, rows, (C, len(rows), W))."""

@@ -13,7 +13,7 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "losses", "merging", "dense", "network", "backbones", "datasets", "checkpoint", "inference", "evaluation",
+    "errors", "files", "tasks", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "checkpoint", "inference", "evaluation",
     "correlation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
 )  # fmt: skip
 """From the top down."""
@@ -21,7 +21,7 @@ ORDER = (
 BESIDE = {"cli": {"errors"}}
 """Rooms outside the order, and all that they may import."""
 
-CORE = ("tasks", "losses", "network", "dense", "backbones", "datasets", "checkpoint", "inference", "evaluation", "training")
+CORE = ("tasks", "losses", "network", "dense", "fast", "backbones", "datasets", "checkpoint", "inference", "evaluation", "training")
 """What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
 
 
