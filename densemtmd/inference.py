@@ -45,11 +45,10 @@ def bordered(image: np.ndarray, rows: slice, columns: slice, geometry: Geometry,
 def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry, device: torch.device) -> Tensor:
     """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉).
 
-    Worked through in tiles of the grid, as the dense pass is, so that a large picture takes no more memory than its answers do.
+    Worked through in tiles, as the dense pass is: beyond its answers a large picture takes no more memory than a small one.
     """
     height, width = image.shape[:2]
-    stride = geometry.stride
-    most = [stride * side for side in TILE.get(device.type, TILE["cuda"])]  # as many outputs as a tile of the dense pass
+    most, stride = TILE.get(device.type, TILE["cuda"]), geometry.stride
     strips = []
     for rows in pieces(height, most[0], stride):
         tiles = [network(bordered(image, rows, columns, geometry, device))[0] for columns in pieces(width, most[1], stride)]
@@ -76,18 +75,17 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
 def dense_logits(dense: Dense | Frozen, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
     """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W))."""
     height, width = image.shape[:2]
-    for rows in pieces(height, TILE.get(device.type, TILE["cuda"])[0]):
-        tiles = [
-            dense(bordered(image, rows, columns, dense.geometry, device))[0]
-            for columns in pieces(width, TILE.get(device.type, TILE["cuda"])[1])
-        ]
+    most = TILE.get(device.type, TILE["cuda"])
+    high = min(most[0], max(16, 4 * most[0] * most[1] // width))  # of a wide picture lower strips, whose logits take no more memory
+    for rows in pieces(height, high):
+        tiles = [dense(bordered(image, rows, columns, dense.geometry, device))[0] for columns in pieces(width, most[1])]
         yield rows, torch.cat(tiles, 2)
 
 
 def pieces(size: int, at_most: int, stride: int = 1) -> list[slice]:
-    """A side of a picture in pieces of about one length, at most so long, that begin at multiples of ``stride``."""
+    """A side of a picture in pieces of about one length, at most so long or one stride, that begin at multiples of ``stride``."""
     steps = -(-size // stride)
-    edges = np.linspace(0, steps, -(-size // at_most) + 1).round().astype(int) * stride
+    edges = np.linspace(0, steps, -(-steps // max(1, at_most // stride)) + 1).round().astype(int) * stride
     return [slice(int(first), min(int(last), size)) for first, last in itertools.pairwise(edges)]
 
 
@@ -101,12 +99,12 @@ class Predictor:
         networks: one network for all labelsets, or one for each (the paper's baseline); no labelset may occur twice.
             Their weights are taken as they are now.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: ``"float32"``, or ``"bfloat16"``: faster where the hardware computes in it, and about one pixel in a hundred gets
-            another label (docs/performance.md).
+        precision: ``"float32"``, or ``"bfloat16"``: faster where the hardware computes in it, and a few pixels in a thousand
+            get another label (docs/performance.md).
     """
 
     def __init__(self, networks: Sequence[JointNetwork], device: str = "auto", precision: str = "float32") -> None:
-        self.device = checkpoint.device_of(device)
+        self.device, self.precision = checkpoint.device_of(device), precision
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
         self._dense = [freeze(network, precision, measure=True) for network in self.networks]
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])

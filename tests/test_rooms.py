@@ -13,8 +13,8 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "checkpoint", "inference", "evaluation",
-    "correlation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
+    "errors", "files", "tasks", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "checkpoint", "inference",
+    "evaluation", "correlation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs", "experiments",
 )  # fmt: skip
 """From the top down."""
 
