@@ -348,6 +348,10 @@ class Frozen:
 
     def _in_blocks(self, x: Tensor) -> Tensor:
         """The last layer with a window and those behind it, some of the phases and some rows at a time."""
+        if x.device.type != "cpu":  # a GPU wants all its work at once
+            for layer in self._window + self._tail:
+                x = layer.run(x)
+            return x
         if not self._window and not self._tail:
             return x
         reach = self._window[0].reach if self._window else (1, 1)

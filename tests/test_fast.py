@@ -157,3 +157,14 @@ def test_mistakes():
         Predictor([net.eval()], "cpu", precision="half")
     with pytest.raises(UserError, match="at least 46"):
         freeze(net)(torch.zeros(1, 3, 45, 46))
+
+
+def test_elsewhere_than_on_a_cpu_nothing_is_cut():
+    """On a device that only keeps shapes, in place of a GPU: every layer runs once, on the whole picture."""
+    net = PatchNet(SPACE, widths=(16, 20, 24), hidden=10).eval().to("meta")
+    net.features[0] = nn.Identity()  # the conversion to YUV has constants of its own
+    frozen = freeze(net, "bfloat16")
+    ran = []
+    for layer in frozen._front + frozen._window + frozen._tail:
+        layer.run = lambda x, run=layer.run: ran.append(x.device.type) or run(x)
+    assert frozen(torch.zeros(1, 3, 146, 165, device="meta")).shape == (1, 5, 101, 120) and ran == ["meta"] * 8

@@ -174,6 +174,11 @@ def test_train(bench, tmp_path, capsys):
             assert parts["forward"] + parts["backward"] + parts["optimizer"] == pytest.approx(parts["step_cpu_s"])
     ratios = [turn["small"]["outputs_per_second"] / turn["paper"]["outputs_per_second"] for turn in told["turns"]]
     assert told["ratio"] == pytest.approx(sorted(ratios)[1])
+    # a crop of 4×4 outputs is one of 58 pixels: 52² positions of the first convolution, 20² of the second, 4² behind the third
+    weights = (49 * 12, 49 * 24, 49 * 48 + 64 + 8 * 2)
+    assert told["small"]["multiply_adds"] == (52**2 * weights[0] + 20**2 * weights[1] + 4**2 * weights[2]) / 4**2
+    assert told["paper"]["multiply_adds"] == 40**2 * weights[0] + 14**2 * weights[1] + weights[2]
+    assert told["counted"] == told["paper"]["multiply_adds"] / told["small"]["multiply_adds"]
     assert "times those of paper" in capsys.readouterr().out
     given = ["train", str(yaml), "--data-root", str(tmp_path), "--model", "small", "--protocol", "paper"]
     assert bench.main(given) == 1 and "--protocol is paper" in capsys.readouterr().err

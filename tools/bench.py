@@ -328,18 +328,29 @@ def multiply_adds(network: Any) -> dict[str, float]:
     """
     from densemtmd.dense import densify
 
-    dense = densify(network)
-    size, before = (dense.patch, dense.patch), 1
-    counts = {"dense": 0.0, "patch by patch": 0.0, "shift and stitch": 0.0}
+    dense, before = densify(network), 1
+    counts = {"dense": 0.0, "shift and stitch": 0.0}
+    for step in dense._steps:
+        weights = getattr(step.layer, "weight", None)
+        if weights is not None and weights.ndim > 1:
+            counts["dense"] += weights.numel()
+            counts["shift and stitch"] += weights.numel() * (dense.stride / before / step.stride) ** 2
+        before *= step.stride
+    return {**counts, **dict.fromkeys(SAMPLED, strided_multiply_adds(network, 1))}
+
+
+def strided_multiply_adds(network: Any, outputs: int) -> float:
+    """Multiply-adds an output of a strided pass over a crop with so many outputs along a side."""
+    from densemtmd.dense import densify
+
+    dense, total = densify(network), 0.0
+    size = (dense.geometry.pixels(outputs),) * 2
     for step in dense._steps:
         weights = getattr(step.layer, "weight", None)
         size = step.outputs(size)
         if weights is not None and weights.ndim > 1:
-            counts["dense"] += weights.numel()
-            counts["patch by patch"] += weights.numel() * size[0] * size[1]
-            counts["shift and stitch"] += weights.numel() * (dense.stride / before / step.stride) ** 2
-        before *= step.stride
-    return {**counts, "patches, last": counts["patch by patch"]}
+            total += weights.numel() * size[0] * size[1]
+    return total / outputs**2
 
 
 def dilated(network: Any) -> nn.Module:
@@ -558,6 +569,7 @@ def measure_train(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--protocol is paper, expected what it is compared with, such as strided")
     works: dict[str, Callable[[int], object]] = {}
     outputs: dict[str, float] = {}
+    counted: dict[str, float] = {}
     loaders: dict[str, Mixture] = {}
     for name in protocols:
         network, mixture, settings, _ = make_training(argparse.Namespace(**{**vars(arguments), "protocol": name}))
@@ -565,6 +577,8 @@ def measure_train(arguments: argparse.Namespace) -> dict[str, Any]:
         optimizer = make_optimizer(network.train(), settings)
         ready = [mixture.batch(n) for n in range(8)]
         outputs[name] = sum(int((batch.target != VOID).sum()) for batch in ready) / len(ready)
+        counted[name] = strided_multiply_adds(network.eval(), mixture.rows)
+        network.train()
         loaders[name], precision = mixture, precision_on(device, settings.precision)
 
         works[name] = partial(step_on, ready, partial(train_step, network, optimizer, precision=precision), device)
@@ -580,16 +594,17 @@ def measure_train(arguments: argparse.Namespace) -> dict[str, Any]:
         turns.append(one)
     del turns[0]  # to warm up
     ratio, ratio_cpu = (median(turn[key] for turn in turns) for key in ("ratio", "ratio_cpu"))
-    rows = [("outputs a second", f"{ratio:.1f} times those of paper; by processor time {ratio_cpu:.1f} times")]
-    told: dict[str, Any] = {"ratio": ratio, "ratio_cpu": ratio_cpu}
+    told: dict[str, Any] = {"ratio": ratio, "ratio_cpu": ratio_cpu, "counted": counted["paper"] / counted[arguments.protocol]}
+    times = f"{ratio:.1f} times those of paper; by processor time {ratio_cpu:.1f}, by multiply-adds {told['counted']:.1f} times"
+    rows = [("outputs a second", times)]
     for name in protocols:
         middle = {key: median(turn[name][key] for turn in turns) for key in turns[0][name]}
         total = sum(middle[part] for part in PARTS)
-        told[name] = {**middle, "outputs_per_step": outputs[name], "shares": {part: middle[part] / total for part in PARTS}}
-        shares = ", ".join(f"{part} {100 * middle[part] / total:.1f} %" for part in PARTS)
+        shares = {part: middle[part] / total for part in PARTS}
+        told[name] = {**middle, "outputs_per_step": outputs[name], "multiply_adds": counted[name], "shares": shares}
         each, step = middle["outputs_per_second"], middle["step_s"] * 1e3
         rows.append((name, f"{each:.0f} labelled outputs a second, {outputs[name]:.0f} in {step:.0f} ms"))
-        rows.append(("", shares))
+        rows.append(("", ", ".join(f"{part} {100 * share:.1f} %" for part, share in shares.items())))
     print(f"train {', '.join(arguments.datasets)}: {arguments.model} on {device}, {precision}, median of {arguments.turns} turns")
     show(rows)
     return {"datasets": arguments.datasets, "model": arguments.model, "device": str(device), "precision": precision, **told, "turns": turns}
