@@ -6,7 +6,9 @@ Shapes: ``H``, ``W`` pixels, ``C`` channels of the output space, ``L`` labels of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +78,39 @@ def dense_logits(dense: Dense | Frozen, image: np.ndarray, device: torch.device)
     """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W))."""
     height, width = image.shape[:2]
     most = TILE.get(device.type, TILE["cuda"])
-    high = min(most[0], max(16, 4 * most[0] * most[1] // width))  # of a wide picture lower strips, whose logits take no more memory
+    high = min(most[0], max(16, 2 * most[0] * most[1] // width))  # of a wide picture lower strips, whose logits take no more memory
+    # a tile for each thread at least, however small the picture, but none so narrow that it is mostly border
+    wide = most[1] if device.type != "cpu" else min(most[1], max(dense.geometry.patch, -(-width // torch.get_num_threads())))
     for rows in pieces(height, high):
-        tiles = [dense(bordered(image, rows, columns, dense.geometry, device))[0] for columns in pieces(width, most[1])]
+        columns = pieces(width, wide)
+        tiles = side_by_side([partial(_tile, dense, image, rows, part, device) for part in columns], device)
         yield rows, torch.cat(tiles, 2)
+
+
+def _tile(dense: Dense | Frozen, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:
+    return dense(bordered(image, rows, columns, dense.geometry, device))[0]
+
+
+def side_by_side(works: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
+    """What several pieces of work give, on a CPU each done by one thread of its own.
+
+    All threads at one layer after another wait for each other behind each of its hundreds of steps, and where something else runs on one of
+    the cores they wait long.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(works) == 1:
+        return [work() for work in works]
+    inference = torch.is_inference_mode_enabled()
+
+    def run(work: Callable[[], Tensor]) -> Tensor:
+        with torch.inference_mode(inference):  # a thread begins in no mode
+            return work()
+
+    try:
+        with ThreadPoolExecutor(min(threads, len(works)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(run, works))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def pieces(size: int, at_most: int, stride: int = 1) -> list[slice]:

@@ -118,11 +118,26 @@ def test_the_strided_pass_in_tiles_is_that_in_one(network, tile, monkeypatch):
 
 def test_a_wide_picture_is_answered_in_lower_strips(network, monkeypatch):
     """So that the logits of a strip take no more memory."""
-    monkeypatch.setitem(inference.TILE, "cpu", (32, 8))
+    monkeypatch.setitem(inference.TILE, "cpu", (32, 16))
     heights = {}
     for width in (8, 32, 90):
         heights[width] = max(rows.stop - rows.start for _, rows, _ in Predictor([network]).logits(picture(64, width), ["xu"]))
     assert heights == {8: 32, 32: 32, 90: 16}
+
+
+def test_threads_label_tiles_side_by_side(network):
+    """With two threads the answers are the same, and so is the number of threads behind it."""
+    image = picture(30, 120)
+    with torch.inference_mode():
+        (_, alone, expected), = Predictor([network]).logits(image, ["xu"])
+    torch.set_num_threads(2)
+    try:
+        (_, rows, logits), = Predictor([network]).logits(image, ["xu"])
+        assert torch.get_num_threads() == 2 and rows == alone
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    assert logits.is_inference()
 
 
 def test_bordered_is_the_reflected_picture():
