@@ -204,7 +204,7 @@ class _Convolution:
             return _Layer(lambda x: _product(x.to(dtype), rows_weight, bias, self.relu), stride=self.stride)
         if device.type == "cpu" and self.groups == 1 and self.dilation == (1, 1) and _pays(*self.weight.shape):
             transformed = Transformed(self.weight.cpu(), self.bias.cpu(), dtype)
-            if not measure or _wins(direct, transformed, (tuple(self.weight.shape), dtype, torch.get_num_threads())):
+            if not measure or _wins(direct, transformed, (tuple(self.weight.shape), dtype)):
                 run = transformed
         if self.relu:
             return _Layer(lambda x: run(x).relu_(), self.reach, self.stride)
@@ -230,8 +230,13 @@ def _wins(direct: Callable[[Tensor], Tensor], transformed: Transformed, key: obj
             work(x)
             return time.perf_counter() - began
 
-        with torch.inference_mode():
-            ratios = [seconds(direct) / seconds(transformed) for _ in range(6)][1:]  # the first turn warms up
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as each tile is computed
+        try:
+            with torch.inference_mode():
+                ratios = [seconds(direct) / seconds(transformed) for _ in range(6)][1:]  # the first turn warms up
+        finally:
+            torch.set_num_threads(threads)
         _measured[key] = median(ratios) > 1
     return _measured[key]
 
