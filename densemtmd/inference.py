@@ -51,11 +51,16 @@ def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry,
     """
     height, width = image.shape[:2]
     most, stride = TILE.get(device.type, TILE["cuda"]), geometry.stride
-    strips = []
+    answer: Tensor | None = None
     for rows in pieces(height, most[0], stride):
-        tiles = [network(bordered(image, rows, columns, geometry, device))[0] for columns in pieces(width, most[1], stride)]
-        strips.append(torch.cat(tiles, 2))
-    return torch.cat(strips, 1)
+        for columns in pieces(width, most[1], stride):
+            tile = network(bordered(image, rows, columns, geometry, device))[0]
+            if answer is None:
+                answer = tile.new_empty(len(tile), -(-height // stride), -(-width // stride))
+            top, left = rows.start // stride, columns.start // stride
+            answer[:, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
+    assert answer is not None
+    return answer
 
 
 def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, device: torch.device) -> tuple[Tensor, int]:
