@@ -263,20 +263,22 @@ def split_phases(x: Tensor, stride: int) -> Tensor:
     starts.
 
     Phases that come out one short are padded with zeros to the others' size. What is computed from the padding belongs
-    to patches that do not fit in the picture, and is cut off after weaving.
+    to patches that do not fit in the picture, and is cut off after weaving. The channels of a pixel come to lie side by
+    side in memory (channels-last), where a copy moves them together.
     """
     n, c, height, width = x.shape
     rows, columns = -(-height // stride), -(-width // stride)
     x = F.pad(x, (0, columns * stride - width, 0, rows * stride - height))
-    return x.view(n, c, rows, stride, columns, stride).permute(3, 5, 0, 1, 2, 4).reshape(stride * stride * n, c, rows, columns)
+    x = x.view(n, c, rows, stride, columns, stride).permute(3, 5, 0, 2, 4, 1)
+    return x.reshape(stride * stride * n, rows, columns, c).permute(0, 3, 1, 2)
 
 
 def weave_phases(x: Tensor, stride: int) -> Tensor:
     """The inverse of :func:`split_phases`, padding included: (stride²·N, C, h, w) -> (N, C, h·stride, w·stride)."""
     n, c, height, width = x.shape
     n //= stride * stride
-    x = x.view(stride, stride, n, c, height, width).permute(2, 3, 4, 0, 5, 1)
-    return x.reshape(n, c, height * stride, width * stride)
+    x = x.view(stride, stride, n, c, height, width).permute(2, 4, 0, 5, 1, 3)
+    return x.reshape(n, height * stride, width * stride, c).permute(0, 3, 1, 2)
 
 
 class Dense(nn.Module):

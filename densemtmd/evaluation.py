@@ -19,8 +19,9 @@ from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Sample, as_input
 from densemtmd.datasets.truth import Truth
-from densemtmd.dense import densify, geometry
+from densemtmd.dense import geometry
 from densemtmd.errors import UserError
+from densemtmd.fast import freeze
 from densemtmd.inference import dense_logits, fused_probabilities, strided_logits
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
@@ -101,6 +102,7 @@ def score_pictures(
     *,
     scoring: str,
     interior: bool = False,
+    precision: str = "float32",
     device: torch.device,
     tick: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
@@ -112,13 +114,14 @@ def score_pictures(
         samples: the N pictures.
         scoring: ``"dense"``: every pixel; ``"strided"``: every stride-th pixel of every stride-th row, at a stride²-th of the cost.
         interior: only pixels whose patch lies wholly inside the picture, as the paper samples.
+        precision: of dense scoring, ``"float32"`` or ``"bfloat16"``.
         device: where the network is.
         tick: called after each picture.
     """
     pictures = ((sample.image, {labelset: sample.target}) for sample in samples)
     (matrices,) = score_answers(
         [network], pictures, {labelset: network.space[labelset].channels}, _under_labelsets,
-        scoring=scoring, interior=interior, device=device, tick=tick,
+        scoring=scoring, interior=interior, precision=precision, device=device, tick=tick,
     ).values()  # fmt: skip
     return matrices
 
@@ -135,6 +138,7 @@ def score_answers(
     *,
     scoring: str,
     interior: bool = False,
+    precision: str = "float32",
     device: torch.device,
     tick: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
@@ -145,7 +149,7 @@ def score_answers(
         pictures: each an image (H, W, 3) and by the name of the answer its target (H, W); read one by one.
         labels: name of the answer -> L.
         answers: what makes the answers of the logits.
-        scoring, interior, device, tick: as :func:`score_pictures` has them.
+        scoring, interior, precision, device, tick: as :func:`score_pictures` has them.
     """
     if scoring not in SCORINGS:
         raise UserError(f"scoring is {scoring!r}; {nearest(scoring, SCORINGS)}")
@@ -156,7 +160,7 @@ def score_answers(
     where = geometries[0]
     if any(other != where for other in geometries):
         raise UserError("the networks see patches of different sizes or strides, expected one for all: score them one by one")
-    denses = [densify(network) for network in networks] if scoring == "dense" else None
+    denses = [freeze(network, precision) for network in networks] if scoring == "dense" else None
     step = 1 if denses else where.stride
     matrices: dict[str, list[Tensor]] = {name: [] for name in labels}
     with torch.inference_mode():
@@ -210,7 +214,7 @@ def score_across(
         truth: of the dataset and of others.
         dataset: one of those of the truth.
         split: which of its pictures.
-        how: ``scoring``, ``interior``, ``device`` and ``tick`` of :func:`score_answers`.
+        how: ``scoring``, ``interior``, ``precision``, ``device`` and ``tick`` of :func:`score_answers`.
     """
     known = {name for network in networks for name in network.space.names}
     labels = {d.labelset.name: d.labelset.channels for d in truth.datasets if d.labelset.name in known}

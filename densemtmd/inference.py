@@ -6,7 +6,9 @@ Shapes: ``H``, ``W`` pixels, ``C`` channels of the output space, ``L`` labels of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,18 @@ from torch import Tensor
 
 from densemtmd import checkpoint
 from densemtmd.datasets.sample import as_input
-from densemtmd.dense import Dense, Geometry, densify, geometry, reflect
+from densemtmd.dense import Dense, Geometry, geometry, reflect
 from densemtmd.errors import UserError
+from densemtmd.fast import Frozen, freeze
 from densemtmd.losses import dataset_softmax
 from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import Labelset, OutputSpace
 
-TILE = {"cpu": (64, 128), "cuda": (256, 1024)}
-"""Rows and columns of pixels answered in one piece, by the kind of device. What the widest layer then holds (4 kB a pixel at width 1024)
-fits a CPU's caches and allocator well; a GPU wants more work at once. Memory of the dense pass is bounded by this, and not by the
-picture."""
+TILE = {"cpu": (240, 512), "cuda": (256, 1024)}
+"""Rows and columns of pixels answered in one piece, by the kind of device. Memory is bounded by this, and not by the picture. Each piece
+needs a border of patch − 1 pixels from its neighbours, so larger ones repeat less; what must fit a CPU's caches is cut smaller in
+:mod:`densemtmd.fast`."""
 
 
 def bordered(image: np.ndarray, rows: slice, columns: slice, geometry: Geometry, device: torch.device) -> Tensor:
@@ -42,9 +45,22 @@ def bordered(image: np.ndarray, rows: slice, columns: slice, geometry: Geometry,
 
 
 def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry, device: torch.device) -> Tensor:
-    """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉).
+
+    Worked through in tiles, as the dense pass is: beyond its answers a large picture takes no more memory than a small one.
+    """
     height, width = image.shape[:2]
-    return network(bordered(image, slice(0, height), slice(0, width), geometry, device))[0]
+    most, stride = TILE.get(device.type, TILE["cuda"]), geometry.stride
+    answer: Tensor | None = None
+    for rows in pieces(height, most[0], stride):
+        for columns in pieces(width, most[1], stride):
+            tile = network(bordered(image, rows, columns, geometry, device))[0]
+            if answer is None:
+                answer = tile.new_empty(len(tile), -(-height // stride), -(-width // stride))
+            top, left = rows.start // stride, columns.start // stride
+            answer[:, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
+    assert answer is not None
+    return answer
 
 
 def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, device: torch.device) -> tuple[Tensor, int]:
@@ -63,21 +79,50 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
     return torch.cat(answers), strides.pop()
 
 
-def dense_logits(dense: Dense, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+def dense_logits(dense: Dense | Frozen, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
     """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W))."""
     height, width = image.shape[:2]
-    for rows in pieces(height, TILE.get(device.type, TILE["cuda"])[0]):
-        tiles = [
-            dense(bordered(image, rows, columns, dense.geometry, device))[0]
-            for columns in pieces(width, TILE.get(device.type, TILE["cuda"])[1])
-        ]
+    most = TILE.get(device.type, TILE["cuda"])
+    high = min(most[0], max(16, 2 * most[0] * most[1] // width))  # of a wide picture lower strips, whose logits take no more memory
+    # a tile for each thread at least, however small the picture, but none so narrow that it is mostly border
+    wide = most[1] if device.type != "cpu" else min(most[1], max(dense.geometry.patch, -(-width // torch.get_num_threads())))
+    for rows in pieces(height, high):
+        columns = pieces(width, wide)
+        tiles = side_by_side([partial(_tile, dense, image, rows, part, device) for part in columns], device)
         yield rows, torch.cat(tiles, 2)
 
 
-def pieces(size: int, at_most: int) -> list[slice]:
-    """A side of a picture in pieces of about one length, at most so long."""
-    edges = np.linspace(0, size, -(-size // at_most) + 1).round().astype(int)
-    return [slice(int(first), int(last)) for first, last in itertools.pairwise(edges)]
+def _tile(dense: Dense | Frozen, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:
+    return dense(bordered(image, rows, columns, dense.geometry, device))[0]
+
+
+def side_by_side(works: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
+    """What several pieces of work give, on a CPU each done by one thread of its own.
+
+    All threads at one layer after another wait for each other behind each of its hundreds of steps, and where something else runs on one of
+    the cores they wait long.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(works) == 1:
+        return [work() for work in works]
+    inference = torch.is_inference_mode_enabled()
+
+    def run(work: Callable[[], Tensor]) -> Tensor:
+        with torch.inference_mode(inference):  # a thread begins in no mode
+            return work()
+
+    try:
+        with ThreadPoolExecutor(min(threads, len(works)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(run, works))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def pieces(size: int, at_most: int, stride: int = 1) -> list[slice]:
+    """A side of a picture in pieces of about one length, at most so long or one stride, that begin at multiples of ``stride``."""
+    steps = -(-size // stride)
+    edges = np.linspace(0, steps, -(-steps // max(1, at_most // stride)) + 1).round().astype(int) * stride
+    return [slice(int(first), min(int(last), size)) for first, last in itertools.pairwise(edges)]
 
 
 class Predictor:
@@ -88,23 +133,26 @@ class Predictor:
 
     Args:
         networks: one network for all labelsets, or one for each (the paper's baseline); no labelset may occur twice.
+            Their weights are taken as they are now.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: ``"float32"``, or ``"bfloat16"``: faster where the hardware computes in it, and a few pixels in a thousand
+            get another label (docs/performance.md).
     """
 
-    def __init__(self, networks: Sequence[JointNetwork], device: str = "auto") -> None:
-        self.device = checkpoint.device_of(device)
+    def __init__(self, networks: Sequence[JointNetwork], device: str = "auto", precision: str = "float32") -> None:
+        self.device, self.precision = checkpoint.device_of(device), precision
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
-        self._dense = [densify(network) for network in self.networks]
+        self._dense = [freeze(network, precision, measure=True) for network in self.networks]
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> Predictor:
+    def load(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> Predictor:
         """From a checkpoint, or from a run's folder (which holds one checkpoint, or with the strategy ``nf`` one per dataset).
 
         Raises:
             UserError: no checkpoint there, or a damaged one.
         """
-        return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device)
+        return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device, precision)
 
     def logits(self, image: np.ndarray, labelsets: Sequence[str]) -> Iterator[tuple[JointNetwork, slice, Tensor]]:
         """Strip by strip, the logits of each network that learned one of the labelsets: (network, rows, (C, len(rows), W))."""

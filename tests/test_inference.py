@@ -107,6 +107,39 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
         torch.testing.assert_close(logits, expected[size][:, ::4, ::4], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("tile", [(1, 7), (8, 20), (13, 1000)])
+def test_the_strided_pass_in_tiles_is_that_in_one(network, tile, monkeypatch):
+    image, cpu = picture(50, 71), torch.device("cpu")
+    with torch.inference_mode():
+        whole = strided_logits(network, image, geometry(network), cpu)
+        monkeypatch.setitem(inference.TILE, "cpu", tile)
+        torch.testing.assert_close(strided_logits(network, image, geometry(network), cpu), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_wide_picture_is_answered_in_lower_strips(network, monkeypatch):
+    """So that the logits of a strip take no more memory."""
+    monkeypatch.setitem(inference.TILE, "cpu", (32, 16))
+    heights = {}
+    for width in (8, 32, 90):
+        heights[width] = max(rows.stop - rows.start for _, rows, _ in Predictor([network]).logits(picture(64, width), ["xu"]))
+    assert heights == {8: 32, 32: 32, 90: 16}
+
+
+def test_threads_label_tiles_side_by_side(network):
+    """With two threads the answers are the same, and so is the number of threads behind it."""
+    image = picture(30, 120)
+    with torch.inference_mode():
+        (_, alone, expected), = Predictor([network]).logits(image, ["xu"])
+    torch.set_num_threads(2)
+    try:
+        (_, rows, logits), = Predictor([network]).logits(image, ["xu"])
+        assert torch.get_num_threads() == 2 and rows == alone
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    assert logits.is_inference()
+
+
 def test_bordered_is_the_reflected_picture():
     where, image = Geometry(46, 4), picture(11, 7)
     whole = np.pad(image, ((23, 22), (23, 22), (0, 0)), mode="reflect")
@@ -123,6 +156,8 @@ def test_pieces_cover_a_side_and_are_about_equal(size, at_most):
     lengths = [part.stop - part.start for part in parts]
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
     assert max(lengths) <= at_most and max(lengths) - min(lengths) <= 1
+    parts = pieces(size, at_most, 4)  # that begin where the strided grid has points
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size)) and all(p.start % 4 == 0 for p in parts)
 
 
 def test_a_mirrored_network_gives_a_mirrored_answer(network):

@@ -79,6 +79,125 @@ def test_tracking(bench, tmp_path, capsys, monkeypatch):
     assert f"{100 * told['work']:.2f} % of the rest" in printed and "steps without a record" in printed
 
 
+def run(bench, tmp_path, *arguments):
+    """Runs the tool on the small network; what it wrote."""
+    file = tmp_path / "told.json"
+    assert bench.main([*map(str, arguments), "--model", "small", "--device", "cpu", "--json", str(file)]) == 0
+    return json.loads(file.read_text())
+
+
+def test_label(bench, tmp_path, capsys):
+    told = run(bench, tmp_path, "label", "--sizes", "23x31", "--labels", 5, "--turns", 3, "--bfloat16")
+    # by hand: 7×7 weights of 3 to 4, 4 to 6 and 6 to 8 channels, then 8 to 8 and 8 to 5; 40², 14² and 1 positions in a patch
+    first, second, third, rest = 49 * 12, 49 * 24, 49 * 48, 64 + 40
+    work = told["multiply_adds"]
+    assert work["dense"] == first + second + third + rest
+    assert work["patch by patch"] == work["patches, last"] == 1600 * first + 196 * second + third + rest
+    assert work["shift and stitch"] == 16 * first + 4 * second + third + rest
+    assert [(one["height"], one["width"]) for one in told["sizes"]] == [(23, 31)]
+    for one in told["sizes"]:
+        assert set(one["ways"]) == {"dense", "patch by patch", "patches, last", "shift and stitch", "dilated", "dense, bfloat16"}
+        assert len(one["turns"]) == 3 and 0 <= one["bfloat16_changes"] < 0.5
+        for name, row in one["ways"].items():
+            extrapolated = one["height"] * one["width"] / 512 if name in bench.SAMPLED else 1
+            seconds = sorted(turn[name][0] * extrapolated for turn in one["turns"])
+            ratios = sorted(turn[name][0] * extrapolated / turn["dense"][0] for turn in one["turns"])
+            assert row["seconds"] == pytest.approx(seconds[1]) and row["ratio"] == pytest.approx(ratios[1])
+            assert row["of_best_rate"] > 0 and row["counted"] == work.get(name, work["dense"]) / work["dense"]
+            assert row["error"] is None if name == "dilated" else 0 <= row["error"] < (0.1 if "bfloat16" in name else 1e-4)
+        best = [max(c / t[f"rate of {n}"][0] for n, c in costs(bench).items()) for t in one["turns"]]
+        assert one["gflops_best"] == pytest.approx(2e-9 * sorted(best)[1])
+    printed = capsys.readouterr().out
+    assert "23x31: the machine's best rate" in printed and "bfloat16 changes the label of" in printed
+
+
+def costs(bench):
+    """The multiply-adds of what tells the machine's rate: the small network has no large convolution."""
+    return {"sgemm": 1024.0**3}
+
+
+def test_a_way_that_answers_otherwise_is_found(bench, tmp_path, monkeypatch):
+    from densemtmd.fast import Frozen
+
+    monkeypatch.setattr(Frozen, "__call__", lambda self, x, original=Frozen.__call__: original(self, x) + 0.01)
+    with pytest.raises(RuntimeError, match="dense answers otherwise than the dilated network"):
+        bench.main(["label", "--sizes", "9x10", "--labels", "3", "--turns", "1", "--model", "small", "--device", "cpu"])
+
+
+def test_the_dilated_rewrite_answers_each_pixel(bench):
+    """Also with a stride in a convolution, overlapping maxima and a layer behind them."""
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(2, 3, 3, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 2)).eval()
+    x = torch.randn(1, 2, 24, 31)
+    with torch.no_grad():
+        answer = bench.dilated(net)(x)
+        side = 24 - answer.shape[2] + 1
+        for row, column in ((0, 0), (3, 5), (answer.shape[2] - 1, answer.shape[3] - 1)):
+            patch = x[:, :, row : row + side, column : column + side]
+            torch.testing.assert_close(answer[0, :, row, column], net(patch)[0, :, 0, 0])
+
+
+def test_scale(bench, tmp_path, capsys):
+    told = run(bench, tmp_path, "scale", "--megapixels", 0.002, 0.004, "--labels", 3, 230, 4, "--turns", 1)
+    assert [(row["labels"], row["pixels"]) for row in told["rows"]] == [(3, 39 * 51), (230, 39 * 51), (4, 39 * 51), (4, 55 * 73)]
+    for row in told["rows"]:
+        assert row["dense"]["seconds"] > 0 and row["strided"]["seconds_cpu"] > 0
+    assert "strided s" in capsys.readouterr().out
+
+
+def test_peak_memory(bench):
+    """The peak is found although it is given back, and what was there before does not count."""
+    import torch
+
+    def work():
+        torch.zeros(25_000_000).add_(1)  # 100 MB
+
+    before = torch.ones(20_000_000)
+    peak = bench.peak_memory(work, torch.device("cpu"))
+    assert peak is None or 95 < peak < 140
+    assert before.sum() > 0
+
+
+def test_train(bench, tmp_path, capsys):
+    (tmp_path / "conf" / "protocol" / "paper.yaml").write_text("train: {crop: 1, batch: 16, border: valid}")
+    yaml = write_toy(tmp_path, "squares", "square", size=(60, 64))
+    told = run(bench, tmp_path, "train", yaml, "--data-root", tmp_path, "--protocol", "small", "--seconds", 0.2, "--turns", 3)
+    assert told["paper"]["outputs_per_step"] == 16 and 0 < told["small"]["outputs_per_step"] <= 4 * 16
+    for name in ("paper", "small"):
+        shares = told[name]["shares"]
+        assert list(shares) == list(bench.PARTS) and sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+        for turn in told["turns"]:
+            parts = turn[name]
+            assert parts["forward"] + parts["backward"] + parts["optimizer"] == pytest.approx(parts["step_cpu_s"])
+    ratios = [turn["small"]["outputs_per_second"] / turn["paper"]["outputs_per_second"] for turn in told["turns"]]
+    assert told["ratio"] == pytest.approx(sorted(ratios)[1])
+    # a crop of 4×4 outputs is one of 58 pixels: 52² positions of the first convolution, 20² of the second, 4² behind the third
+    weights = (49 * 12, 49 * 24, 49 * 48 + 64 + 8 * 2)
+    assert told["small"]["multiply_adds"] == (52**2 * weights[0] + 20**2 * weights[1] + 4**2 * weights[2]) / 4**2
+    assert told["paper"]["multiply_adds"] == 40**2 * weights[0] + 14**2 * weights[1] + weights[2]
+    assert told["counted"] == told["paper"]["multiply_adds"] / told["small"]["multiply_adds"]
+    assert "times those of paper" in capsys.readouterr().out
+    given = ["train", str(yaml), "--data-root", str(tmp_path), "--model", "small", "--protocol", "paper"]
+    assert bench.main(given) == 1 and "--protocol is paper" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["label", "--sizes", "240"], "--sizes has '240', expected rows x columns"),
+        (["label", "--labels", "0"], "--labels is 0"),
+        (["scale", "--megapixels", "0"], "must be above 0"),
+        (["scale", "--model", "smal"], "unknown model 'smal'"),
+    ],
+)
+def test_mistakes_without_data(bench, capsys, arguments, words):
+    assert bench.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and words in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -72,6 +72,15 @@ def test_other_pictures_and_other_ways_to_score(trained, tmp_path, capsys):
     assert json.loads((tmp_path / "one" / "scores.json").read_text())["datasets"].keys() == {"discs"}
 
 
+def test_in_bfloat16(trained):
+    """Beside the evaluation in float32, and it says so."""
+    _, runs = trained
+    assert evaluate.main([str(runs["jt"]), "--precision", "bfloat16"]) == 0
+    scored = json.loads((runs["jt"] / "evaluations" / "own-test-dense-bfloat16" / "scores.json").read_text())
+    assert scored["precision"] == "bfloat16"
+    assert scored["pooled"]["global"] == pytest.approx(scores_of(runs["jt"])["pooled"]["global"], abs=2)
+
+
 def test_a_run_that_moved_with_its_data(trained, tmp_path):
     root, runs = trained
     shutil.copytree(runs["jt"], tmp_path / "elsewhere")

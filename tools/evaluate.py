@@ -59,6 +59,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--labelset", type=Path, metavar="YAML", help="score a merged labelset, where the truth is known")
     add("--out", type=Path, metavar="DIR", help="where to write (default: <run>/evaluations/<data>-<split>-<scoring>)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--precision", default="float32", help="of dense scoring: float32, or bfloat16, which is faster (default: float32)")
     return parser
 
 
@@ -86,7 +87,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     from densemtmd.inference import Predictor
     from densemtmd.runs import ScoreSettings, keep_scores, report_of
 
-    predictor = Predictor.load(arguments.checkpoint, arguments.device)
+    predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
     run = run_of(arguments.checkpoint)
     how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
     datasets, cache = chosen(arguments, run)
@@ -99,6 +100,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     of_hands = isinstance(datasets[0], HandDataset)
     manner = "" if of_hands else f"-{how.scoring}{'-interior' * how.interior}"
     called = f"{what}{data}-{arguments.split}{manner}"
+    called += "" if predictor.precision == "float32" else f"-{predictor.precision}"
     out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
@@ -124,11 +126,11 @@ def score_network(arguments: argparse.Namespace) -> int:
                 name,
                 samples,
                 **how.way,
-                device=predictor.device,
+                **place(predictor),
                 tick=bar.update,
             )
     tasks = {dataset.name: dataset.task for dataset in datasets}
-    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way)}
+    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way), **roughly(predictor)}
     keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, tasks)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     pictures = sum(len(dataset.splits[arguments.split]) for dataset in datasets)
@@ -201,10 +203,10 @@ def across(predictor: Predictor, datasets: Sequence[Dataset], split: str, how: S
             for dataset in truth.datasets:
                 bar.set_description(dataset.name)
                 for labelset, counts in evaluation.score_across(
-                    predictor.networks, truth, dataset, split, **how.way, device=predictor.device, tick=bar.update
+                    predictor.networks, truth, dataset, split, **how.way, **place(predictor), tick=bar.update
                 ).items():
                     matrices.setdefault(labelset, {})[dataset.name] = counts.sum(0)
-    scored = {**evaluation.cross_report(matrices), **how.way}
+    scored = {**evaluation.cross_report(matrices), **how.way, **roughly(predictor)}
     write_json(out / "cross.json", scored)
     write_text(out / "cross.md", report.cross_markdown(scored))
     print(f"{report.cross_tables(scored)}\n\n{pictures} {split} pictures, {how.scoring} scoring; written to {out}")
@@ -232,17 +234,27 @@ def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: 
     with tqdm(total=sum(len(d.splits[split]) for _, d in items), unit=" pictures", leave=False, disable=None) as bar:
         counts = [
             evaluation.score_merged(
-                predictor.networks, fusion, truth, d, split, **how.way, device=predictor.device, tick=bar.update
+                predictor.networks, fusion, truth, d, split, **how.way, **place(predictor), tick=bar.update
             )
             for truth, d in items
         ]
     name = fusion.labelset.name
     matrices, labelsets = {name: np.concatenate(counts)}, {name: fusion.labelset}
-    scored = {**evaluation.report(matrices, labelsets), **how.way}
+    scored = {**evaluation.report(matrices, labelsets), **how.way, **roughly(predictor)}
     keep_scores(out, matrices, {name: [item for _, d in items for item in d.splits[split]]}, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     print(f"{len(matrices[name])} {split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
     return 0
+
+
+def place(predictor: Predictor) -> dict[str, Any]:
+    """Where and in which precision it computes."""
+    return {"device": predictor.device, "precision": predictor.precision}
+
+
+def roughly(predictor: Predictor) -> dict[str, str]:
+    """What the scores tell of a precision other than the usual."""
+    return {} if predictor.precision == "float32" else {"precision": predictor.precision}
 
 
 def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:

@@ -63,6 +63,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
     add("--max-pixels", type=int, default=200_000_000, metavar="N", help="refuse larger pictures (default: 200000000)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--precision", default="float32", help="float32, or bfloat16: faster, a few pixels in a thousand change (default: float32)")
     return parser
 
 
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.keypoints is None:
         from densemtmd.inference import Predictor
 
-        predictor = Predictor.load(checkpoint, arguments.device)
+        predictor = Predictor.load(checkpoint, arguments.device, arguments.precision)
         merged = choose_merged(arguments.labelset, predictor.space)
         labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
         failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)

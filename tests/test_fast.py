@@ -1,0 +1,170 @@
+"""The frozen, fast form against the plain dense one, and its parts against what they stand for."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_dense import SPACE, settle, stacks
+from torch import nn
+
+from densemtmd import Predictor, densify, fast
+from densemtmd.backbones.patchnet import PatchNet
+from densemtmd.errors import UserError
+from densemtmd.fast import Transformed, bands, bilinear, freeze
+
+
+def picture(shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_the_bilinear_form_is_a_correlation(rows, taps):
+    analysis, kernel, synthesis = bilinear(rows, taps)
+    n = rows + taps - 1
+    assert analysis.shape == (len(kernel), n) and synthesis.shape == (rows, len(kernel)) and len(kernel) <= 1.5 * n + 1
+    d, g = np.random.default_rng(rows).standard_normal((2, n))
+    g = g[:taps]
+    np.testing.assert_allclose(synthesis @ ((analysis @ d) * (kernel @ g)), np.correlate(d, g, "valid"), atol=1e-12)
+
+
+@pytest.mark.parametrize("most", [1, 4, 30])
+@pytest.mark.parametrize(
+    ("weight", "size"), [((5, 3, 7, 7), (7, 9)), ((4, 2, 5, 3), (18, 8)), ((2, 6, 3, 1), (65, 4)), ((3, 1, 1, 2), (4, 2))]
+)
+def test_a_transformed_convolution_is_the_convolution(weight, size, most, monkeypatch):
+    monkeypatch.setattr(fast, "BAND", most)
+    kernel, bias, x = picture(weight), picture(weight[:1]), picture((2, weight[1], *size))
+    torch.testing.assert_close(Transformed(kernel, bias, torch.float64)(x), F.conv2d(x, kernel, bias), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [7, 30, 31, 61])
+def test_its_rounding_is_that_of_the_plain_convolution(rows):
+    """In float32, at the size of the paper's third convolution, on maps whose mean is far from 0, as behind a ReLU."""
+    kernel, bias, x = picture((32, 64, 7, 7)), picture((32,)), picture((1, 64, rows + 6, 12)).relu()
+    exact = F.conv2d(x, kernel, bias)
+    errors = [
+        (answer - exact).abs().max() / (exact.max() - exact.min())
+        for answer in (Transformed(kernel, bias, torch.float32)(x.float()), F.conv2d(x.float(), kernel.float(), bias.float()))
+    ]
+    assert errors[0] < max(1e-6, 4 * errors[1])
+
+
+@given(st.integers(1, 200))
+def test_bands_cover_all_rows(rows):
+    band, tops = bands(rows)
+    assert band <= fast.BAND and {row for top in tops for row in range(top, top + band)} == set(range(rows))
+
+
+def small():
+    """Everything is cut into several blocks, and every convolution that can be is transformed."""
+    return patch.multiple(fast, BAND=3, BLOCK=20, PIXELS=7, _pays=lambda *_: True)
+
+
+@given(stacks(), st.integers(1, 2), st.tuples(st.integers(0, 9), st.integers(0, 9)), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_random_stacks(stack, batch, extra, cut_small):
+    channels, net, seed = stack
+    assume(any(True for _ in net.parameters()))  # without weights there is nothing to tell the precision by
+    net = settle(net, seed)
+    dense = densify(net, channels)
+    x = picture((batch, channels, dense.patch + extra[0], dense.patch + extra[1]), seed=seed)
+    with torch.no_grad():
+        if cut_small:
+            with small():
+                answer = freeze(net, channels=channels)(x)
+        else:
+            answer = freeze(net, channels=channels)(x)
+        torch.testing.assert_close(answer, dense(x), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", [None, "paper", "residual"])
+@pytest.mark.parametrize("size", [(46, 46), (47, 81), (101, 50)])
+def test_patchnet(size, form):
+    """Of widths at which its large convolutions are transformed; with shared context, too."""
+    net = PatchNet(SPACE, widths=(16, 20, 24), hidden=10)
+    if form:
+        net.add_context(form, hidden=6)
+    net, x = settle(net), picture((2, 3, *size)).abs()
+    frozen, plain = freeze(net), densify(net)
+    assert frozen.geometry == plain.geometry
+    with torch.no_grad():
+        expected = plain(x)
+        torch.testing.assert_close(frozen(x), expected, rtol=0, atol=1e-9)
+        with small():
+            torch.testing.assert_close(freeze(net)(x), expected, rtol=0, atol=1e-9)
+        single = freeze(net.float())(x.float())
+    assert single.dtype == torch.float32
+    assert (single - expected).abs().max() < 1e-4 * (expected.max() - expected.min())
+
+
+def count_layers(net, **how):
+    frozen = freeze(settle(net), **how)
+    return len(frozen._front + frozen._window + frozen._tail)
+
+
+def test_batch_norms_cost_nothing():
+    conv, bn = (lambda i, o, k=3: nn.Conv2d(i, o, k)), nn.BatchNorm2d
+    assert count_layers(nn.Sequential(conv(3, 4), bn(4), nn.ReLU(), conv(4, 5))) == 2                    # into the one before
+    assert count_layers(nn.Sequential(conv(3, 4), nn.ReLU(), bn(4), bn(4), conv(4, 5), nn.ReLU())) == 2  # into the one after
+    assert count_layers(nn.Sequential(bn(3), conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), bn(4), nn.Flatten(), nn.Linear(4, 2))) == 3
+    assert count_layers(nn.Sequential(conv(3, 4), nn.ReLU(), bn(4), nn.MaxPool2d(2), conv(4, 5))) == 4   # a maximum is not linear
+    assert count_layers(PatchNet(SPACE, widths=(4, 5, 6), hidden=7)) == 1 + 3 + 2 + 2                      # YUV, 7×7s, pools, 1×1s
+
+
+def test_weights_are_frozen():
+    net = settle(PatchNet(SPACE, widths=(2, 2, 2), hidden=2))
+    frozen, x = freeze(net), picture((1, 3, 50, 50))
+    with torch.no_grad():
+        before = frozen(x)
+        for parameter in net.parameters():
+            parameter += 1
+        net.train()
+        assert torch.equal(frozen(x), before)
+
+
+def test_bfloat16_answers_nearly_the_same():
+    net = settle(PatchNet(SPACE, widths=(16, 24, 32), hidden=16)).float()
+    x = picture((1, 3, 80, 70), torch.float32).abs()
+    with torch.no_grad():
+        exact, rough = freeze(net, "float32")(x), freeze(net, "bfloat16")(x)
+    assert rough.dtype == torch.float32
+    assert 1e-5 < (rough - exact).abs().max() / (exact.max() - exact.min()) < 0.03
+
+
+@pytest.mark.parametrize("wins", [True, False])
+def test_the_stopwatch_decides_once_between_two_right_ways(wins, monkeypatch):
+    net, asked = settle(PatchNet(SPACE, widths=(16, 20, 24), hidden=4)), []
+    monkeypatch.setattr(fast, "_measured", {})
+    with patch.object(fast, "median", lambda ratios: asked.append(len(ratios)) or (2.0 if wins else 0.5)):
+        frozen = [freeze(net, measure=True) for _ in range(2)]
+    assert asked == [5, 5] and set(fast._measured.values()) == {wins}  # once for each of the two large convolutions
+    x = picture((1, 3, 60, 60))
+    with torch.no_grad(), patch.object(Transformed, "__call__", side_effect=AssertionError) if not wins else small():
+        torch.testing.assert_close(frozen[1](x), densify(net)(x), rtol=0, atol=1e-9)
+
+
+def test_mistakes():
+    net = PatchNet(SPACE, widths=(2, 2, 2), hidden=2)
+    with pytest.raises(UserError, match="training mode"):
+        freeze(net)
+    with pytest.raises(UserError, match="precision is 'half', expected float32 or bfloat16"):
+        Predictor([net.eval()], "cpu", precision="half")
+    with pytest.raises(UserError, match="at least 46"):
+        freeze(net)(torch.zeros(1, 3, 45, 46))
+
+
+def test_elsewhere_than_on_a_cpu_nothing_is_cut():
+    """On a device that only keeps shapes, in place of a GPU: every layer runs once, on the whole picture."""
+    net = PatchNet(SPACE, widths=(16, 20, 24), hidden=10).eval().to("meta")
+    net.features[0] = nn.Identity()  # the conversion to YUV has constants of its own
+    frozen = freeze(net, "bfloat16")
+    ran = []
+    for layer in frozen._front + frozen._window + frozen._tail:
+        layer.run = lambda x, run=layer.run: ran.append(x.device.type) or run(x)
+    assert frozen(torch.zeros(1, 3, 146, 165, device="meta")).shape == (1, 5, 101, 120) and ran == ["meta"] * 8
