@@ -14,7 +14,8 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -233,6 +234,23 @@ def read_run(folder: Path, row: str | None = None) -> Run:
     return run
 
 
+@contextmanager
+def arrays_of(file: Path) -> Iterator[Any]:
+    """The arrays of an ``.npz`` file, by their names.
+
+    Raises:
+        ValueError: it is none, or turns out to be damaged while it is read.
+    """
+    try:
+        with file.open("rb") as opened:
+            if not zipfile.is_zipfile(opened):
+                raise ValueError(f"{file.name} is no archive of arrays")
+        with np.load(file) as stored:
+            yield stored
+    except (EOFError, RuntimeError, NotImplementedError, SyntaxError, MemoryError, OverflowError, zlib.error) as error:
+        raise ValueError(f"{file.name} is damaged: {error}") from None
+
+
 def read_matrices(file: Path, labels: Mapping[str, int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Each dataset's confusion matrices (N, L, L) and units of resampling (N,), from a run's ``per_image.npz``.
 
@@ -241,23 +259,17 @@ def read_matrices(file: Path, labels: Mapping[str, int]) -> tuple[dict[str, np.n
         labels: L of each dataset.
     """
     matrices, units = {}, {}
-    try:
-        with file.open("rb") as opened:
-            if not zipfile.is_zipfile(opened):
-                raise ValueError(f"{file.name} is no archive of arrays")
-        with np.load(file) as stored:
-            for name, count in labels.items():
-                matrices[name] = matrix = stored[name]
-                if matrix.ndim != 3 or matrix.shape[1:] != (count, count) or not len(matrix) or matrix.dtype.kind not in "iu":
-                    raise ValueError(f"{file.name} holds {matrix.dtype}s of shape {matrix.shape} for {name}, not counts of {count} labels")
-                if (matrix < 0).any():
-                    raise ValueError(f"{file.name} holds counts below 0 for {name}")
-                sequences = stored.get(f"{name}/sequences")
-                if sequences is not None and sequences.shape != (len(matrix),):
-                    raise ValueError(f"{file.name} names {sequences.size} sequences for {len(matrix)} pictures of {name}")
-                units[name] = resampling_units(len(matrix), sequences)
-    except (EOFError, RuntimeError, NotImplementedError, SyntaxError, MemoryError, OverflowError, zlib.error) as error:
-        raise ValueError(f"{file.name} is damaged: {error}") from None
+    with arrays_of(file) as stored:
+        for name, count in labels.items():
+            matrices[name] = matrix = stored[name]
+            if matrix.ndim != 3 or matrix.shape[1:] != (count, count) or not len(matrix) or matrix.dtype.kind not in "iu":
+                raise ValueError(f"{file.name} holds {matrix.dtype}s of shape {matrix.shape} for {name}, not counts of {count} labels")
+            if (matrix < 0).any():
+                raise ValueError(f"{file.name} holds counts below 0 for {name}")
+            sequences = stored.get(f"{name}/sequences")
+            if sequences is not None and sequences.shape != (len(matrix),):
+                raise ValueError(f"{file.name} names {sequences.size} sequences for {len(matrix)} pictures of {name}")
+            units[name] = resampling_units(len(matrix), sequences)
     return matrices, units
 
 
@@ -269,18 +281,15 @@ def read_errors(file: Path, keypoints: Mapping[str, int]) -> tuple[dict[str, np.
         keypoints: J of each dataset.
     """
     errors, units = {}, {}
-    try:
-        with np.load(file) as stored:
-            for name, count in keypoints.items():
-                errors[name] = found = np.stack([stored[f"{name}/mm"], stored[f"{name}/px"]], -1)
-                if found.ndim != 3 or found.shape[1] != count or not len(found) or not (found >= 0).all():
-                    raise ValueError(f"{file.name} holds numbers of shape {found.shape} for {name}, not errors of {count} keypoints")
-                sequences = stored[f"{name}/sequences"]
-                if sequences.shape != (len(found),):
-                    raise ValueError(f"{file.name} names {sequences.size} sequences for {len(found)} pictures of {name}")
-                units[name] = resampling_units(len(found), sequences)
-    except (EOFError, RuntimeError, NotImplementedError, SyntaxError, MemoryError, OverflowError, zlib.error) as error:
-        raise ValueError(f"{file.name} is damaged: {error}") from None
+    with arrays_of(file) as stored:
+        for name, count in keypoints.items():
+            errors[name] = found = np.stack([stored[f"{name}/mm"], stored[f"{name}/px"]], -1)
+            if found.ndim != 3 or found.shape[1] != count or not len(found) or not (found >= 0).all():
+                raise ValueError(f"{file.name} holds numbers of shape {found.shape} for {name}, not errors of {count} keypoints")
+            sequences = stored[f"{name}/sequences"]
+            if sequences.shape != (len(found),):
+                raise ValueError(f"{file.name} names {sequences.size} sequences for {len(found)} pictures of {name}")
+            units[name] = resampling_units(len(found), sequences)
     return errors, units
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_yaml
-from densemtmd.runs import FOUND, RunSettings, Table, check, open_data, read_json, resume, run, write_json, write_text
+from densemtmd.runs import FOUND, RunSettings, Table, check, open_data, resume, run, tracked, write_json, write_text
 from densemtmd.tasks import nearest
 from densemtmd.tracking import environment_tags, open_tracker
 
@@ -144,7 +144,7 @@ def run_table(experiment: Experiment, plan: Sequence[Planned], runs: Path, name:
     if not waiting:
         return folder
     first = plan[0].settings
-    known = read_json(folder / "tracking.json").get("") if (folder / "tracking.json").exists() else None
+    known = tracked(folder).get("")
     with open_tracker(first.tracking, name, name, first.tracking_uri, resume=known, system_metrics=False) as tracker:
         write_json(folder / "tracking.json", {"": tracker.run_id})
         tracker.tags({"table": name, "folder": str(folder), **environment_tags(experiment.settings)})

@@ -322,7 +322,9 @@ def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | Non
     if table is None:
         folder, parent = new_folder(Path(settings.runs), settings.name or f"{settings.data.name}-{settings.strategy['name']}"), None
     else:
-        folder, parent = make_folder(table.folder / run_name), table.run_id
+        folder, parent = table.folder / run_name, table.run_id
+        if not make_folder(folder):
+            raise UserError(f"the run's folder {folder} cannot be made, it is there already: is this table being run twice at once?")
     try:
         record(folder, settings, datasets)
         opened = open_tracker(settings.tracking, settings.data.name, run_name, settings.tracking_uri, parent=parent)
@@ -789,25 +791,20 @@ def new_folder(runs: Path, name: str) -> Path:
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}"
     for number in range(1, 1000):
         folder = runs / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir(parents=True)
+        if make_folder(folder):
             return folder
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(
-                f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written"
-            ) from None
     raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
 
 
-def make_folder(folder: Path) -> Path:
-    """Makes a folder that is not there."""
+def make_folder(folder: Path) -> bool:
+    """Makes the folder of a run; False where there is one already."""
     try:
         folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
     except OSError as error:
         raise UserError(f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written") from None
-    return folder
+    return True
 
 
 def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
