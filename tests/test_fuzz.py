@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from scipy.io import savemat
 from toy import write_toy
 
 from densemtmd import Labelset, OutputSpace, backbones, checkpoint, runs, training
+from densemtmd.datasets import labels
 from densemtmd.datasets.config import load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.labels import code_table, read_labels
-from densemtmd.datasets.pictures import read_picture
+from densemtmd.datasets.pictures import open_picture, read_picture
 from densemtmd.errors import UserError
 from densemtmd.inference import Predictor
 from densemtmd.strategies import stages
@@ -358,6 +360,12 @@ def label_files() -> dict[str, tuple[str, bytes]]:
 LABELS = label_files()
 
 
+@pytest.fixture
+def claims_of_10_megapixels(monkeypatch):
+    """A head may claim what memory the default limit of 200 million pixels allows; what is cut off later is bounded by the claim alone."""
+    monkeypatch.setattr(labels, "open_picture", partial(open_picture, max_pixels=10_000_000))
+
+
 def labels_config(encoding: str, path: Path):
     colours = encoding == "colour"
     labelset = [{"label": name, "colour": colour} if colours else name for name, colour in zip("abc", COLOURS.tolist(), strict=False)]
@@ -368,6 +376,7 @@ def labels_config(encoding: str, path: Path):
     return parse_dataset_config(data | ({"mat_key": "S"} if encoding == "mat" else {}), path)
 
 
+@pytest.mark.usefixtures("claims_of_10_megapixels")
 @pytest.mark.parametrize("format", LABELS)
 def test_labels(tmp_path, format):
     encoding, content = LABELS[format]
@@ -387,6 +396,7 @@ def test_labels(tmp_path, format):
     assert attempt.refused
 
 
+@pytest.mark.usefixtures("claims_of_10_megapixels")
 @pytest.mark.parametrize("format", LABELS)
 def test_labels_of_another_format(tmp_path, format):
     encoding = LABELS[format][0]
