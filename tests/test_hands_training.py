@@ -179,13 +179,15 @@ def test_a_resumed_training_ends_like_one_without_a_break(root, tmp_path, optimi
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
-def test_table6_composes():
+@pytest.mark.parametrize("table, more, world", [("table6", [], True), ("table6", ["data=nyu_icvl"], False), ("table7", [], False)])
+def test_tables_of_hands_compose(table, more, world):
     from densemtmd.experiments import read_experiment
 
-    experiment = read_experiment(train.CONF / "experiment" / "table6.yaml")
-    assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == "table6"
+    experiment = read_experiment(train.CONF / "experiment" / f"{table}.yaml")
+    assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == table
     for row in experiment.rows.values():
-        settings = train.compose([*experiment.settings, *row])
+        settings = train.compose([*experiment.settings, *row, *more])
+        assert settings.data.datasets == ["nyu", "icvl"] and (settings.data.world is not None) == world
         assert settings.model["name"] == "handnet" and settings.train.batch == 100 and settings.train.mixing == "uniform"
         assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not settings.hands.augmentation
 
@@ -296,6 +298,37 @@ def test_the_papers_numbers_stand_beside(runs):
     table = replace(read_table([runs["nf"], runs["jt"], runs["jtsc"]]), paper="table6")
     found = {key: value for key, (value, _) in beside(table).items()}
     assert found["nf", "nyu", "mm"] == 17.75 and found["jtsc", "icvl", "px"] == 4.56 and found["jt", "all together", "mm"] == 15.85
+
+
+def test_published_errors_stand_beside_with_their_sources(runs, tmp_path, capsys):
+    import compare
+
+    rows = [str(runs[row]) for row in ("nf", "jt", "jtsc")]
+    assert compare.main([*rows, "--paper", "table7", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    head, *lines = printed[printed.index("beside what was published") :].split("\n\n")[1].splitlines()
+    assert head.split() == ["nyu", "icvl", "source"]
+    own = json.loads((runs["jt"] / "scores.json").read_text())["datasets"]
+    words = next(line.split() for line in lines if line.startswith("jt "))
+    assert words == ["jt", *(f"{own[name]['mm']:.2f}" for name in HAND_SETS), "these", "runs,", "on", "rendered", "frames"]
+    assert "Ours, JTSC" in printed and "V2V-PoseNet" in printed and "must not be compared" in printed
+    line = next(line for line in lines if line.startswith("Tang et al."))
+    assert line.split()[3:5] == ["–", "12.60"] and "Table 7, ICCV 2013, estimated from a plot, as reported in DeepPrior" in line
+    assert any(line.startswith("TriHorn-Net") and line.split()[1:3] == ["7.68", "5.74"] and line.endswith("2022") for line in lines)
+    assert "\nV2V-PoseNet,icvl,mm,,,,,,,6.28\n" in (tmp_path / "table.csv").read_text()
+    assert "| A2J | 8.61 | 6.46 | Xiong et al., ICCV 2019 |" in (tmp_path / "table.md").read_text()
+    assert "(17.76" in printed and "In brackets: the paper's numbers, of real pictures." in printed
+    assert compare.main([*rows, "--paper", "table6"]) == 0
+    printed = capsys.readouterr().out
+    assert "V2V-PoseNet" not in printed and "must not be compared" in printed
+    assert compare.main([*rows, "--paper", "table9"]) == 1 and "no table 'table9'" in capsys.readouterr().err
+
+
+def test_tables_of_real_hands_say_where_to_get_them(tmp_path, capsys):
+    for arguments in (["experiment=table7"], ["experiment=table6", "data=nyu_icvl"]):
+        assert train.main([*arguments, f"data_root={tmp_path}", f"runs={tmp_path / 'runs'}", "tracking=none"]) == 1
+        error = capsys.readouterr().err
+        assert "dataset nyu was not found" in error and "https://jonathantompson.github.io" in error and error.count("\n") == 1
 
 
 def test_less_error_helps():
