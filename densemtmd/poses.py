@@ -5,7 +5,8 @@ Shapes: ``N`` hands, ``J`` keypoints, ``S`` pixels along a side of a crop, ``H``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,33 @@ def errors_of(
         tick(len(part))
     camera = annotator.camera
     return Errors(distances(xyz, hands.xyz), distances(camera.to_uvd(xyz)[..., :2], camera.to_uvd(hands.xyz)[..., :2]))
+
+
+def errors_across(
+    networks: Sequence[JointNetwork],
+    hands: Hands,
+    truth: Mapping[str, np.ndarray],
+    annotator: HandSet,
+    device: torch.device,
+    tick: Callable[[int], object] = lambda count: None,
+) -> dict[str, Errors]:
+    """How far networks' answers under each keypoint set are from the truth, on hands that one dataset shows: who annotated them matters
+    for the cube and the camera alone.
+
+    Args:
+        networks: which answer, each about its keypoint sets.
+        hands: the N of them.
+        truth: of each keypoint set (N, J, 3) mm.
+        annotator: who showed them.
+        device: where the networks are.
+        tick: called with the number of answers that are scored.
+    """
+    return {
+        task: errors_of(network, task, replace(hands, xyz=truth[task]), annotator, device, tick)
+        for network in networks
+        for task in network.space.names
+        if task in truth
+    }
 
 
 def read_any_depth(path: Path) -> tuple[np.ndarray, HandSet]:

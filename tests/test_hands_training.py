@@ -1,6 +1,7 @@
 """Keypoints in the common loop: batches of hands, strategies, resuming, scoring, and the tools as a user runs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import train
 import yaml
 from PIL import Image
 
-from densemtmd import checkpoint
+from densemtmd import checkpoint, poses
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.hands.augment import Augmentation
@@ -290,6 +291,54 @@ def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch,
         assert "pinky tip" in capsys.readouterr().out
     assert evaluate.main([str(runs["jt"]), "--split", "val"]) == 0
     assert (runs["jt"] / "evaluations" / "own-val" / "scores.json").is_file()
+
+
+def test_answers_across_annotators_are_scored_against_the_truth(runs, root, tmp_path, capsys):
+    """Of a joint network and of two that know nothing of each other; each answer by hand."""
+    import evaluate
+
+    (world,) = root.glob("hands-60-*")
+    folders = {"nyu": "nyu/test/depth_1_{:07d}.png", "icvl": "icvl/Testing/Depth/{}.png"}
+    for strategy in ("jtsc", "nf"):
+        assert evaluate.main([str(runs[strategy]), "--cross", "--out", str(tmp_path / strategy)]) == 0
+        printed = capsys.readouterr().out
+        cross = json.loads((tmp_path / strategy / "cross.json").read_text())
+        own = json.loads((runs[strategy] / "scores.json").read_text())["datasets"]
+        for name, hands in HAND_SETS.items():
+            # The truth is of NYU the annotation itself; ICVL's was written with three digits.
+            assert cross["answers"][name][name]["mm"] == pytest.approx(own[name]["mm"], abs=2e-3)
+            truth = np.load(world / "truth" / f"{name}_test.npz")
+            for other in HAND_SETS:
+                networks = [checkpoint.load_network(runs[strategy] / where) for where in (
+                    [f"{other}/best.safetensors"] if strategy == "nf" else ["best.safetensors"]
+                )]  # fmt: skip
+                numbers = [2, 9]
+                mm = []
+                for n in numbers:
+                    key = truth["keys"][n]
+                    path = world / folders[name].format(n + 1 if name == "nyu" else key)
+                    depth, seen_by = poses.read_any_depth(path)
+                    found = poses.hand_in(networks, [other], depth, seen_by, torch.device("cpu"))[other]
+                    mm.append(np.linalg.norm(found - truth[other][n], axis=1))
+                errors = poses.errors_across(
+                    networks, hands_at(world, name, numbers), {other: truth[other][numbers]}, hands, torch.device("cpu")
+                )
+                assert np.abs(errors[other].mm - mm).max() < 1e-3
+            assert f"{name}, mm" in printed
+        row = cross["answers"]["icvl"]["nyu"]
+        assert row["frames"] == 24 and row["worst"] > max(joint["mm"] for joint in row["keypoints"].values()) > row["mm"]
+        assert cross["all"]["icvl"]["frames"] == 48 and cross["pooled"]["frames"] == 96
+        assert "| icvl |" in (tmp_path / strategy / "cross.md").read_text()
+    moved = tmp_path / "icvl"
+    shutil.copytree(world / "icvl", moved)
+    assert evaluate.main([str(runs["jt"]), "--cross", "--data", "icvl", "--data-root", str(tmp_path)]) == 1
+    assert "of the hands of icvl no more is known than the dataset annotates" in capsys.readouterr().err
+
+
+def hands_at(world, name, numbers):
+    """Some test hands of a dataset of the world."""
+    dataset = open_dataset(load_dataset_config(name), world)
+    return load_hands(dataset, None, 24, 1.0, progress=False)["test"].take(numbers)
 
 
 def test_the_papers_numbers_stand_beside(runs):
