@@ -130,6 +130,7 @@ def hand_in(
     camera: HandSet,
     device: torch.device,
     name: str = "the depth picture",
+    start: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The keypoints of the hand in a depth picture.
 
@@ -140,14 +141,15 @@ def hand_in(
         camera: the dataset whose camera saw it, and whose cube is about the hand.
         device: where the networks are.
         name: of the picture, for the message.
+        start: (3,) the centre of the hand, x, y, z in mm; None or NaN: it is looked for.
 
     Returns:
         Of each set (J, 3) x, y, z in mm.
 
     Raises:
-        UserError: there is no hand in the picture.
+        UserError: there is no hand in the picture, or not about the centre.
     """
-    cube = Cube(locate(depth, camera.camera, camera.cube, name=name), np.array(camera.cube))
+    cube = Cube(locate(depth, camera.camera, camera.cube, start, name), np.array(camera.cube))
     found = {}
     for network in networks:
         for task in keypoints:

@@ -19,6 +19,7 @@ from densemtmd import checkpoint, poses
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.hands.augment import Augmentation
+from densemtmd.datasets.hands.crop import Cube, crop
 from densemtmd.datasets.hands.dataset import load_hands
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
@@ -221,6 +222,50 @@ def test_infer_draws_and_tells(runs, root, tmp_path):
                 mm, px = (np.array([point[unit] for point in points.values()]) for unit in ("mm", "px"))
                 assert np.abs(hands.camera.to_uvd(mm)[:, :2] - px).max() < 0.05
             assert Image.open(out / f"{picture.name}.icvl.skeleton.png").size == (480, 480)
+
+
+def test_infer_takes_centres_from_a_file(runs, root, tmp_path, capsys):
+    (world,) = root.glob("hands-60-*")
+    home = world / "icvl" / "Testing" / "Depth" / "test_seq_1"
+    pictures = [str(home / f"image_{n:04d}.png") for n in (3, 1, 2)]
+    truth = np.load(world / "truth" / "icvl_test.npz")
+    where = dict(zip(truth["keys"].tolist(), truth["icvl"].mean(1), strict=True))
+    lines = [" ".join(f"{value:.4f}" for value in where[f"test_seq_1/image_{n:04d}"]) for n in (3, 1)] + ["invalid invalid invalid"]
+    (tmp_path / "centres.txt").write_text("\n".join(lines) + "\n")
+    arguments = [*pictures, "--keypoints", "icvl", "--checkpoint", str(runs["jt"])]
+    assert infer.main([*arguments, "--out", str(tmp_path / "looked")]) == 0
+    assert infer.main([*arguments, "--out", str(tmp_path / "told"), "--centres", str(tmp_path / "centres.txt")]) == 0
+    network = checkpoint.load_network(runs["jt"] / "best.safetensors")
+    for picture, n in zip(pictures, (3, 1, 2), strict=True):
+        looked, told = (
+            np.array([p["mm"] for p in json.loads((tmp_path / out / f"{Path(picture).name}.keypoints.json").read_text())["icvl"].values()])
+            for out in ("looked", "told")
+        )
+        if n == 2:
+            assert (looked == told).all()
+            continue
+        cube = Cube(where[f"test_seq_1/image_{n:04d}"], np.array(250.0))
+        depth = np.asarray(Image.open(picture)).astype(np.float32)
+        answer = poses.answers(network, "icvl", crop(depth, ICVL.camera, cube, 24)[None], torch.device("cpu"))[0]
+        assert np.abs(cube.denormalise(answer) - told).max() < 0.01 and np.abs(looked - told).max() > 0.1
+
+    for text, words in [
+        ("1 2 300\n", ["centres.txt has 1 line, expected 3", "x y z of the hand's centre in mm"]),
+        ("1 2\n" * 3, ["centres.txt, line 1: it has 2 numbers, expected 3"]),
+        ("1 2 x\n" * 3, ["centres.txt, line 1: 'x' is no number"]),
+    ]:
+        (tmp_path / "centres.txt").write_text(text)
+        capsys.readouterr()
+        assert infer.main([*arguments, "--centres", str(tmp_path / "centres.txt")]) == 1
+        error = capsys.readouterr().err
+        assert all(word in error for word in words) and error.count("\n") == 1, error
+    (tmp_path / "centres.txt").write_text("\n".join([lines[0], "900 0 300", lines[1]]))  # nothing is there: the others are done
+    assert infer.main([*arguments, "--centres", str(tmp_path / "centres.txt"), "--out", str(tmp_path / "some")]) == 1
+    error = capsys.readouterr().err
+    assert "image_0001.png has no hand in the cube of 250 mm about (900, 0, 300) mm" in error
+    assert len([*(tmp_path / "some").glob("*.json")]) == 2
+    assert infer.main([*pictures, "--centres", "x"]) == 1 and "--centres is x without --keypoints" in capsys.readouterr().err
+    assert infer.main([*arguments, "--centres", str(tmp_path / "none")]) == 1 and "none cannot be read" in capsys.readouterr().err
 
 
 def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
