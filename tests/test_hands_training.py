@@ -205,6 +205,56 @@ def test_own_folders_and_a_file_of_centres(root, tmp_path):
     assert np.abs(hands["test"].cube.centre - truth).max() < 1e-5 and np.abs(hands["val"].cube.centre - hands["val"].xyz.mean(1)).max() > 1
 
 
+def blank(path):
+    """The picture without a reading."""
+    with Image.open(path) as picture:
+        empty = Image.new(picture.mode, picture.size)
+    empty.save(path)
+
+
+def test_frames_without_a_hand_are_left_out_of_the_training_and_not_of_the_test(root, tmp_path, capsys, runs):
+    import evaluate
+
+    (world,) = root.glob("hands-60-*")
+    shutil.copytree(world / "nyu", tmp_path / "nyu")
+    for split, frames in (("train", (3, 8, 57)), ("test", (1, 7, 8))):
+        for frame in frames:
+            blank(tmp_path / "nyu" / split / f"depth_1_{frame:07d}.png")
+    whole, dataset = (open_dataset(load_dataset_config("nyu"), place) for place in (world, tmp_path))
+    before = load_hands(whole, None, 24, 1.0, progress=False)
+    for again in range(2):  # read, and from what was kept
+        found = load_hands(dataset, tmp_path / "cache", 24, 1.0, progress=False)
+        assert [len(hands) for hands in found.values()] == [52, 5, 24], again
+        kept = [n for n, key in enumerate(before["train"].keys) if key[-2:] not in ("03", "08")]
+        expected = before["train"].take(kept)
+        assert found["train"].keys == expected.keys and (found["train"].depth == expected.depth).all()
+        assert (found["train"].xyz == expected.xyz).all() and (found["train"].cube.centre == expected.cube.centre).all()
+        test = found["test"]
+        centres = test.cube.centre
+        assert (centres[0] == centres[1]).all() and (centres[6] == centres[5]).all() and (centres[7] == centres[5]).all()
+        assert not test.depth[[0, 6, 7]].any() and (test.depth[8] == before["test"].depth[8]).all()
+        assert (test.xyz == before["test"].xyz).all()
+        assert "nyu: 2 of 54 train frames show no hand and are left out" in found["train"].note
+        assert "depth_1_0000003.png has no hand" in found["train"].note and "1 of 6 val frames" in found["val"].note
+        assert "3 of 24 test frames show no hand; it is taken to be where it was in the frame before" in test.note
+
+    data = ["data=own", "data.datasets=[nyu]", "model=handnet", "protocol=hands", "strategy=jt", f"data_root={tmp_path}", "tracking=none"]
+    assert train.main([*data, *SMALL, "train.epochs=1", f"runs={tmp_path / 'runs'}"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "scores.json").read_text())["pooled"]["frames"] == 24
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--split", "val"]) == 0
+    assert "1 of 6 val frames" in (printed := capsys.readouterr().out) and "\n5 val pictures" in printed
+    kept = np.load(run / "evaluations" / "own-val" / "per_image.npz")
+    assert len(kept["nyu/pictures"]) == len(kept["nyu/mm"]) == 5 and "train/depth_1_0000057" not in kept["nyu/pictures"]
+
+    for frame in range(1, 31):
+        blank(tmp_path / "nyu" / "train" / f"depth_1_{frame:07d}.png")
+    assert train.main([*data, f"runs={tmp_path / 'runs'}", "cache=none"]) == 1
+    error = capsys.readouterr().err
+    assert "nyu: 30 of 54 train frames show no hand, the first: " in error and "depth_1_0000001.png has no hand" in error
+
+
 # --------------------------------------------------------------------------------------------------------------------------- pictures
 
 

@@ -114,13 +114,15 @@ def score_network(arguments: argparse.Namespace) -> int:
     if arguments.labelset:
         return merged(predictor, datasets, arguments.split, arguments.labelset, how, out)
     matrices: dict[str, Any] = {}
-    with tqdm(total=sum(len(d.splits[arguments.split]) for d in datasets), unit=" pictures", leave=False, disable=None) as bar:
+    pictures = {dataset.name: dataset.splits[arguments.split] for dataset in datasets}
+    with tqdm(total=sum(map(len, pictures.values())), unit=" pictures", leave=False, disable=None) as bar:
         for dataset in datasets:
             name = dataset.task.name
             network = next(network for network in predictor.networks if name in network.space.names)
             bar.set_description(dataset.name)
             if isinstance(dataset, HandDataset):
                 hands = hands_of(dataset, arguments.split, network)
+                pictures[dataset.name] = tuple(item for item in pictures[dataset.name] if item.key in set(hands.keys))
                 matrices[dataset.name] = poses.errors_of(network, name, hands, dataset.hands, predictor.device, bar.update)
                 continue
             samples = load_all(dataset, cache).splits[arguments.split] if cache else load_split(dataset, arguments.split, progress=False)
@@ -134,11 +136,10 @@ def score_network(arguments: argparse.Namespace) -> int:
             )
     tasks = {dataset.name: dataset.task for dataset in datasets}
     scored = {**report_of(matrices, tasks), **({} if of_hands else how.way), **roughly(predictor)}
-    keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, tasks)
+    keep_scores(out, matrices, pictures, scored, tasks)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
-    pictures = sum(len(dataset.splits[arguments.split]) for dataset in datasets)
     scoring = "" if of_hands else f", {how.scoring} scoring{', interior only' * how.interior}"
-    print(f"{pictures} {arguments.split} pictures{scoring}; written to {out}")
+    print(f"{sum(map(len, pictures.values()))} {arguments.split} pictures{scoring}; written to {out}")
     return 0
 
 
@@ -225,37 +226,42 @@ def across_hands(predictor: Predictor, datasets: Sequence[HandDataset], split: s
     from densemtmd.datasets.truth import hand_truth
     from densemtmd.runs import write_json, write_text
 
-    truths = {d.name: hand_truth(d, split, [item.key for item in d.splits[split]]) for d in datasets}
-    if unknown := [name for name, truth in truths.items() if not truth]:
+    if unknown := [d.name for d in datasets if not hand_truth(d, split, [])]:
         raise UserError(
             f"of the hands of {', '.join(unknown)} no more is known than the dataset annotates, expected those of the hand world: give "
             "--data hands"
         )
     errors: dict[str, dict[str, keypoints.Errors]] = {}
-    tasks = sum(len(network.space.names) for network in predictor.networks)
-    with tqdm(total=tasks * sum(len(d.splits[split]) for d in datasets), unit=" answers", leave=False, disable=None) as bar:
-        for dataset in datasets:
-            hands = hands_of(dataset, split, predictor.networks[0])
-            found = poses.errors_across(predictor.networks, hands, truths[dataset.name], dataset.hands, predictor.device, bar.update)
-            for task, error in found.items():
+    loaded = [hands_of(dataset, split, predictor.networks[0]) for dataset in datasets]
+    pictures, tasks = sum(map(len, loaded)), sum(len(network.space.names) for network in predictor.networks)
+    with tqdm(total=tasks * pictures, unit=" answers", leave=False, disable=None) as bar:
+        for dataset, hands in zip(datasets, loaded, strict=True):
+            truth = hand_truth(dataset, split, hands.keys)
+            for task, error in poses.errors_across(
+                predictor.networks, hands, truth, dataset.hands, predictor.device, bar.update
+            ).items():
                 errors.setdefault(task, {})[dataset.name] = error
-    scored = keypoints.cross_report(errors, {name: hands.keypoints.keypoints for name, hands in HAND_SETS.items()})
+    scored = keypoints.cross_report(errors, {name: annotator.keypoints.keypoints for name, annotator in HAND_SETS.items()})
     write_json(out / "cross.json", scored)
     write_text(out / "cross.md", report.cross_errors_markdown(scored))
-    pictures = sum(len(d.splits[split]) for d in datasets)
     print(f"{report.cross_errors_table(scored)}\n\n{pictures} {split} pictures; written to {out}")
     return 0
 
 
 def hands_of(dataset: HandDataset, split: str, network: JointNetwork) -> Hands:
-    """The hands of one split, as large as the network takes them."""
+    """The hands of one split, as large as the network takes them; says which frames show none."""
     from dataclasses import replace
+
+    from tqdm import tqdm
 
     from densemtmd.datasets.hands.dataset import load_hands
     from densemtmd.poses import size_of
 
     alone = replace(dataset, splits={split: dataset.splits[split]})
-    return load_hands(alone, None, size_of(network), 1.0, progress=False)[split]
+    hands = load_hands(alone, None, size_of(network), 1.0, progress=False)[split]
+    if hands.note:
+        tqdm.write(hands.note)
+    return hands
 
 
 def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: Path, how: ScoreSettings, out: Path) -> int:
