@@ -354,9 +354,15 @@ def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
     )
 
 
-def way_to_score(run: Run) -> tuple[str, bool]:
-    """Which pixels were scored: runs must agree on it to be compared. Of keypoints all are."""
-    return ("keypoints", False) if run.of_keypoints else (run.scores["scoring"], run.scores["interior"])
+def way_to_score(run: Run) -> tuple[str, str, bool]:
+    """Which pictures and pixels were scored: runs must agree on it to be compared. Of keypoints all are."""
+    way = ("keypoints", False) if run.of_keypoints else (run.scores["scoring"], run.scores["interior"])
+    return (split_of(run), *way)
+
+
+def split_of(run: Run) -> str:
+    """Whose pictures were scored, ``test`` or ``val``."""
+    return str(run.scores.get("split", "test"))
 
 
 def domains(run: Run) -> dict[str, str]:

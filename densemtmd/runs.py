@@ -67,6 +67,9 @@ FOUND = "found"
 """The key of ``config.yaml`` under which the datasets' own YAMLs and folders stand."""
 
 
+SCORED = ("test", "val")
+"""Splits that a finished run can be scored on."""
+
 VALIDATION_PICTURES = 8
 """About so many validation pictures are kept, labelled, after each epoch; the same ones every time."""
 
@@ -77,6 +80,7 @@ class ScoreSettings:
 
     scoring: str = setting("dense", "dense: every labelled pixel; strided: every 4th pixel of every 4th row, at a 16th of the cost")
     interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
+    split: str = setting("test", "test; val: the validation pictures, to choose settings by without a look at the test pictures")
     probe: bool = setting(True, "with several domains: how well a fresh classifier tells them apart by the features")
 
     @property
@@ -388,7 +392,7 @@ def carry_out(
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
             plots.curves_figure(state.history, home / "figures" / "curves.png")
             if stage.answers:
-                matrices |= score_test(network, data, settings.score, device)
+                matrices |= score_all(network, data, settings.score, device)
                 if settings.score.probe and (named := domains_of(data)):
                     domains[stage.name] = {"names": named, **probe_domains(network, data, settings)}
                     log.metrics({"test/domain_accuracy": domains[stage.name]["accuracy"]}, step=state.step)
@@ -456,6 +460,8 @@ def check(settings: RunSettings) -> None:
         raise UserError(f"hands.loss is {settings.hands.loss!r}; {nearest(settings.hands.loss, UNITS)}")
     if settings.score.scoring not in evaluation.SCORINGS:
         raise UserError(f"score.scoring is {settings.score.scoring!r}; {nearest(settings.score.scoring, evaluation.SCORINGS)}")
+    if settings.score.split not in SCORED:
+        raise UserError(f"score.split is {settings.score.split!r}; {nearest(settings.score.split, SCORED)}")
     checkpoint.device_of(settings.train.device)
 
 
@@ -775,11 +781,11 @@ def report_of(scored: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str,
     return keypoints.report(scored, {name: task.keypoints for name, task in tasks.items() if isinstance(task, KeypointSet)})
 
 
-def score_test(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, Any]:
-    """What :func:`score` says of every test picture of each dataset."""
-    total = sum(len(d.dataset.splits["test"]) for d in data)
+def score_all(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, Any]:
+    """What :func:`score` says of every picture of the split of each dataset."""
+    total = sum(len(d.dataset.splits[settings.split]) for d in data)
     with tqdm(total=total, desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None) as bar:
-        return {d.name: score(network, d, "test", 0, settings, device, bar.update) for d in data}
+        return {d.name: score(network, d, settings.split, 0, settings, device, bar.update) for d in data}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -911,14 +917,15 @@ def finish(
     """Writes and shows the scores of the run."""
     tasks = {name: dataset.task for name, dataset in datasets.items()}
     of_pixels = any(isinstance(task, Labelset) for task in tasks.values())
+    split = settings.score.split
     how = settings.score.way if of_pixels else {}
-    scored = {**report_of(matrices, tasks), **how, **({"domains": domains} if domains else {})}
-    keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, tasks)
-    tracker.metrics(flat_scores("test", scored), step=0)
+    scored = {**report_of(matrices, tasks), **how, "split": split, **({"domains": domains} if domains else {})}
+    keep_scores(folder, matrices, {name: dataset.splits[split] for name, dataset in datasets.items()}, scored, tasks)
+    tracker.metrics(flat_scores("test" if split == "test" else "best", scored), step=0)  # val/... are by epoch
     for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
         tracker.artifact(folder / artifact)
     how_scored = f", {settings.score.scoring} scoring{', interior only' * settings.score.interior}" if of_pixels else ""
-    print(f"test pictures{how_scored}")
+    print(f"{split} pictures{how_scored}")
     print(report.scores_table(scored))
     for name, probe in domains.items():
         print(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "

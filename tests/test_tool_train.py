@@ -149,6 +149,17 @@ def test_debug_shows_within_seconds_whether_everything_works(arguments, tmp_path
     assert scored["scoring"] == "strided" and scored["datasets"]["discs"]["pixels"] <= 2 * 10 * 13
 
 
+def test_settings_can_be_chosen_without_a_look_at_the_test_pictures(arguments, tmp_path, capsys):
+    assert train.main([*arguments, "score.split=val", "train.validation_pictures=0", "score.scoring=strided"]) == 0
+    run = only_run(tmp_path)
+    scored, kept = json.loads((run / "scores.json").read_text()), np.load(run / "per_image.npz")
+    assert scored["split"] == "val" and "val pictures, strided scoring" in capsys.readouterr().out
+    for name in ("squares", "discs"):
+        assert kept[f"{name}/pictures"].tolist() == (run / "splits" / name / "val.txt").read_text().split()
+    best = max(checkpoint.load(run / "last.safetensors")[1]["state"]["history"], key=lambda epoch: epoch["scores"]["pooled"]["iou"])
+    assert scored["pooled"] == best["scores"]["pooled"]  # the best epoch's own validation, once more
+
+
 @pytest.mark.parametrize("strategy", ["jt", "nf"])
 @pytest.mark.parametrize(
     ("size", "label", "border", "words"),
@@ -241,6 +252,7 @@ def test_a_dataset_can_be_added_to_any_choice(arguments, data):
         ("train.outputs=0", ["train.outputs is 0"]),
         ("train.device=tpu", ["tpu", "auto, cpu or cuda"]),
         ("score.scoring=dens", ["did you mean 'dense'"]),
+        ("score.split=vall", ["did you mean 'val'"]),
         ("model.widths=[1,2]", ["three widths"]),
         ("model.dropout=1", ["dropout"]),
         ("tracking=mlflo", ["mlflo"]),
