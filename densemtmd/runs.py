@@ -664,8 +664,8 @@ def make_mixture(
         for d in data
     ]
     return Mixture(
-        sources, geometry(network), crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=mixing,
-        equilibrium=equilibrium, seed=seed,
+        sources, geometry(network), crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
+        mixing=mixing, equilibrium=equilibrium, seed=seed,
     )  # fmt: skip
 
 

@@ -113,6 +113,7 @@ class TrainSettings:
     batch: int = setting(64, "crops per step; they mix the datasets")
     mixing: str = setting("pixels", "shares of the datasets: pixels (the paper), uniform, temperature:2, or weights such as kundu:2+xu:1")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
+    colour: float = setting(0.0, "share by which the saturation, contrast and brightness of a crop are changed at most; 0: the paper")
     border: str = setting(
         "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
     )
@@ -205,7 +206,7 @@ def check_settings(settings: TrainSettings) -> None:
         raise UserError(f"train.workers is {settings.workers}, expected at most {MOST_WORKERS}: one per core of the machine is plenty")
     if settings.workers and "fork" not in multiprocessing.get_all_start_methods():
         raise UserError(f"train.workers is {settings.workers}, expected 0 on {sys.platform}, whose processes cannot share the pictures")
-    for name in ("momentum", "warmup"):
+    for name in ("momentum", "warmup", "colour"):
         if not 0 <= (value := getattr(settings, name)) < 1:
             raise UserError(f"train.{name} is {value}, expected at least 0 and below 1")
 
