@@ -243,7 +243,7 @@ def test_pictures(tmp_path, format):
         path.write_bytes(content)
 
         def work():
-            picture = read_picture(path, max_pixels=10_000_000)
+            picture = read_picture(path, max_pixels=4_000_000)
             assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and picture.size
 
         attempt(path, (n, format, kind), work)
@@ -361,9 +361,9 @@ LABELS = label_files()
 
 
 @pytest.fixture
-def claims_of_10_megapixels(monkeypatch):
+def claims_of_4_megapixels(monkeypatch):
     """A head may claim what memory the default limit of 200 million pixels allows; what is cut off later is bounded by the claim alone."""
-    monkeypatch.setattr(labels, "open_picture", partial(open_picture, max_pixels=10_000_000))
+    monkeypatch.setattr(labels, "open_picture", partial(open_picture, max_pixels=4_000_000))
 
 
 def labels_config(encoding: str, path: Path):
@@ -376,7 +376,7 @@ def labels_config(encoding: str, path: Path):
     return parse_dataset_config(data | ({"mat_key": "S"} if encoding == "mat" else {}), path)
 
 
-@pytest.mark.usefixtures("claims_of_10_megapixels")
+@pytest.mark.usefixtures("claims_of_4_megapixels")
 @pytest.mark.parametrize("format", LABELS)
 def test_labels(tmp_path, format):
     encoding, content = LABELS[format]
@@ -396,7 +396,7 @@ def test_labels(tmp_path, format):
     assert attempt.refused
 
 
-@pytest.mark.usefixtures("claims_of_10_megapixels")
+@pytest.mark.usefixtures("claims_of_4_megapixels")
 @pytest.mark.parametrize("format", LABELS)
 def test_labels_of_another_format(tmp_path, format):
     encoding = LABELS[format][0]
