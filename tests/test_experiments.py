@@ -10,8 +10,8 @@ import yaml
 from toy import write_toy
 
 from densemtmd import checkpoint
+from densemtmd.data import DataSettings, open_data
 from densemtmd.experiments import curve, read_experiment
-from densemtmd.runs import DataSettings, open_data
 from densemtmd.strategies import stages
 
 ROOT = Path(__file__).parents[1]
