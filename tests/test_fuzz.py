@@ -34,6 +34,7 @@ from scipy.io import savemat
 from toy import write_toy
 
 from densemtmd import Labelset, OutputSpace, backbones, checkpoint, runs, training
+from densemtmd.data import DataSettings
 from densemtmd.datasets import labels
 from densemtmd.datasets.config import load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import open_dataset
@@ -503,7 +504,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     files = [str(write_toy(root, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     settings = runs.RunSettings(
-        data=runs.DataSettings(datasets=files),
+        data=DataSettings(datasets=files),
         model={"name": "patchnet", "widths": [2, 3, 4], "hidden": 5, "dropout": 0.1},
         strategy={"name": "jt", "stages": [{"name": "jt", "datasets": "all"}]},
         train=training.TrainSettings(epochs=None, outputs=600, epoch_outputs=300, crop=24, batch=4, device="cpu"),
