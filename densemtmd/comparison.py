@@ -27,9 +27,10 @@ from densemtmd import evaluation
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
 from densemtmd.report import ERRORS, measures
+from densemtmd.settings import from_plain
 from densemtmd.strategies import stages
 from densemtmd.tasks import nearest
-from densemtmd.training import TrainSettings, from_plain
+from densemtmd.training import TrainSettings
 
 TABLE = "table.yaml"
 """In the folder of a table: which rows and seeds it is to have."""
@@ -363,9 +364,15 @@ def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
     )
 
 
-def way_to_score(run: Run) -> tuple[str, bool]:
-    """Which pixels were scored: runs must agree on it to be compared. Of keypoints all are."""
-    return ("keypoints", False) if run.of_keypoints else (run.scores["scoring"], run.scores["interior"])
+def way_to_score(run: Run) -> tuple[str, str, bool]:
+    """Which pictures and pixels were scored: runs must agree on it to be compared. Of keypoints all are."""
+    way = ("keypoints", False) if run.of_keypoints else (run.scores["scoring"], run.scores["interior"])
+    return (split_of(run), *way)
+
+
+def split_of(run: Run) -> str:
+    """Whose pictures were scored, ``test`` or ``val``."""
+    return str(run.scores.get("split", "test"))
 
 
 def domains(run: Run) -> dict[str, str]:

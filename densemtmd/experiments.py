@@ -24,9 +24,10 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from densemtmd.data import open_data
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_yaml
-from densemtmd.runs import FOUND, RunSettings, Table, check, open_data, resume, run, tracked, write_json, write_text
+from densemtmd.runs import FOUND, RunSettings, Table, check, resume, run, tracked, write_json, write_text
 from densemtmd.tasks import nearest
 from densemtmd.tracking import environment_tags, open_tracker
 

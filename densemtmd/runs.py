@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,22 +28,21 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation, keypoints, plots, poses, report
-from densemtmd.datasets import checks
-from densemtmd.datasets.cache import cache_folder, load_all
-from densemtmd.datasets.config import DatasetConfig, load_dataset_config, parse_dataset_config, standalone
-from densemtmd.datasets.folder import Dataset, Item, open_dataset
+from densemtmd.data import DataSettings, Loaded, load, open_configs, open_data, output_space, rendered, spread
+from densemtmd.datasets.cache import cache_folder
+from densemtmd.datasets.config import parse_dataset_config, standalone
+from densemtmd.datasets.folder import Dataset, Item
 from densemtmd.datasets.hands.augment import Augmentation
-from densemtmd.datasets.hands.dataset import HandDataset, Hands, load_hands
 from densemtmd.datasets.hands.mixing import UNITS, HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import hand_set
-from densemtmd.datasets.mixing import Mixture, Source, check_samples, shares
+from densemtmd.datasets.mixing import Mixture, Source, shares
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_yaml, remove_strays
 from densemtmd.inference import strided_logits
 from densemtmd.network import JointNetwork
+from densemtmd.settings import from_plain, setting
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
@@ -57,15 +56,13 @@ from densemtmd.training import (
     check_parts,
     check_settings,
     fit,
-    from_plain,
-    setting,
 )
-
-T = TypeVar("T")
 
 FOUND = "found"
 """The key of ``config.yaml`` under which the datasets' own YAMLs and folders stand."""
 
+SCORED = ("test", "val")
+"""Splits that a finished run can be scored on."""
 
 VALIDATION_PICTURES = 8
 """About so many validation pictures are kept, labelled, after each epoch; the same ones every time."""
@@ -77,6 +74,7 @@ class ScoreSettings:
 
     scoring: str = setting("dense", "dense: every labelled pixel; strided: every 4th pixel of every 4th row, at a 16th of the cost")
     interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
+    split: str = setting("test", "test; val: the validation pictures, to choose settings by without a look at the test pictures")
     probe: bool = setting(True, "with several domains: how well a fresh classifier tells them apart by the features")
 
     @property
@@ -97,23 +95,6 @@ class HandSettings:
     @property
     def augmentation(self) -> Augmentation:
         return Augmentation(self.rotate, self.scale, self.shift)
-
-
-@dataclass
-class DataSettings:
-    """Which datasets are trained on: a file in ``conf/data/``, or ``data.<name>=<value>``."""
-
-    name: str = setting("own", "what runs and tables call the choice")
-    datasets: list[str] = field(default_factory=list, metadata={"help": "built-in names (conf/dataset/), or paths of your own YAMLs"})
-    add: Any = setting(None, "one more of these, or a list: data=stanford data.add=mine.yaml trains on both")
-    domain: Any = setting(None, "another domain than the datasets' own: for all of them, or by their own, as in {kitti: street}")
-    split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
-    fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
-    share: dict[str, Any] | None = setting(
-        None, "of datasets' pictures to train and validate on, {stanford: 0.25}: what if fewer were labelled?"
-    )
-    world: dict[str, Any] | None = setting(None, "settings of the street world in which those of the seven lie; rendered where absent")
-    otherworld: dict[str, Any] | None = setting(None, "settings of the other world, for the dataset of that name; rendered where absent")
 
 
 @dataclass
@@ -139,161 +120,11 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One dataset with its pictures decoded, or with its hands cropped."""
-
-    dataset: Dataset
-    train: Sequence[Sample]
-    val: Sequence[Sample]
-    test: Sequence[Sample]
-    hands: Mapping[str, Hands] = field(default_factory=dict)  # of each split; the samples are then none
-
-    @property
-    def name(self) -> str:
-        return self.dataset.name
-
-    @property
-    def labelset(self) -> Labelset:
-        return self.dataset.labelset
-
-    @property
-    def task(self) -> Task:
-        return self.dataset.task
-
-    @property
-    def counts(self) -> str:
-        """``180/40/80``: pictures to train, to validate and to test."""
-        return "/".join(str(len(items)) for items in self.dataset.splits.values())
-
-
-@dataclass(frozen=True)
 class Table:
     """The table that a run belongs to."""
 
     folder: Path
     run_id: str | None  # under which the tracker knows it
-
-
-def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
-    """Finds the datasets of a data choice; renders its synthetic worlds first where they are not there.
-
-    Raises:
-        UserError: a dataset that is missing or broken, two of one name, or a fold or split that none of them has.
-    """
-    root = Path(data_root)
-    worlds = rendered(data, root)
-    added = [] if data.add is None else data.add if isinstance(data.add, list) else [data.add]
-    if strange := [name for name in added if not isinstance(name, str)]:
-        raise UserError(f"data.add has {strange[0]!r}, expected the name of a dataset or the path of its YAML, or a list of these")
-    configs = [(load_dataset_config(name), worlds.get(name, root)) for name in data.datasets]
-    configs += [(load_dataset_config(name), root) for name in added]
-    return open_configs(configs, data)
-
-
-def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
-    """Where the datasets lie that a data choice has rendered; worlds that are not there are rendered below ``root``.
-
-    Raises:
-        UserError: a setting of a world that is unknown, or no whole number.
-    """
-    from densemtmd.datasets.synthetic import annotators, hands, otherworld
-
-    of_hands = [name for name in data.datasets if load_dataset_config(name).task.kind == KeypointSet.kind]
-    of_streets = tuple(name for name in data.datasets if name in annotators.ANNOTATORS)
-    known = ("frames", "test", "seed") if of_hands else ("images", "frames", "width", "height", "seed")
-    world = whole_numbers("data.world", data.world or {}, known)
-    others = whole_numbers("data.otherworld", data.otherworld or {}, ("images", "width", "height", "seed"))
-    places: dict[str, Path] = {}
-    if data.world is not None and of_hands:
-        places |= dict.fromkeys(of_hands, hands.ensure_hands(root, hands.HandSettings(**world)))
-    elif data.world is not None and of_streets:
-        places |= dict.fromkeys(of_streets, annotators.ensure_streets(root, annotators.StreetSettings(**world, annotators=of_streets)))
-    if data.otherworld is not None and otherworld.NAME in data.datasets:
-        places[otherworld.NAME] = otherworld.ensure_otherworld(root, otherworld.OtherSettings(**others))
-    return places
-
-
-def whole_numbers(setting: str, values: Mapping[str, Any], known: Sequence[str]) -> dict[str, int]:
-    """The values, all of whose keys are known and which are whole numbers."""
-    for key, value in values.items():
-        if key not in known:
-            raise UserError(f"unknown setting {setting}.{key}; {nearest(str(key), known)}")
-        if type(value) is not int:
-            raise UserError(f"{setting}.{key} is {value!r}, expected a whole number")
-    return dict(values)
-
-
-def open_configs(
-    configs: Sequence[tuple[DatasetConfig, Path]], data: DataSettings, lists: Path | None = None
-) -> list[Dataset]:
-    """Finds datasets, each beneath its own data root, with what the data choice says of all of them; ``lists`` is a run's ``splits/``,
-    where the splits are known already."""
-    if not configs:
-        raise UserError("data.datasets is empty: choose data=... or list datasets, built-in names or paths of YAMLs")
-    folded = [config.name for config, _ in configs if isinstance(config.split, Folds)]
-    named = [config.name for config, _ in configs if data.split in config.splits]
-    if data.fold is not None and not folded:
-        raise UserError(f"data.fold is {data.fold}, but none of {', '.join(c.name for c, _ in configs)} is split by folds: leave it out")
-    if data.split is not None and not named:
-        known = sorted({name for config, _ in configs for name in config.splits})
-        raise UserError(f"data.split is {data.split!r}, which none of the datasets names; {nearest(data.split, known)}")
-    own = sorted({config.domain for config, _ in configs})
-    domains = data.domain if isinstance(data.domain, dict) else dict.fromkeys(own, data.domain)
-    for name, domain in domains.items():
-        if name not in own:
-            raise UserError(f"data.domain has {name!r}, which is the domain of none of the datasets; {nearest(str(name), own)}")
-        if not isinstance(domain, str | None):
-            raise UserError(f"data.domain is {data.domain!r}, expected a name, or a name for each of {', '.join(own)}")
-    opened = []
-    for config, root in configs:
-        fold, split = (data.fold if config.name in folded else None), (data.split if config.name in named else None)
-        listed = lists / config.name if lists else None
-        opened.append(open_dataset(config, root, domain=domains.get(config.domain), fold=fold, split=split, listed=listed))
-    if lists is None:  # a run's own lists are the fewer already
-        opened = fewer_pictures(opened, data.share or {})
-    names = [dataset.name for dataset in opened]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"two datasets are called {twice[0]!r}: give one of them another name in its YAML")
-    return opened
-
-
-def fewer_pictures(datasets: Sequence[Dataset], share: Mapping[str, float]) -> list[Dataset]:
-    """The datasets, as if only a share of some datasets' pictures had been labelled, to train as well as to validate on. Smaller shares
-    are parts of larger ones; the test pictures stay.
-
-    Raises:
-        UserError: a dataset that is not there, or a share outside (0, 1].
-    """
-    for name, value in share.items():
-        if name not in (known := [dataset.name for dataset in datasets]):
-            raise UserError(f"data.share names {name!r}; {nearest(name, known)}")
-        if not isinstance(value, int | float) or not 0 < value <= 1:
-            raise UserError(f"data.share of {name} is {value!r}, expected more than 0 and at most 1")
-
-    def part(dataset: Dataset, split: str) -> tuple[Item, ...]:
-        items = dataset.splits[split]
-        if split == "test" or dataset.name not in share:
-            return items
-        kept = np.random.default_rng(0).permutation(len(items))[: math.ceil(share[dataset.name] * len(items))]
-        return tuple(items[n] for n in sorted(kept))
-
-    return [replace(dataset, splits={split: part(dataset, split) for split in dataset.splits}) for dataset in datasets]
-
-
-def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
-    """One task per labelset; datasets that share a labelset share its outputs."""
-    tasks = {dataset.task.name: dataset.task for dataset in datasets}
-    for dataset in datasets:
-        if dataset.task != tasks[dataset.task.name]:
-            raise UserError(f"two datasets have different labelsets called {dataset.task.name!r}: give one of them another name")
-    return OutputSpace(list(tasks.values()))
-
-
-def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
-    """At most so many of them, evenly from all; 0: all."""
-    if not at_most or len(items) <= at_most:
-        return items
-    return [items[int(i)] for i in np.linspace(0, len(items) - 1, at_most)]
 
 
 def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | None = None, name: str | None = None) -> Path:
@@ -316,7 +147,7 @@ def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | Non
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     check_answers(plan, datasets, settings.strategy["name"])
     check_model(datasets, settings)
-    loaded = load(datasets, settings)
+    loaded = load_for(settings, datasets)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
     run_name = name or f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
     if table is None:
@@ -351,7 +182,7 @@ def resume(folder: Path, table: Table | None = None) -> Path:
     except UserError as error:
         raise UserError(f"{folder / 'config.yaml'}: {error}") from None
     remove_strays(folder)
-    loaded = load(datasets, settings)
+    loaded = load_for(settings, datasets)
     run_id = tracked(folder).get("")
     tracking = settings.tracking if run_id else "none"
     with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
@@ -388,7 +219,7 @@ def carry_out(
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
             plots.curves_figure(state.history, home / "figures" / "curves.png")
             if stage.answers:
-                matrices |= score_test(network, data, settings.score, device)
+                matrices |= score_all(network, data, settings.score, device)
                 if settings.score.probe and (named := domains_of(data)):
                     domains[stage.name] = {"names": named, **probe_domains(network, data, settings)}
                     log.metrics({"test/domain_accuracy": domains[stage.name]["accuracy"]}, step=state.step)
@@ -456,6 +287,8 @@ def check(settings: RunSettings) -> None:
         raise UserError(f"hands.loss is {settings.hands.loss!r}; {nearest(settings.hands.loss, UNITS)}")
     if settings.score.scoring not in evaluation.SCORINGS:
         raise UserError(f"score.scoring is {settings.score.scoring!r}; {nearest(settings.score.scoring, evaluation.SCORINGS)}")
+    if settings.score.split not in SCORED:
+        raise UserError(f"score.split is {settings.score.split!r}; {nearest(settings.score.split, SCORED)}")
     checkpoint.device_of(settings.train.device)
 
 
@@ -490,48 +323,14 @@ def toy_size(settings: RunSettings) -> RunSettings:
     return replace(settings, train=few, score=replace(settings.score, scoring="strided"))
 
 
-def load(datasets: Sequence[Dataset], settings: RunSettings) -> dict[str, Loaded]:
-    """Decodes all pictures, or maps them from the cache, and checks them: errors in the data stop the run, warnings are shown.
-
-    It is done before a run has a folder, so that what is wrong leaves none behind.
-
-    Raises:
-        UserError: an error in the data, no labelled pixel to train on, a picture smaller than a patch where ``train.border`` is valid, or
-            no picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
-    """
-    for dataset in datasets:
-        if not dataset.splits["val"]:
-            raise UserError(f"{dataset.name} has no validation pictures: give its split in {dataset.config.path} some, such as val: 0.1")
-    if settings.debug:
-        datasets = [few_pictures(dataset, 2) for dataset in datasets]
+def load_for(settings: RunSettings, datasets: Sequence[Dataset]) -> dict[str, Loaded]:
+    """The datasets of a run, loaded as its settings want them."""
+    train = settings.train
     cache = None if settings.debug else cache_folder(settings.cache, settings.data_root)
-    if all(isinstance(dataset, HandDataset) for dataset in datasets):
-        return {d.name: cropped(d, settings, cache) for d in datasets if isinstance(d, HandDataset)}
-    decoded = [load_all(dataset, cache) for dataset in datasets]
-    findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
-    checks.refuse(findings)
-    notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
-    for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
-        print(line)
-    with torch.device("meta"):
-        where = geometry(backbones.build(settings.model, output_space(datasets)))
-    loaded = {}
-    for dataset, found in zip(datasets, decoded, strict=True):
-        check_samples(dataset.name, found.splits["train"], where, flip=settings.train.flip, border=settings.train.border)
-        loaded[dataset.name] = Loaded(dataset, found.splits["train"], found.splits["val"], found.splits["test"])
-    return loaded
-
-
-def cropped(dataset: HandDataset, settings: RunSettings, cache: Path | None) -> Loaded:
-    """A dataset of hands with its crops, those to train on as wide as augmentation wants them."""
-    for note in dataset.notes:
-        print(note)
-    return Loaded(dataset, (), (), (), load_hands(dataset, cache, settings.model.get("size", 64), settings.hands.augmentation.margin))
-
-
-def few_pictures(dataset: Dataset, at_most: int) -> Dataset:
-    """The dataset with at most so many pictures of each split."""
-    return replace(dataset, splits={split: tuple(spread(items, at_most)) for split, items in dataset.splits.items()})
+    return load(
+        datasets, settings.model, cache=cache, flip=train.flip, border=train.border, margin=settings.hands.augmentation.margin,
+        at_most=2 if settings.debug else 0,
+    )  # fmt: skip
 
 
 def train_stage(
@@ -658,8 +457,8 @@ def make_mixture(
         for d in data
     ]
     return Mixture(
-        sources, geometry(network), crop=train.crop, batch=train.batch, flip=train.flip, border=train.border, mixing=mixing,
-        equilibrium=equilibrium, seed=seed,
+        sources, geometry(network), crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
+        mixing=mixing, equilibrium=equilibrium, seed=seed,
     )  # fmt: skip
 
 
@@ -775,11 +574,11 @@ def report_of(scored: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str,
     return keypoints.report(scored, {name: task.keypoints for name, task in tasks.items() if isinstance(task, KeypointSet)})
 
 
-def score_test(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, Any]:
-    """What :func:`score` says of every test picture of each dataset."""
-    total = sum(len(d.dataset.splits["test"]) for d in data)
+def score_all(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, Any]:
+    """What :func:`score` says of every picture of the split of each dataset."""
+    total = sum(len(d.dataset.splits[settings.split]) for d in data)
     with tqdm(total=total, desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None) as bar:
-        return {d.name: score(network, d, "test", 0, settings, device, bar.update) for d in data}
+        return {d.name: score(network, d, settings.split, 0, settings, device, bar.update) for d in data}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -911,14 +710,15 @@ def finish(
     """Writes and shows the scores of the run."""
     tasks = {name: dataset.task for name, dataset in datasets.items()}
     of_pixels = any(isinstance(task, Labelset) for task in tasks.values())
+    split = settings.score.split
     how = settings.score.way if of_pixels else {}
-    scored = {**report_of(matrices, tasks), **how, **({"domains": domains} if domains else {})}
-    keep_scores(folder, matrices, {name: dataset.splits["test"] for name, dataset in datasets.items()}, scored, tasks)
-    tracker.metrics(flat_scores("test", scored), step=0)
+    scored = {**report_of(matrices, tasks), **how, "split": split, **({"domains": domains} if domains else {})}
+    keep_scores(folder, matrices, {name: dataset.splits[split] for name, dataset in datasets.items()}, scored, tasks)
+    tracker.metrics(flat_scores("test" if split == "test" else "best", scored), step=0)  # val/... are by epoch
     for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
         tracker.artifact(folder / artifact)
     how_scored = f", {settings.score.scoring} scoring{', interior only' * settings.score.interior}" if of_pixels else ""
-    print(f"test pictures{how_scored}")
+    print(f"{split} pictures{how_scored}")
     print(report.scores_table(scored))
     for name, probe in domains.items():
         print(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "

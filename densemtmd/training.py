@@ -16,11 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +31,8 @@ from densemtmd.datasets.sample import Batch, Batches, as_input
 from densemtmd.errors import UserError
 from densemtmd.losses import domain_loss, selective_cross_entropy, selective_l2
 from densemtmd.network import FORMS, JointNetwork, reverse_gradient
+from densemtmd.settings import from_plain, setting
 from densemtmd.tasks import KeypointSet, OutputSpace, nearest
-
-S = TypeVar("S")
 
 STEPS_UNREAD = 10
 """The loss is read, shown and recorded once in so many steps."""
@@ -46,56 +44,6 @@ MOST_WORKERS = 256
 
 OVERFIT = 99.0
 """Percent of the outputs of its few batches that an overfitted network must get right: then the training can learn at all."""
-
-
-def setting(default: Any, help: str) -> Any:
-    """A field of a settings dataclass with the line that ``--help`` shows for it."""
-    return field(default=default, metadata={"help": help})
-
-
-def from_plain(of: type[S], data: Any, name: str = "") -> S:
-    """A dataclass from plain data as a file holds them, its types checked.
-
-    Args:
-        of: the dataclass; its fields are numbers, texts, truth values, lists, mappings, other dataclasses, or None.
-        data: a mapping of its fields; those that are missing keep their defaults.
-        name: of the data, for messages.
-
-    Raises:
-        UserError: a field that is unknown, missing or of another type.
-    """
-    types = get_type_hints(of)
-    if not isinstance(data, Mapping):
-        raise UserError(f"{name or 'the whole'} is {data!r:.60}, expected names with values")
-    values = {}
-    for key, value in data.items():
-        if key not in types:
-            raise UserError(f"{name} has the unknown {key!r}; {nearest(str(key), types)}".lstrip())
-        full = f"{name}.{key}".lstrip(".")
-        values[key] = from_plain(types[key], value, full) if is_dataclass(types[key]) else value
-        if not is_dataclass(types[key]) and not _fits(value, types[key]):
-            raise UserError(f"{full} is {value!r:.60}, expected {getattr(types[key], '__name__', types[key])}")
-    try:
-        return of(**values)
-    except TypeError:
-        needed = ", ".join(f.name for f in fields(of) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
-        raise UserError(f"{name or 'the whole'} lacks a value, expected {needed}") from None
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type, as annotations write it."""
-    origin, inner = get_origin(kind) or kind, get_args(kind)
-    if origin is Any:
-        return True
-    if origin is UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(one, *inner) for one in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(isinstance(key, inner[0]) for key in value)
-    if origin is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is origin
 
 
 @dataclass
@@ -113,6 +61,7 @@ class TrainSettings:
     batch: int = setting(64, "crops per step; they mix the datasets")
     mixing: str = setting("pixels", "shares of the datasets: pixels (the paper), uniform, temperature:2, or weights such as kundu:2+xu:1")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
+    colour: float = setting(0.0, "share by which the saturation, contrast and brightness of a crop are changed at most; 0: the paper")
     border: str = setting(
         "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
     )
@@ -205,7 +154,7 @@ def check_settings(settings: TrainSettings) -> None:
         raise UserError(f"train.workers is {settings.workers}, expected at most {MOST_WORKERS}: one per core of the machine is plenty")
     if settings.workers and "fork" not in multiprocessing.get_all_start_methods():
         raise UserError(f"train.workers is {settings.workers}, expected 0 on {sys.platform}, whose processes cannot share the pictures")
-    for name in ("momentum", "warmup"):
+    for name in ("momentum", "warmup", "colour"):
         if not 0 <= (value := getattr(settings, name)) < 1:
             raise UserError(f"train.{name} is {value}, expected at least 0 and below 1")
 

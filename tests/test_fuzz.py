@@ -34,6 +34,7 @@ from scipy.io import savemat
 from toy import write_toy
 
 from densemtmd import Labelset, OutputSpace, backbones, checkpoint, runs, training
+from densemtmd.data import DataSettings
 from densemtmd.datasets import labels
 from densemtmd.datasets.config import load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import open_dataset
@@ -243,7 +244,7 @@ def test_pictures(tmp_path, format):
         path.write_bytes(content)
 
         def work():
-            picture = read_picture(path, max_pixels=10_000_000)
+            picture = read_picture(path, max_pixels=4_000_000)
             assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and picture.size
 
         attempt(path, (n, format, kind), work)
@@ -361,9 +362,9 @@ LABELS = label_files()
 
 
 @pytest.fixture
-def claims_of_10_megapixels(monkeypatch):
+def claims_of_4_megapixels(monkeypatch):
     """A head may claim what memory the default limit of 200 million pixels allows; what is cut off later is bounded by the claim alone."""
-    monkeypatch.setattr(labels, "open_picture", partial(open_picture, max_pixels=10_000_000))
+    monkeypatch.setattr(labels, "open_picture", partial(open_picture, max_pixels=4_000_000))
 
 
 def labels_config(encoding: str, path: Path):
@@ -376,7 +377,7 @@ def labels_config(encoding: str, path: Path):
     return parse_dataset_config(data | ({"mat_key": "S"} if encoding == "mat" else {}), path)
 
 
-@pytest.mark.usefixtures("claims_of_10_megapixels")
+@pytest.mark.usefixtures("claims_of_4_megapixels")
 @pytest.mark.parametrize("format", LABELS)
 def test_labels(tmp_path, format):
     encoding, content = LABELS[format]
@@ -396,7 +397,7 @@ def test_labels(tmp_path, format):
     assert attempt.refused
 
 
-@pytest.mark.usefixtures("claims_of_10_megapixels")
+@pytest.mark.usefixtures("claims_of_4_megapixels")
 @pytest.mark.parametrize("format", LABELS)
 def test_labels_of_another_format(tmp_path, format):
     encoding = LABELS[format][0]
@@ -503,7 +504,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     files = [str(write_toy(root, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     settings = runs.RunSettings(
-        data=runs.DataSettings(datasets=files),
+        data=DataSettings(datasets=files),
         model={"name": "patchnet", "widths": [2, 3, 4], "hidden": 5, "dropout": 0.1},
         strategy={"name": "jt", "stages": [{"name": "jt", "datasets": "all"}]},
         train=training.TrainSettings(epochs=None, outputs=600, epoch_outputs=300, crop=24, batch=4, device="cpu"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densemtmd.data import DataSettings, open_data, output_space
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
@@ -19,7 +20,6 @@ from densemtmd.datasets.synthetic.streets import lens, project, render
 from densemtmd.datasets.synthetic.textures import Fine
 from densemtmd.datasets.synthetic.worlds import fine_truth
 from densemtmd.errors import UserError
-from densemtmd.runs import DataSettings, open_data, output_space
 from densemtmd.tasks import VOID
 
 MODEST = OtherSettings(images=60, width=160, height=120)

@@ -13,9 +13,9 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "checkpoint", "inference",
-    "keypoints", "poses", "evaluation", "correlation", "report", "plots", "tracking", "strategies", "training", "comparison", "runs",
-    "experiments",
+    "errors", "files", "tasks", "settings", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "data", "checkpoint",
+    "inference", "keypoints", "poses", "evaluation", "correlation", "report", "plots", "tracking", "strategies", "training", "comparison",
+    "runs", "experiments",
 )  # fmt: skip
 """From the top down."""
 
@@ -23,8 +23,8 @@ BESIDE = {"cli": {"errors"}}
 """Rooms outside the order, and all that they may import."""
 
 CORE = (
-    "tasks", "losses", "network", "dense", "fast", "backbones", "datasets", "checkpoint", "inference", "keypoints", "poses", "evaluation",
-    "training",
+    "tasks", "settings", "losses", "network", "dense", "fast", "backbones", "datasets", "data", "checkpoint", "inference", "keypoints",
+    "poses", "evaluation", "training",
 )  # fmt: skip
 """What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
 

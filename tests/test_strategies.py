@@ -11,6 +11,7 @@ from torch import nn
 from toy import write_toy
 
 from densemtmd import Labelset, OutputSpace, checkpoint, densify
+from densemtmd.data import DataSettings
 from densemtmd.datasets import crops
 from densemtmd.datasets import mixing as mixing_module
 from densemtmd.datasets.mixing import Mixture, Source
@@ -20,7 +21,7 @@ from densemtmd.errors import UserError
 from densemtmd.evaluation import domain_probe
 from densemtmd.losses import dataset_softmax, domain_loss, equilibrium_weights, selective_cross_entropy
 from densemtmd.network import JointNetwork, SharedContext, reverse_gradient
-from densemtmd.runs import DataSettings, RunSettings, ScoreSettings, run
+from densemtmd.runs import RunSettings, ScoreSettings, run
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import VOID
 from densemtmd.training import ContextSettings, ReversalSettings, TrainSettings, check_parts, make_optimizer, train_step

@@ -14,9 +14,10 @@ from PIL import Image
 from toy import write_toy
 
 from densemtmd import Predictor, checkpoint, evaluation
+from densemtmd.data import open_data, output_space
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_dataset
-from densemtmd.runs import RunSettings, open_data, output_space
+from densemtmd.runs import RunSettings
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["data=own", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=3000", "train.crop=24", "train.batch=4"]
@@ -149,6 +150,17 @@ def test_debug_shows_within_seconds_whether_everything_works(arguments, tmp_path
     assert scored["scoring"] == "strided" and scored["datasets"]["discs"]["pixels"] <= 2 * 10 * 13
 
 
+def test_settings_can_be_chosen_without_a_look_at_the_test_pictures(arguments, tmp_path, capsys):
+    assert train.main([*arguments, "score.split=val", "train.validation_pictures=0", "score.scoring=strided"]) == 0
+    run = only_run(tmp_path)
+    scored, kept = json.loads((run / "scores.json").read_text()), np.load(run / "per_image.npz")
+    assert scored["split"] == "val" and "val pictures, strided scoring" in capsys.readouterr().out
+    for name in ("squares", "discs"):
+        assert kept[f"{name}/pictures"].tolist() == (run / "splits" / name / "val.txt").read_text().split()
+    best = max(checkpoint.load(run / "last.safetensors")[1]["state"]["history"], key=lambda epoch: epoch["scores"]["pooled"]["iou"])
+    assert scored["pooled"] == best["scores"]["pooled"]  # the best epoch's own validation, once more
+
+
 @pytest.mark.parametrize("strategy", ["jt", "nf"])
 @pytest.mark.parametrize(
     ("size", "label", "border", "words"),
@@ -241,6 +253,7 @@ def test_a_dataset_can_be_added_to_any_choice(arguments, data):
         ("train.outputs=0", ["train.outputs is 0"]),
         ("train.device=tpu", ["tpu", "auto, cpu or cuda"]),
         ("score.scoring=dens", ["did you mean 'dense'"]),
+        ("score.split=vall", ["did you mean 'val'"]),
         ("model.widths=[1,2]", ["three widths"]),
         ("model.dropout=1", ["dropout"]),
         ("tracking=mlflo", ["mlflo"]),
@@ -263,4 +276,4 @@ def test_as_a_command(arguments, tmp_path):
     assert (only_run(tmp_path) / "scores.json").is_file() and "infer.py" in done.stdout
     assert sorted(f.name for f in tmp_path.iterdir()) == ["runs"]  # nothing else is left behind
     shown = subprocess.run([sys.executable, ROOT / "tools" / "train.py", "--help"], capture_output=True, text=True)
-    assert shown.returncode == 0 and "train.minutes=" in shown.stdout and len(shown.stdout.splitlines()) < 76
+    assert shown.returncode == 0 and "train.minutes=" in shown.stdout and len(shown.stdout.splitlines()) < 80

@@ -62,7 +62,7 @@ def write_toy(root: Path, name: str, shape: str, pictures: int = 12, size: tuple
 
 def write_run(
     folder: Path, strategy: str, seed: int, matrices: dict[str, np.ndarray], *,
-    sequences=None, train=None, scoring="strided", stages=None, **config,
+    sequences=None, train=None, scoring="strided", split="test", stages=None, **config,
 ) -> Path:  # fmt: skip
     """The folder of a finished run, without its network.
 
@@ -74,12 +74,14 @@ def write_run(
         sequences: of each dataset (N,) the video that each picture is of; without it the file is that of an older run.
         train: settings that differ from the defaults.
         scoring: dense or strided.
+        split: whose pictures were scored.
         stages: of the strategy; by default one network for all datasets.
         config: further keys of ``config.yaml``.
     """
     folder.mkdir(parents=True)
     labelsets = {name: Labelset(name, [f"label{i}" for i in range(m.shape[1])]) for name, m in matrices.items()}
-    (folder / "scores.json").write_text(json.dumps({**report(matrices, labelsets), "scoring": scoring, "interior": False}))
+    way = {"scoring": scoring, "interior": False, "split": split}
+    (folder / "scores.json").write_text(json.dumps({**report(matrices, labelsets), **way}))
     plan = {"name": strategy, "stages": stages or [{"name": strategy, "datasets": "all"}]}
     settings = {"strategy": plan, "seed": seed, "train": {"epochs": None, "outputs": 2_000_000, **(train or {})}, **config}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))

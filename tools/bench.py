@@ -846,7 +846,7 @@ def make_training(arguments: argparse.Namespace) -> tuple[Any, Mixture, Any, flo
     import torch
 
     from densemtmd import backbones, checkpoint
-    from densemtmd.runs import output_space
+    from densemtmd.data import output_space
     from densemtmd.training import TrainSettings
 
     settings = TrainSettings(

@@ -42,6 +42,9 @@ NOT_THOSE = "These runs are of a rendered world: published numbers are of other 
 MOST_CONFUSIONS = 6
 """Of each kind and dataset, so many are shown."""
 
+SPLITS = {"test": "test", "val": "validation"}
+"""What their pictures are called."""
+
 FEW_SEEDS = 5
 """With fewer the table says what that does to its intervals."""
 
@@ -104,7 +107,7 @@ def curved(table: Table, out: Path | None) -> dict[str, str]:
         for p in points
     ]
     print(aligned([head, *rows]))
-    sentence = " ".join([*measured(table, ""), "Gains with their 95 % intervals: paired bootstrap over seeds and test pictures."])
+    sentence = " ".join([*measured(table, ""), "Gains with their 95 % intervals: paired bootstrap over seeds and pictures."])
     print(f"\n{sentence}")
     if out:
         drawn = {
@@ -283,11 +286,14 @@ def is_correction(note: str) -> bool:
 
 def measured(table: Table, best: str) -> list[str]:
     """Sentences that say how the numbers of a table were measured."""
+    from densemtmd.comparison import split_of
+
     rows, scores = table.rows, table.runs[0].scores
     seeds = same({row: ", ".join(str(run.seed) for run in runs) for row, runs in rows.items()})
     interior = ", only pixels whose patch lies inside the picture" if scores.get("interior") else ""
-    what = "Mean errors of keypoints on the test frames" if table.runs[0].of_keypoints else (
-        f"Percent on the test pictures, {scores['scoring']} scoring{interior}"
+    split = SPLITS[split_of(table.runs[0])]
+    what = f"Mean errors of keypoints on the {split} frames" if table.runs[0].of_keypoints else (
+        f"Percent on the {split} pictures, {scores['scoring']} scoring{interior}"
     )
     return [
         f"{what}; mean ± standard deviation over seeds ({seeds})"

@@ -29,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import infer
     import train
 
+    from densemtmd.data import open_data
     from densemtmd.files import check_writable
-    from densemtmd.runs import open_data, run
+    from densemtmd.runs import run
 
     check_writable(arguments.out, "--out")
     settings = train.compose(["data=street7", "name=demo", "train.epochs=null"])

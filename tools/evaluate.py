@@ -328,8 +328,9 @@ def run_of(checkpoint: Path) -> Path | None:
 
 def chosen(arguments: argparse.Namespace, run: Path | None) -> tuple[list[Dataset], Path | None]:
     """The datasets to score on, and where their decoded pictures are kept."""
+    from densemtmd.data import DataSettings, open_data
     from densemtmd.datasets.cache import cache_folder
-    from densemtmd.runs import DataSettings, open_data, reopen
+    from densemtmd.runs import reopen
 
     if arguments.data is None:
         if run is None:

@@ -27,6 +27,9 @@ from densemtmd.errors import UserError
 from densemtmd.losses import equilibrium_weights
 from densemtmd.tasks import VOID, nearest
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""The grey of a colour (ITU-R BT.601), as in the YUV that PatchNet sees."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -160,6 +163,7 @@ class Mixture:
             paper's are, the pixel is a labelled one, and all of them are equally likely; a larger crop may be partly void.
         batch: B, crops per batch.
         flip: mirror half of the crops.
+        colour: see :func:`recoloured`; 0: colours stay.
         border: ``"reflect"``: any pixel may be asked for; ``"valid"``: only those whose patch lies inside the picture, as the paper's do.
         mixing: see :func:`shares`.
         equilibrium: weight the samples so that every dataset has the same part in the gradient, however much of it is sampled.
@@ -180,17 +184,20 @@ class Mixture:
         border: str,
         mixing: str | Mapping[str, float],
         equilibrium: bool = False,
+        colour: float = 0.0,
         seed: int,
     ) -> None:
         for name, value, least in (("train.crop", crop, 0), ("train.batch", batch, 1), ("seed", seed, 0)):
             if value < least:
                 raise UserError(f"{name} is {value}, expected at least {least}")
+        if not 0 <= colour < 1:
+            raise UserError(f"train.colour is {colour}, expected at least 0 and below 1")
         if border not in ("reflect", "valid"):
             raise UserError(f"train.border is {border!r}; {nearest(border, ['reflect', 'valid'])}")
         for source in sources:
             check_samples(source.name, source.samples, geometry, flip=flip, border=border)
         self.sources, self.geometry = sources, geometry
-        self.batch_size, self.flip, self.border, self.seed = batch, flip, border, seed
+        self.batch_size, self.flip, self.colour, self.border, self.seed = batch, flip, colour, border, seed
         self.margin = geometry.border if border == "valid" else (0, 0)
         self.labelled = {mirror: [LabelledPixels(s.samples, self.margin, mirror) for s in sources] for mirror in {False, flip}}
         wanted = shares([len(pixels) for pixels in self.labelled[False]], mixing, [source.name for source in sources])
@@ -262,13 +269,33 @@ class Mixture:
             image, target = cut(sample, row, column, self.rows, self.columns, self.geometry, flip=flip, valid=self.border == "valid")
             images.append(image)
             targets.append(target)
+        crops = np.stack(images)
+        if self.colour:
+            crops = recoloured(crops, self.colour, random)
         return Batch(
-            image=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
+            image=torch.from_numpy(crops).permute(0, 3, 1, 2),
             target=torch.from_numpy(np.stack(targets)),
             task=torch.tensor([self.sources[k].task for k in chosen]),
             domain=torch.tensor([self.sources[k].domain for k in chosen]),
             weight=self.weights[torch.from_numpy(chosen)],
         )
+
+
+def recoloured(crops: np.ndarray, strength: float, random: np.random.Generator) -> np.ndarray:
+    """Crops under another light: of each the saturation, the contrast and the brightness are multiplied by factors of their own, evenly
+    from 1 - ``strength`` to 1 + ``strength``.
+
+    Args:
+        crops: (B, h, w, 3) uint8.
+        strength: at least 0 and below 1.
+        random: decides the factors.
+    """
+    saturation, contrast, brightness = 1 + strength * random.uniform(-1, 1, (3, len(crops), 1, 1, 1)).astype(np.float32)
+    colours = crops.astype(np.float32)
+    grey = (colours @ LUMA)[..., None]
+    mean = grey.mean((1, 2), keepdims=True)
+    colours = mean + contrast * (grey + saturation * (colours - grey) - mean)
+    return np.rint(np.clip(brightness * colours, 0, 255)).astype(np.uint8)
 
 
 def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers: int = 0) -> Iterator[Batch]:

@@ -16,8 +16,7 @@ Shapes: ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +26,16 @@ from densemtmd.datasets.config import Code, DatasetConfig, load_dataset_config
 from densemtmd.datasets.synthetic.scene import build
 from densemtmd.datasets.synthetic.streets import Picture, render
 from densemtmd.datasets.synthetic.textures import Fine
-from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, smooth, write_mat, write_png, write_truth
+from densemtmd.datasets.synthetic.worlds import (
+    check_ranges,
+    ensure_world,
+    render_all,
+    smooth,
+    write_classes,
+    write_mat,
+    write_png,
+    write_truth,
+)
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID, nearest
 
@@ -218,9 +226,8 @@ class StreetSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "annotators", tuple(self.annotators))
-        for key, low, high in (("frames", 1, 100), ("width", 64, 4096), ("height", 48, 4096), ("images", 1, 100_000), ("seed", 0, 2**31)):
-            if not low <= getattr(self, key) <= high:
-                raise UserError(f"{key} of the street world is {getattr(self, key)}, expected {low} to {high}: choose another")
+        sizes = {"frames": (1, 100), "width": (64, 4096), "height": (48, 4096), "images": (1, 100_000)}
+        check_ranges(self, "the street world", **sizes, seed=(0, 2**31))
         if self.sequences < 3:
             raise UserError(
                 f"{self.images} images in sequences of {self.frames} frames make {self.sequences}, expected at least 3 (to train, to "
@@ -238,38 +245,15 @@ class StreetSettings:
 
 
 def ensure_streets(data_root: str | Path, settings: StreetSettings, progress: bool = True, workers: int | None = None) -> Path:
-    """The folder of a street world; it is rendered if it is not there.
-
-    It is written under another name and renamed when it is complete: whoever finds the folder finds all of it, and two processes that
-    render the same world do not disturb each other.
-
-    Args:
-        data_root: the folder in which to put the world's folder.
-        settings: which world.
-        progress: show a bar with the time left.
-        workers: processes that render; by default as many as there are processors, at most 8. The files do not depend on it.
-
-    Returns:
-        The folder that holds a folder per dataset: the data root for :func:`densemtmd.datasets.folder.open_dataset`.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
+    """The folder of a street world, with a folder per annotator; rendered if it is not there, as :func:`.ensure_world` says."""
     name = f"streets-{settings.images}x{settings.width}x{settings.height}"
-
-    def write(folder: Path) -> None:
-        _write_world(folder, settings, progress, workers or default_workers())
-
-    return ensure_world(data_root, name, {"version": VERSION, **asdict(settings)}, "the street world", write)
+    return ensure_world(
+        data_root, settings, progress, workers, name=name, version=VERSION, what="the street world", write=_write_world
+    )  # fmt: skip
 
 
 def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers: int) -> None:
-    classes = {
-        "fine": [fine.name.lower() for fine in Fine],
-        "labelsets": {name: {fine.name.lower(): words(name).labels[fine] for fine in Fine} for name in ANNOTATORS},
-    }
-    (folder / "truth").mkdir()
-    (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+    write_classes(folder, {name: words(name).labels for name in ANNOTATORS})
     streets = [(folder, settings, name, sequence) for name in settings.annotators for sequence in range(settings.sequences)]
     render_all(_write_street, streets, settings.images * len(settings.annotators), "rendering streets", progress, workers)
 

@@ -17,7 +17,7 @@ Shapes: ``N`` frames, ``S`` pixels along a side of a crop, ``H``, ``W`` pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -32,8 +32,7 @@ from densemtmd.datasets.hands.locate import INNER, ROUNDS
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU, HandSet
 from densemtmd.datasets.synthetic.depth import View, draw_spheres, sense
 from densemtmd.datasets.synthetic.hand import SIZES, as_icvl, as_nyu, draw_pose, flesh, move
-from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, write_mat
-from densemtmd.errors import UserError
+from densemtmd.datasets.synthetic.worlds import check_ranges, ensure_world, render_all, write_mat
 
 VERSION = 1
 """Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""
@@ -80,9 +79,7 @@ class HandSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, low, high in (("frames", 10, 1_000_000), ("test", SEQUENCE + 1, 100_000), ("seed", 0, 2**31)):
-            if not low <= getattr(self, key) <= high:
-                raise UserError(f"{key} of the hand world is {getattr(self, key)}, expected {low} to {high}: choose another")
+        check_ranges(self, "the hand world", frames=(10, 1_000_000), test=(SEQUENCE + 1, 100_000), seed=(0, 2**31))
 
 
 @dataclass(frozen=True)
@@ -204,25 +201,11 @@ def _mass(seen: np.ndarray, wide: Cube, centre: np.ndarray, side: float) -> np.n
 
 
 def ensure_hands(data_root: str | Path, settings: HandSettings, progress: bool = True, workers: int | None = None) -> Path:
-    """The folder of a hand world; it is rendered if it is not there.
-
-    Args:
-        data_root: the folder in which to put the world's folder.
-        settings: which world.
-        progress: show a bar with the time left.
-        workers: processes that render; by default as many as there are processors, at most 8. The files do not depend on it.
-
-    Returns:
-        The folder that holds ``nyu`` and ``icvl``.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-
-    def write(folder: Path) -> None:
-        _write_world(folder, settings, progress, workers or default_workers())
-
-    return ensure_world(data_root, f"hands-{settings.frames}", {"version": VERSION, **asdict(settings)}, "the hand world", write)
+    """The folder of a hand world, with the folders ``nyu`` and ``icvl``; rendered if it is not there, as :func:`.ensure_world` says."""
+    name = f"hands-{settings.frames}"
+    return ensure_world(
+        data_root, settings, progress, workers, name=name, version=VERSION, what="the hand world", write=_write_world
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ Shapes: ``H``, ``W`` pixels.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +23,7 @@ from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.synthetic.countryside import build
 from densemtmd.datasets.synthetic.streets import render
 from densemtmd.datasets.synthetic.textures import Fine
-from densemtmd.datasets.synthetic.worlds import default_workers, ensure_world, render_all, smooth, write_truth
-from densemtmd.errors import UserError
+from densemtmd.datasets.synthetic.worlds import check_ranges, ensure_world, render_all, smooth, write_classes, write_truth
 
 VERSION = 1
 """Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""
@@ -67,32 +65,15 @@ class OtherSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, low, high in (("images", 3, 100_000), ("width", 64, 4096), ("height", 48, 4096), ("seed", 0, 2**31)):
-            if not low <= getattr(self, key) <= high:
-                raise UserError(f"{key} of the other world is {getattr(self, key)}, expected {low} to {high}: choose another")
+        check_ranges(self, "the other world", images=(3, 100_000), width=(64, 4096), height=(48, 4096), seed=(0, 2**31))
 
 
 def ensure_otherworld(data_root: str | Path, settings: OtherSettings, progress: bool = True, workers: int | None = None) -> Path:
-    """The folder of an other world; it is rendered if it is not there, as :func:`~densemtmd.datasets.synthetic.worlds.ensure_world` says.
-
-    Args:
-        data_root: the folder in which to put the world's folder.
-        settings: which world.
-        progress: show a bar with the time left.
-        workers: processes that render; by default as many as there are processors, at most 8. The files do not depend on it.
-
-    Returns:
-        The folder that holds ``otherworld``: the data root for :func:`densemtmd.datasets.folder.open_dataset`.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-
-    def write(folder: Path) -> None:
-        _write_world(folder, settings, progress, workers or default_workers())
-
+    """The folder of an other world, with the folder ``otherworld``; rendered if it is not there, as :func:`.ensure_world` says."""
     name = f"otherworld-{settings.images}x{settings.width}x{settings.height}"
-    return ensure_world(data_root, name, {"version": VERSION, **asdict(settings)}, "the other world", write)
+    return ensure_world(
+        data_root, settings, progress, workers, name=name, version=VERSION, what="the other world", write=_write_world
+    )  # fmt: skip
 
 
 @cache
@@ -109,13 +90,9 @@ def translate(truth: np.ndarray) -> np.ndarray:
 
 def _write_world(folder: Path, settings: OtherSettings, progress: bool, workers: int) -> None:
     home = folder / NAME
-    for path in (home / "images", home / "labels", folder / "truth"):
+    for path in (home / "images", home / "labels"):
         path.mkdir(parents=True)
-    classes = {
-        "fine": [fine.name.lower() for fine in Fine],
-        "labelsets": {NAME: {fine.name.lower(): WORDS.get(fine, FOREGROUND) for fine in Fine}},
-    }
-    (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+    write_classes(folder, {NAME: [WORDS.get(fine, FOREGROUND) for fine in Fine]})
     numbers = range(settings.images)
     places = [(folder, settings, number) for number in numbers]
     render_all(_write_place, places, settings.images, "rendering the other world", progress, workers)

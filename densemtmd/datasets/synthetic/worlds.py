@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,13 +29,24 @@ from PIL import Image
 from scipy.io import savemat
 from tqdm import tqdm
 
+from densemtmd.datasets.synthetic.textures import Fine
 from densemtmd.errors import UserError
 from densemtmd.tasks import Colour
 
 J = TypeVar("J")
 
 
-def ensure_world(data_root: str | Path, name: str, identity: Mapping[str, Any], what: str, write: Callable[[Path], None]) -> Path:
+def ensure_world(
+    data_root: str | Path,
+    settings: Any,
+    progress: bool,
+    workers: int | None,
+    *,
+    name: str,
+    version: int,
+    what: str,
+    write: Callable[[Path, Any, bool, int], None],
+) -> Path:
     """The folder of a world; it is rendered if it is not there.
 
     It is written under another name and renamed when it is complete: whoever finds the folder finds all of it, and two processes that
@@ -42,21 +54,28 @@ def ensure_world(data_root: str | Path, name: str, identity: Mapping[str, Any], 
 
     Args:
         data_root: the folder in which to put the world's folder.
-        name: how the name of the world's folder begins.
-        identity: all that its files depend on; the rest of the name.
+        settings: which world, a dataclass.
+        progress: show a bar with the time left.
+        workers: processes that render; by default as many as there are processors, at most 8. The files do not depend on it.
+        name: how the name of the world's folder begins; the rest of it stands for the settings and the version.
+        version: of the way in which the world is made.
         what: the world is called in a message.
-        write: renders it into a folder.
+        write: renders it into a folder, by settings, with a bar or without, in so many processes.
+
+    Returns:
+        The folder that holds a folder per dataset: the data root for :func:`densemtmd.datasets.folder.open_dataset`.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    identity = json.dumps({"version": version, **asdict(settings)}, sort_keys=True)
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:8]
     final = Path(data_root) / f"{name}-{fingerprint}"
     if final.is_dir():
         return final
     try:
         with _complete_or_gone(final) as folder:
-            write(folder)
+            write(folder, settings, progress, workers or default_workers())
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{what} could not be written to {final}: {reason}; free some space or choose another place") from error
@@ -93,6 +112,13 @@ def default_workers() -> int:
     if not sys.platform.startswith("linux"):
         return 1
     return min(8, len(os.sched_getaffinity(0)))
+
+
+def check_ranges(settings: Any, what: str, **ranges: tuple[int, int]) -> None:
+    """Refuses settings of a world of which one is not within its least and its greatest value."""
+    for key, (least, greatest) in ranges.items():
+        if not least <= getattr(settings, key) <= greatest:
+            raise UserError(f"{key} of {what} is {getattr(settings, key)}, expected {least} to {greatest}: choose another")
 
 
 def render_all(work: Callable[[J], int], jobs: Sequence[J], pictures: int, title: str, progress: bool, workers: int) -> None:
@@ -141,6 +167,14 @@ TRUTH_COLOURS: tuple[Colour, ...] = (
 def write_truth(path: Path, truth: np.ndarray) -> None:
     """Writes fine classes (H, W), each in its colour, for :func:`fine_truth`."""
     write_png(path, truth, TRUTH_COLOURS)
+
+
+def write_classes(folder: Path, labelsets: Mapping[str, Sequence[str | None]]) -> None:
+    """Writes ``truth/classes.json`` of a world: the fine classes' names, and what each labelset calls them, in their order."""
+    fine = [one.name.lower() for one in Fine]
+    classes = {"fine": fine, "labelsets": {name: dict(zip(fine, words, strict=True)) for name, words in labelsets.items()}}
+    (folder / "truth").mkdir()
+    (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
 
 
 def write_png(path: Path, pixels: np.ndarray, palette: tuple[Colour, ...] | None = None) -> None:
