@@ -16,7 +16,7 @@ from densemtmd.datasets.hands import icvl, nyu
 from densemtmd.datasets.hands.crop import Cube, crop
 from densemtmd.datasets.hands.dataset import Hands
 from densemtmd.datasets.hands.locate import locate
-from densemtmd.datasets.hands.mixing import as_seen
+from densemtmd.datasets.hands.mixing import HandMixture, as_seen
 from densemtmd.datasets.hands.sets import HAND_SETS, HandSet
 from densemtmd.datasets.pictures import open_picture
 from densemtmd.errors import UserError
@@ -74,9 +74,37 @@ def errors_of(
     xyz = np.empty_like(hands.xyz)
     for first in range(0, len(hands), AT_ONCE):
         part = hands.take(range(first, min(first + AT_ONCE, len(hands))))
-        found = answers(network, keypoints, as_seen(part, size_of(network)), device)
-        xyz[first : first + AT_ONCE] = part.cube.denormalise(found)
+        xyz[first : first + AT_ONCE] = found_in(network, keypoints, part, part.cube, device)
         tick(len(part))
+    return _errors(xyz, hands, annotator)
+
+
+def fitted(
+    network: JointNetwork, mixture: HandMixture, batches: int, annotators: Mapping[str, HandSet], device: torch.device
+) -> dict[str, Errors]:
+    """How far the answers to the first batches of a mixture are off: dataset -> errors of its hands, as often as they were drawn.
+
+    Args:
+        network: which answers.
+        mixture: what it learns from.
+        batches: so many of them.
+        annotators: of each dataset.
+        device: where the network is.
+    """
+    errors: dict[str, list[Errors]] = {source.name: [] for source in mixture.sources}
+    for step in range(batches):
+        for source, (hands, cube) in zip(mixture.sources, mixture.drawn(step), strict=True):
+            annotator = annotators[source.name]
+            errors[source.name].append(_errors(found_in(network, annotator.name, hands, cube, device), hands, annotator))
+    return {name: Errors(np.concatenate([e.mm for e in of]), np.concatenate([e.px for e in of])) for name, of in errors.items()}
+
+
+def found_in(network: JointNetwork, keypoints: str, hands: Hands, cube: Cube, device: torch.device) -> np.ndarray:
+    """The keypoints (N, J, 3) in mm of hands that are seen in some cubes."""
+    return cube.denormalise(answers(network, keypoints, as_seen(hands, size_of(network), cube), device))
+
+
+def _errors(xyz: np.ndarray, hands: Hands, annotator: HandSet) -> Errors:
     camera = annotator.camera
     return Errors(distances(xyz, hands.xyz), distances(camera.to_uvd(xyz)[..., :2], camera.to_uvd(hands.xyz)[..., :2]))
 

@@ -48,6 +48,7 @@ from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task, nearest
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
 from densemtmd.training import (
     OVERFIT,
+    OVERFIT_MM,
     ContextSettings,
     ReversalSettings,
     State,
@@ -56,6 +57,7 @@ from densemtmd.training import (
     check_parts,
     check_settings,
     fit,
+    overfitted,
 )
 
 FOUND = "found"
@@ -293,14 +295,12 @@ def check(settings: RunSettings) -> None:
 
 
 def check_model(datasets: Sequence[Dataset], settings: RunSettings) -> None:
-    """Refuses a network that does not take what the datasets show, and what is there for pixels alone."""
+    """Refuses a network that does not take what the datasets show."""
     kind = output_space(datasets).kind
     takes = KeypointSet.kind if settings.model.get("name") == "handnet" else Labelset.kind
     if kind != takes:
         right, shown = ("handnet", "hands in depth") if kind == KeypointSet.kind else ("patchnet", "pictures in colour")
         raise UserError(f"model={settings.model.get('name')} does not take what {datasets[0].name} shows, {shown}: choose model={right}")
-    if kind == KeypointSet.kind and settings.train.overfit:
-        raise UserError(f"train.overfit is {settings.train.overfit}, but it counts right pixels: leave it out for hands")
 
 
 def check_answers(plan: Sequence[Stage], datasets: Sequence[Dataset], strategy: str) -> None:
@@ -384,6 +384,9 @@ def train_stage(
     tasks = {d.name: d.task for d in data}
 
     def validate(network: JointNetwork, quick: bool = False) -> dict[str, Any]:
+        if train.overfit and isinstance(mixture, HandMixture):
+            annotators = {d.name: hand_set(d.dataset.config.encoding) for d in data}
+            return report_of(poses.fitted(network, mixture, train.overfit, annotators, device), tasks)
         if train.overfit and isinstance(mixture, Mixture):
             each = {d.labelset.name: d.labelset for d in data}  # counted once, be it of several datasets
             return evaluation.report(fitted(network, mixture, train.overfit, each), each)
@@ -415,11 +418,14 @@ def train_stage(
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
         title=stage.name,
     )
-    if train.overfit and (right := state.history[-1]["scores"]["pooled"]["global"] or 0.0) < OVERFIT:
-        raise UserError(
-            f"only {right:.1f} % of the outputs of train.overfit={train.overfit} batches are right after {state.step} steps, expected "
-            f"{OVERFIT:.0f} %: give it a larger budget, or look for a mistake in the labels"
-        )
+    if train.overfit and not overfitted(scored := state.history[-1]["scores"]):
+        pooled, batches = scored["pooled"], f"train.overfit={train.overfit} batches"
+        if "mm" in pooled:
+            found, expected = f"the keypoints of {batches} are {pooled['mm']:.1f} mm off", f"at most {OVERFIT_MM:.0f} mm"
+        else:
+            found, expected = f"only {pooled['global'] or 0.0:.1f} % of the outputs of {batches} are right", f"{OVERFIT:.0f} %"
+        mend = "give it a larger budget, or look for a mistake in the labels"
+        raise UserError(f"{found} after {state.step} steps, expected {expected}: {mend}")
     return network, state
 
 

@@ -15,7 +15,7 @@ import train
 import yaml
 from PIL import Image
 
-from densemtmd import checkpoint, poses
+from densemtmd import backbones, checkpoint, poses
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.hands.augment import Augmentation
@@ -181,6 +181,35 @@ def test_a_resumed_training_ends_like_one_without_a_break(root, tmp_path, optimi
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
+def test_overfitting_scores_the_hands_of_its_batches(datasets, root, tmp_path, capsys):
+    drawn = mixture(datasets, augmentation=Augmentation(rotate=60, scale=0.2, shift=10), batch=8)
+    network = backbones.build({"name": "handnet", "size": 24, "width": 4, "hidden": 8, "dropout": 0.1}, SPACE)
+    found = poses.fitted(network, drawn, 2, HAND_SETS, torch.device("cpu"))
+    network.eval()
+    for k, (name, hands) in enumerate(HAND_SETS.items()):
+        mm = []
+        for step in range(2):
+            batch, (seen, cube) = drawn.batch(step), drawn.drawn(step)[k]
+            own = batch.task == k
+            with torch.inference_mode():
+                answer = network(batch.image[own])[:, SPACE.slice(name)].double().numpy().reshape(len(seen), -1, 3)
+            truth = batch.target[own].numpy()[:, : hands.keypoints.channels].reshape(len(seen), -1, 3)
+            assert np.abs(cube.denormalise(truth) - seen.xyz).max() < 1e-3
+            mm.append(np.linalg.norm(cube.denormalise(answer) - seen.xyz, axis=2))
+        assert np.abs(found[name].mm - np.concatenate(mm)).max() < 1e-3 and found[name].px.shape == found[name].mm.shape
+
+    few = [*WORLD, *SMALL, f"data_root={root}", "strategy=jt", "train.overfit=1", "train.epochs=null", "model.hidden=200", "train.batch=10"]
+    few += ["train.patience=0", "score.probe=false"]
+    assert train.main([*few, "train.outputs=10000", f"runs={tmp_path}"]) == 0
+    (run,) = tmp_path.iterdir()
+    errors = [epoch["scores"]["pooled"]["mm"] for epoch in checkpoint.load(run / "last.safetensors")[1]["state"]["history"]]
+    assert errors[-1] <= 10 < min(errors[:-1]) and errors[0] > 30
+    capsys.readouterr()
+    assert train.main([*few, "train.outputs=20", f"runs={tmp_path / 'short'}"]) == 1
+    error = capsys.readouterr().err
+    assert "the keypoints of train.overfit=1 batches are" in error and "mm off after 2 steps, expected at most 10 mm: give it" in error
+
+
 @pytest.mark.parametrize("table, more, world", [("table6", [], True), ("table6", ["data=nyu_icvl"], False), ("table7", [], False)])
 def test_tables_of_hands_compose(table, more, world):
     from densemtmd.experiments import read_experiment
@@ -335,7 +364,6 @@ def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
         (infer, [str(tmp_path / "empty.png"), "--keypoints", "nyo", *of_jt], ["'nyo'", "nyu"]),
         (infer, [str(tmp_path / "empty.png"), *of_jt], ["finds keypoints (nyu, icvl)", "--keypoints all"]),
         (train, [*world, "model=patchnet"], ["model=patchnet", "choose model=handnet"]),
-        (train, [*world, "train.overfit=2"], ["train.overfit is 2"]),
         (train, [*world, "hands.scale=3"], ["scale is 3"]),
         (train, [*world, "hands.loss=cm"], ["hands.loss is 'cm'", "cube"]),
         (train, [*world, "train.optimizer=adams"], ["train.optimizer", "did you mean 'adam'"]),

@@ -99,13 +99,20 @@ class HandMixture:
             counts += np.bincount(random.choice(len(counts), missing, replace=False, p=rest / rest.sum()), minlength=len(counts))
         return counts
 
+    def drawn(self, step: int) -> list[tuple[Hands, Cube]]:
+        """Of each dataset the hands in the batch of a step, and the cubes in which they are seen."""
+        random = np.random.default_rng([self.seed, step])
+        parts = []
+        for source, count in zip(self.sources, self.counts(random), strict=True):
+            hands = source.hands.take(random.integers(len(source.hands), size=count))
+            parts.append((hands, self.augmentation.draw(hands.cube, random) if self.augmentation else hands.cube))
+        return parts
+
     def batch(self, step: int) -> Batch:
         """The batch of a step: the same for the same settings, whatever was drawn before."""
-        random = np.random.default_rng([self.seed, step])
         images, targets, of, weights = [], [], [], []
-        for k, count in enumerate(self.counts(random)):
-            hands = self.sources[k].hands.take(random.integers(len(self.sources[k].hands), size=count))
-            cube = self.augmentation.draw(hands.cube, random) if self.augmentation else hands.cube
+        for k, (hands, cube) in enumerate(self.drawn(step)):
+            count = len(hands)
             images.append(as_seen(hands, self.size, cube))
             target = np.full((count, self.length), np.nan, np.float32)
             coordinates = cube.normalise(hands.xyz).reshape(count, -1)
