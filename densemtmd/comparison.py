@@ -44,7 +44,11 @@ MIN_SEQUENCES = 10
 pictures of different places, but an interval from fewer videos would itself be guesswork."""
 
 PAPER = Path(__file__).with_name("paper_tables.csv")
-"""The tables of the paper: a line per number, with a note where it was corrected, derived from others, or cannot be known."""
+"""The tables of the paper: a line per number, with a note where it was corrected, derived from others, or cannot be known. Of other
+people's methods the note says where and when they were published; those that came after the paper are in ``table7_later``."""
+
+OWN = ("nf", "jt", "jtsc")
+"""The rows of Table 7 that are the paper's own method."""
 
 KITTI = {"he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang"}
 """The datasets that the paper's tables call "7 KITTI" together."""
@@ -106,6 +110,11 @@ class Table:
         for run in self.runs:
             rows.setdefault(run.row, []).append(run)
         return {row: sorted(runs, key=lambda run: run.seed) for row, runs in rows.items()}
+
+    @property
+    def rendered(self) -> bool:
+        """Whether some of the runs are of a rendered world, of which no publication says anything."""
+        return any(run.config.get("data", {}).get(world) is not None for run in self.runs for world in ("world", "otherworld"))
 
     @property
     def left_out(self) -> list[str]:
@@ -586,11 +595,41 @@ def paper_numbers(table: str) -> dict[tuple[str, str, str], tuple[float, str]]:
     Raises:
         UserError: a table that the paper does not have.
     """
-    with PAPER.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = paper_lines()
     if table not in (known := dict.fromkeys(line["table"] for line in lines)):
         raise UserError(f"the paper has no table {table!r}; {nearest(table, known)}")
     return {(x["row"], x["dataset"], x["score"]): (float(x["value"]), x["note"]) for x in lines if x["table"] == table and x["value"]}
+
+
+def paper_lines() -> list[dict[str, str]]:
+    """All lines of :data:`PAPER`, by its columns."""
+    with PAPER.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published of somebody's method, on official test frames."""
+
+    method: str
+    errors: Mapping[str, float]  # of each dataset the mean error in mm
+    source: str
+
+
+def published(table: Table) -> list[Published]:
+    """What was published of the methods that the paper compares with, and of some later ones; none unless the table is its Table 7."""
+    if table.paper != "table7":
+        return []
+    methods: dict[str, list[dict[str, str]]] = {}
+    for line in paper_lines():
+        if line["table"] in ("table7", "table7_later") and line["value"]:
+            methods.setdefault(line["method"], []).append(line)
+
+    def source(lines: Sequence[Mapping[str, str]]) -> str:
+        notes = [] if lines[0]["row"] in OWN else list(dict.fromkeys(line["note"] for line in lines))
+        return ", ".join([*(["Table 7"] if lines[0]["table"] == "table7" else []), *notes])
+
+    return [Published(name, {x["dataset"]: float(x["value"]) for x in lines}, source(lines)) for name, lines in methods.items()]
 
 
 def beside(table: Table) -> dict[tuple[str, str, str], tuple[float, str]]:

@@ -98,6 +98,29 @@ def report(errors: Mapping[str, Errors], keypoints: Mapping[str, Sequence[str]])
     return {"pooled": scores(errors.values()).to_json(), "datasets": datasets}
 
 
+def cross_report(errors: Mapping[str, Mapping[str, Errors]], keypoints: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What ``cross.json`` holds: the scores of each keypoint set's answers on each dataset's pictures, and over all pictures.
+
+    Args:
+        errors: keypoint set -> dataset whose pictures they are -> errors.
+        keypoints: of each set the names of its J keypoints.
+
+    Returns:
+        ``answers`` (set -> dataset -> scores as in :func:`report`, and ``worst``: the mean over frames of the error of their worst
+        keypoint, mm); ``all`` (set -> scores over all pictures); ``pooled``: over all sets and pictures.
+    """
+    answers = {}
+    for task, on in errors.items():
+        answers[task] = report(on, dict.fromkeys(on, keypoints[task]))["datasets"]
+        for dataset, error in on.items():
+            answers[task][dataset]["worst"] = _number(float(error.mm.max(1).mean()))
+    return {
+        "answers": answers,
+        "all": {task: scores(on.values()).to_json() for task, on in errors.items()},
+        "pooled": scores([error for on in errors.values() for error in on.values()]).to_json(),
+    }
+
+
 def coordinates(names: Sequence[str], uvd: np.ndarray, xyz: np.ndarray) -> dict[str, dict[str, list[float]]]:
     """One hand as JSON holds it: of each keypoint ``px``, column and row in the native picture, and ``mm``, x, y (upwards), z.
 

@@ -5,7 +5,8 @@ Shapes: ``N`` hands, ``J`` keypoints, ``S`` pixels along a side of a crop, ``H``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,33 @@ def errors_of(
     return Errors(distances(xyz, hands.xyz), distances(camera.to_uvd(xyz)[..., :2], camera.to_uvd(hands.xyz)[..., :2]))
 
 
+def errors_across(
+    networks: Sequence[JointNetwork],
+    hands: Hands,
+    truth: Mapping[str, np.ndarray],
+    annotator: HandSet,
+    device: torch.device,
+    tick: Callable[[int], object] = lambda count: None,
+) -> dict[str, Errors]:
+    """How far networks' answers under each keypoint set are from the truth, on hands that one dataset shows: who annotated them matters
+    for the cube and the camera alone.
+
+    Args:
+        networks: which answer, each about its keypoint sets.
+        hands: the N of them.
+        truth: of each keypoint set (N, J, 3) mm.
+        annotator: who showed them.
+        device: where the networks are.
+        tick: called with the number of answers that are scored.
+    """
+    return {
+        task: errors_of(network, task, replace(hands, xyz=truth[task]), annotator, device, tick)
+        for network in networks
+        for task in network.space.names
+        if task in truth
+    }
+
+
 def read_any_depth(path: Path) -> tuple[np.ndarray, HandSet]:
     """A depth picture as NYU or as ICVL stores them, told apart by its bits, and the dataset whose camera is then assumed.
 
@@ -102,6 +130,7 @@ def hand_in(
     camera: HandSet,
     device: torch.device,
     name: str = "the depth picture",
+    start: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The keypoints of the hand in a depth picture.
 
@@ -112,14 +141,15 @@ def hand_in(
         camera: the dataset whose camera saw it, and whose cube is about the hand.
         device: where the networks are.
         name: of the picture, for the message.
+        start: (3,) the centre of the hand, x, y, z in mm; None or NaN: it is looked for.
 
     Returns:
         Of each set (J, 3) x, y, z in mm.
 
     Raises:
-        UserError: there is no hand in the picture.
+        UserError: there is no hand in the picture, or not about the centre.
     """
-    cube = Cube(locate(depth, camera.camera, camera.cube, name=name), np.array(camera.cube))
+    cube = Cube(locate(depth, camera.camera, camera.cube, start, name), np.array(camera.cube))
     found = {}
     for network in networks:
         for task in keypoints:

@@ -113,6 +113,32 @@ def _label_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def cross_errors_table(scored: Mapping[str, Any]) -> str:
+    """Mean errors of each keypoint set's answers (rows) on each dataset's pictures (columns), and of each keypoint: what
+    :func:`densemtmd.keypoints.cross_report` gives."""
+    return "\n\n".join(aligned(rows) for rows in _cross_error_rows(scored))
+
+
+def cross_errors_markdown(scored: Mapping[str, Any]) -> str:
+    """The same as markdown, with a line that says what it is."""
+    head = "Mean errors in mm, against the full truth. Rows: which keypoints are answered; columns: whose pictures."
+    return "\n\n".join([head, *(markdown(rows[0], rows[1:]) for rows in _cross_error_rows(scored))]) + "\n"
+
+
+def _cross_error_rows(scored: Mapping[str, Any]) -> list[list[list[str]]]:
+    pictures = list(dict.fromkeys(dataset for on in scored["answers"].values() for dataset in on))
+    tables = []
+    for key, name in (("mm", "mean, mm"), ("worst", "worst keypoint, mm")):
+        rows = [[name, *pictures]]
+        rows += [[task, *(error(on[d][key]) if d in on else "" for d in pictures)] for task, on in scored["answers"].items()]
+        tables.append(rows)
+    for task, on in scored["answers"].items():
+        names = next(iter(on.values()))["keypoints"]
+        rows = [[name, *(error(on[d]["keypoints"][name]["mm"]) if d in on else "" for d in pictures)] for name in names]
+        tables.append([[f"{task}, mm", *pictures], *rows])
+    return tables
+
+
 def cross_tables(scored: Mapping[str, Any]) -> str:
     """Global and IoU of each labelset's answers (rows) on each annotator's pictures (columns): what ``cross_report`` gives."""
     return "\n\n".join(aligned(rows) for rows in _cross_rows(scored))

@@ -1,6 +1,7 @@
 """Keypoints in the common loop: batches of hands, strategies, resuming, scoring, and the tools as a user runs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,11 @@ import train
 import yaml
 from PIL import Image
 
-from densemtmd import checkpoint
+from densemtmd import checkpoint, poses
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.hands.augment import Augmentation
+from densemtmd.datasets.hands.crop import Cube, crop
 from densemtmd.datasets.hands.dataset import load_hands
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
@@ -179,13 +181,15 @@ def test_a_resumed_training_ends_like_one_without_a_break(root, tmp_path, optimi
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
-def test_table6_composes():
+@pytest.mark.parametrize("table, more, world", [("table6", [], True), ("table6", ["data=nyu_icvl"], False), ("table7", [], False)])
+def test_tables_of_hands_compose(table, more, world):
     from densemtmd.experiments import read_experiment
 
-    experiment = read_experiment(train.CONF / "experiment" / "table6.yaml")
-    assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == "table6"
+    experiment = read_experiment(train.CONF / "experiment" / f"{table}.yaml")
+    assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == table
     for row in experiment.rows.values():
-        settings = train.compose([*experiment.settings, *row])
+        settings = train.compose([*experiment.settings, *row, *more])
+        assert settings.data.datasets == ["nyu", "icvl"] and (settings.data.world is not None) == world
         assert settings.model["name"] == "handnet" and settings.train.batch == 100 and settings.train.mixing == "uniform"
         assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not settings.hands.augmentation
 
@@ -199,6 +203,56 @@ def test_own_folders_and_a_file_of_centres(root, tmp_path):
     dataset = open_dataset(load_dataset_config(tmp_path / "mine.yaml"), tmp_path)
     hands = load_hands(dataset, None, 24, 1.0, progress=False)
     assert np.abs(hands["test"].cube.centre - truth).max() < 1e-5 and np.abs(hands["val"].cube.centre - hands["val"].xyz.mean(1)).max() > 1
+
+
+def blank(path):
+    """The picture without a reading."""
+    with Image.open(path) as picture:
+        empty = Image.new(picture.mode, picture.size)
+    empty.save(path)
+
+
+def test_frames_without_a_hand_are_left_out_of_the_training_and_not_of_the_test(root, tmp_path, capsys, runs):
+    import evaluate
+
+    (world,) = root.glob("hands-60-*")
+    shutil.copytree(world / "nyu", tmp_path / "nyu")
+    for split, frames in (("train", (3, 8, 57)), ("test", (1, 7, 8))):
+        for frame in frames:
+            blank(tmp_path / "nyu" / split / f"depth_1_{frame:07d}.png")
+    whole, dataset = (open_dataset(load_dataset_config("nyu"), place) for place in (world, tmp_path))
+    before = load_hands(whole, None, 24, 1.0, progress=False)
+    for again in range(2):  # read, and from what was kept
+        found = load_hands(dataset, tmp_path / "cache", 24, 1.0, progress=False)
+        assert [len(hands) for hands in found.values()] == [52, 5, 24], again
+        kept = [n for n, key in enumerate(before["train"].keys) if key[-2:] not in ("03", "08")]
+        expected = before["train"].take(kept)
+        assert found["train"].keys == expected.keys and (found["train"].depth == expected.depth).all()
+        assert (found["train"].xyz == expected.xyz).all() and (found["train"].cube.centre == expected.cube.centre).all()
+        test = found["test"]
+        centres = test.cube.centre
+        assert (centres[0] == centres[1]).all() and (centres[6] == centres[5]).all() and (centres[7] == centres[5]).all()
+        assert not test.depth[[0, 6, 7]].any() and (test.depth[8] == before["test"].depth[8]).all()
+        assert (test.xyz == before["test"].xyz).all()
+        assert "nyu: 2 of 54 train frames show no hand and are left out" in found["train"].note
+        assert "depth_1_0000003.png has no hand" in found["train"].note and "1 of 6 val frames" in found["val"].note
+        assert "3 of 24 test frames show no hand; it is taken to be where it was in the frame before" in test.note
+
+    data = ["data=own", "data.datasets=[nyu]", "model=handnet", "protocol=hands", "strategy=jt", f"data_root={tmp_path}", "tracking=none"]
+    assert train.main([*data, *SMALL, "train.epochs=1", f"runs={tmp_path / 'runs'}"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "scores.json").read_text())["pooled"]["frames"] == 24
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--split", "val"]) == 0
+    assert "1 of 6 val frames" in (printed := capsys.readouterr().out) and "\n5 val pictures" in printed
+    kept = np.load(run / "evaluations" / "own-val" / "per_image.npz")
+    assert len(kept["nyu/pictures"]) == len(kept["nyu/mm"]) == 5 and "train/depth_1_0000057" not in kept["nyu/pictures"]
+
+    for frame in range(1, 31):
+        blank(tmp_path / "nyu" / "train" / f"depth_1_{frame:07d}.png")
+    assert train.main([*data, f"runs={tmp_path / 'runs'}", "cache=none"]) == 1
+    error = capsys.readouterr().err
+    assert "nyu: 30 of 54 train frames show no hand, the first: " in error and "depth_1_0000001.png has no hand" in error
 
 
 # --------------------------------------------------------------------------------------------------------------------------- pictures
@@ -218,6 +272,50 @@ def test_infer_draws_and_tells(runs, root, tmp_path):
                 mm, px = (np.array([point[unit] for point in points.values()]) for unit in ("mm", "px"))
                 assert np.abs(hands.camera.to_uvd(mm)[:, :2] - px).max() < 0.05
             assert Image.open(out / f"{picture.name}.icvl.skeleton.png").size == (480, 480)
+
+
+def test_infer_takes_centres_from_a_file(runs, root, tmp_path, capsys):
+    (world,) = root.glob("hands-60-*")
+    home = world / "icvl" / "Testing" / "Depth" / "test_seq_1"
+    pictures = [str(home / f"image_{n:04d}.png") for n in (3, 1, 2)]
+    truth = np.load(world / "truth" / "icvl_test.npz")
+    where = dict(zip(truth["keys"].tolist(), truth["icvl"].mean(1), strict=True))
+    lines = [" ".join(f"{value:.4f}" for value in where[f"test_seq_1/image_{n:04d}"]) for n in (3, 1)] + ["invalid invalid invalid"]
+    (tmp_path / "centres.txt").write_text("\n".join(lines) + "\n")
+    arguments = [*pictures, "--keypoints", "icvl", "--checkpoint", str(runs["jt"])]
+    assert infer.main([*arguments, "--out", str(tmp_path / "looked")]) == 0
+    assert infer.main([*arguments, "--out", str(tmp_path / "told"), "--centres", str(tmp_path / "centres.txt")]) == 0
+    network = checkpoint.load_network(runs["jt"] / "best.safetensors")
+    for picture, n in zip(pictures, (3, 1, 2), strict=True):
+        looked, told = (
+            np.array([p["mm"] for p in json.loads((tmp_path / out / f"{Path(picture).name}.keypoints.json").read_text())["icvl"].values()])
+            for out in ("looked", "told")
+        )
+        if n == 2:
+            assert (looked == told).all()
+            continue
+        cube = Cube(where[f"test_seq_1/image_{n:04d}"], np.array(250.0))
+        depth = np.asarray(Image.open(picture)).astype(np.float32)
+        answer = poses.answers(network, "icvl", crop(depth, ICVL.camera, cube, 24)[None], torch.device("cpu"))[0]
+        assert np.abs(cube.denormalise(answer) - told).max() < 0.01 and np.abs(looked - told).max() > 0.1
+
+    for text, words in [
+        ("1 2 300\n", ["centres.txt has 1 line, expected 3", "x y z of the hand's centre in mm"]),
+        ("1 2\n" * 3, ["centres.txt, line 1: it has 2 numbers, expected 3"]),
+        ("1 2 x\n" * 3, ["centres.txt, line 1: 'x' is no number"]),
+    ]:
+        (tmp_path / "centres.txt").write_text(text)
+        capsys.readouterr()
+        assert infer.main([*arguments, "--centres", str(tmp_path / "centres.txt")]) == 1
+        error = capsys.readouterr().err
+        assert all(word in error for word in words) and error.count("\n") == 1, error
+    (tmp_path / "centres.txt").write_text("\n".join([lines[0], "900 0 300", lines[1]]))  # nothing is there: the others are done
+    assert infer.main([*arguments, "--centres", str(tmp_path / "centres.txt"), "--out", str(tmp_path / "some")]) == 1
+    error = capsys.readouterr().err
+    assert "image_0001.png has no hand in the cube of 250 mm about (900, 0, 300) mm" in error
+    assert len([*(tmp_path / "some").glob("*.json")]) == 2
+    assert infer.main([*pictures, "--centres", "x"]) == 1 and "--centres is x without --keypoints" in capsys.readouterr().err
+    assert infer.main([*arguments, "--centres", str(tmp_path / "none")]) == 1 and "none cannot be read" in capsys.readouterr().err
 
 
 def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
@@ -290,12 +388,91 @@ def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch,
     assert (runs["jt"] / "evaluations" / "own-val" / "scores.json").is_file()
 
 
+def test_answers_across_annotators_are_scored_against_the_truth(runs, root, tmp_path, capsys):
+    """Of a joint network and of two that know nothing of each other; each answer by hand."""
+    import evaluate
+
+    (world,) = root.glob("hands-60-*")
+    folders = {"nyu": "nyu/test/depth_1_{:07d}.png", "icvl": "icvl/Testing/Depth/{}.png"}
+    for strategy in ("jtsc", "nf"):
+        assert evaluate.main([str(runs[strategy]), "--cross", "--out", str(tmp_path / strategy)]) == 0
+        printed = capsys.readouterr().out
+        cross = json.loads((tmp_path / strategy / "cross.json").read_text())
+        own = json.loads((runs[strategy] / "scores.json").read_text())["datasets"]
+        for name, hands in HAND_SETS.items():
+            # The truth is of NYU the annotation itself; ICVL's was written with three digits.
+            assert cross["answers"][name][name]["mm"] == pytest.approx(own[name]["mm"], abs=2e-3)
+            truth = np.load(world / "truth" / f"{name}_test.npz")
+            for other in HAND_SETS:
+                networks = [checkpoint.load_network(runs[strategy] / where) for where in (
+                    [f"{other}/best.safetensors"] if strategy == "nf" else ["best.safetensors"]
+                )]  # fmt: skip
+                numbers = [2, 9]
+                mm = []
+                for n in numbers:
+                    key = truth["keys"][n]
+                    path = world / folders[name].format(n + 1 if name == "nyu" else key)
+                    depth, seen_by = poses.read_any_depth(path)
+                    found = poses.hand_in(networks, [other], depth, seen_by, torch.device("cpu"))[other]
+                    mm.append(np.linalg.norm(found - truth[other][n], axis=1))
+                errors = poses.errors_across(
+                    networks, hands_at(world, name, numbers), {other: truth[other][numbers]}, hands, torch.device("cpu")
+                )
+                assert np.abs(errors[other].mm - mm).max() < 1e-3
+            assert f"{name}, mm" in printed
+        row = cross["answers"]["icvl"]["nyu"]
+        assert row["frames"] == 24 and row["worst"] > max(joint["mm"] for joint in row["keypoints"].values()) > row["mm"]
+        assert cross["all"]["icvl"]["frames"] == 48 and cross["pooled"]["frames"] == 96
+        assert "| icvl |" in (tmp_path / strategy / "cross.md").read_text()
+    moved = tmp_path / "icvl"
+    shutil.copytree(world / "icvl", moved)
+    assert evaluate.main([str(runs["jt"]), "--cross", "--data", "icvl", "--data-root", str(tmp_path)]) == 1
+    assert "of the hands of icvl no more is known than the dataset annotates" in capsys.readouterr().err
+
+
+def hands_at(world, name, numbers):
+    """Some test hands of a dataset of the world."""
+    dataset = open_dataset(load_dataset_config(name), world)
+    return load_hands(dataset, None, 24, 1.0, progress=False)["test"].take(numbers)
+
+
 def test_the_papers_numbers_stand_beside(runs):
     from densemtmd.comparison import beside, read_table
 
     table = replace(read_table([runs["nf"], runs["jt"], runs["jtsc"]]), paper="table6")
     found = {key: value for key, (value, _) in beside(table).items()}
     assert found["nf", "nyu", "mm"] == 17.75 and found["jtsc", "icvl", "px"] == 4.56 and found["jt", "all together", "mm"] == 15.85
+
+
+def test_published_errors_stand_beside_with_their_sources(runs, tmp_path, capsys):
+    import compare
+
+    rows = [str(runs[row]) for row in ("nf", "jt", "jtsc")]
+    assert compare.main([*rows, "--paper", "table7", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    head, *lines = printed[printed.index("beside what was published") :].split("\n\n")[1].splitlines()
+    assert head.split() == ["nyu", "icvl", "source"]
+    own = json.loads((runs["jt"] / "scores.json").read_text())["datasets"]
+    words = next(line.split() for line in lines if line.startswith("jt "))
+    assert words == ["jt", *(f"{own[name]['mm']:.2f}" for name in HAND_SETS), "these", "runs,", "on", "rendered", "frames"]
+    assert "Ours, JTSC" in printed and "V2V-PoseNet" in printed and "must not be compared" in printed
+    line = next(line for line in lines if line.startswith("Tang et al."))
+    assert line.split()[3:5] == ["–", "12.60"] and "Table 7, ICCV 2013, estimated from a plot, as reported in DeepPrior" in line
+    assert any(line.startswith("TriHorn-Net") and line.split()[1:3] == ["7.68", "5.74"] and line.endswith("2022") for line in lines)
+    assert "\nV2V-PoseNet,icvl,mm,,,,,,,6.28\n" in (tmp_path / "table.csv").read_text()
+    assert "| A2J | 8.61 | 6.46 | Xiong et al., ICCV 2019 |" in (tmp_path / "table.md").read_text()
+    assert "(17.76" in printed and "In brackets: the paper's numbers, of real pictures." in printed
+    assert compare.main([*rows, "--paper", "table6"]) == 0
+    printed = capsys.readouterr().out
+    assert "V2V-PoseNet" not in printed and "must not be compared" in printed
+    assert compare.main([*rows, "--paper", "table9"]) == 1 and "no table 'table9'" in capsys.readouterr().err
+
+
+def test_tables_of_real_hands_say_where_to_get_them(tmp_path, capsys):
+    for arguments in (["experiment=table7"], ["experiment=table6", "data=nyu_icvl"]):
+        assert train.main([*arguments, f"data_root={tmp_path}", f"runs={tmp_path / 'runs'}", "tracking=none"]) == 1
+        error = capsys.readouterr().err
+        assert "dataset nyu was not found" in error and "https://jonathantompson.github.io" in error and error.count("\n") == 1
 
 
 def test_less_error_helps():

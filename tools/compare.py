@@ -5,12 +5,14 @@
     python tools/compare.py street7 --out results/street7            also as table.md, table.csv and figure.png there
     python tools/compare.py street7 --confusions nf jtsc             which confusions jtsc repaired
     python tools/compare.py street7 --mlflow                         the runs of MLflow's experiment street7
+    python tools/compare.py table6 --paper table7                    hands, beside what was published of other methods
 
 A curve (curve=A of tools/train.py) shows what more labelled pictures of A are worth, alone and with other datasets.
 The runs must have been scored in the same way on the same pictures. Global pools pixels, Average and IoU are means over
 labels; "all together" pools as the paper does. The difference to the baseline comes with the 95 % interval of a paired
 bootstrap over seeds and test pictures (videos, where there are at least ten), computed from each picture's confusion
-matrix. Where the table is one of the paper's, its numbers stand in brackets.
+matrix. Where the table is one of the paper's, its numbers stand in brackets; beside Table 7 stand the published mean
+errors of other methods, with their sources.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -29,10 +32,12 @@ from densemtmd.cli import make_parser, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
-    from densemtmd.comparison import Confusion, Difference, Run, Table
+    from densemtmd.comparison import Confusion, Difference, Published, Run, Table
 
     Differences = Mapping[str, Mapping[tuple[str, str], Difference]]  # of each row, by column and score
     Paper = Mapping[tuple[str, str, str], tuple[float, str]]          # by row, column and score: the number and a note
+
+NOT_THOSE = "These runs are of a rendered world: published numbers are of other pictures, and must not be compared with theirs."
 
 MOST_CONFUSIONS = 6
 """Of each kind and dataset, so many are shown."""
@@ -53,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--baseline", metavar="ROW", help="the row that the others are compared to (default: nf)")
     add("--confusions", nargs=2, metavar=("A", "B"), help="show which confusions row B repaired, against row A")
     add("--dataset", metavar="NAME", help="with --confusions: on this dataset alone")
+    add("--paper", metavar="TABLE", help="which of the paper's tables to set it beside, such as table7 (default: the experiment's own)")
     add("--mlflow", action="store_true", help="EXPERIMENT is one of MLflow's")
     add("--tracking-uri", metavar="URI", help="MLflow's store (default: sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set)")
     arguments = parser.parse_args(argv)
@@ -64,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dataset and not arguments.confusions:
         raise UserError(f"--dataset is {arguments.dataset!r} without --confusions A B, whose dataset it names: give both, or neither")
     table = read(arguments)
+    if arguments.paper:
+        table = replace(table, paper=arguments.paper)
     if arguments.confusions:
         files = confusions(table, *arguments.confusions, arguments.dataset)
     elif table.curve is not None and arguments.baseline is None:
@@ -154,20 +162,24 @@ def against(table: Table, baseline: str | None) -> tuple[str, Differences]:
 
 def compared(table: Table, base: str, found: Differences) -> dict[str, str]:
     """Prints the comparison; returns the files that keep it, by their names."""
-    from densemtmd.comparison import beside
+    from densemtmd.comparison import beside, published
     from densemtmd.report import aligned, markdown
 
     paper = beside(table)
-    words = [verdict(row, base, values) for row, values in found.items()] + corrections(paper)
+    words = [verdict(row, base, values) for row, values in found.items()] + corrections(paper, table.rendered)
     screen = [aligned(rows_of(scores_table(table, paper, bold=False)))]
     page = [markdown(*scores_table(table, paper, bold=True))]
     if found:
         title = f"Difference to {base}, with its 95 % interval:"
         screen += [title, aligned(rows_of(differences_table(found)))]
         page += [title, markdown(*differences_table(found))]
+    if others := published(table):
+        title = "Mean error in mm, beside what was published for the official test frames of NYU and ICVL:"
+        screen += [title, aligned(rows_of(published_table(table, others)))]
+        page += [title, markdown(*published_table(table, others))]
     print("\n\n".join([*screen, *words, how(table, base, found, "marked *")]))
     page += [*words, how(table, base, found, "in bold")]
-    return {"table.md": "\n\n".join(page) + "\n", "table.csv": as_csv(table, found, paper)}
+    return {"table.md": "\n\n".join(page) + "\n", "table.csv": as_csv(table, found, paper, others)}
 
 
 def rows_of(table: tuple[list[str], list[list[str]]]) -> list[list[str]]:
@@ -217,6 +229,21 @@ def differences_table(found: Differences) -> tuple[list[str], list[list[str]]]:
     return ["", *found], lines
 
 
+def published_table(table: Table, others: Sequence[Published]) -> tuple[list[str], list[list[str]]]:
+    """The head, the table's own rows, and a row per published method."""
+    from densemtmd.comparison import spreads
+
+    datasets = list(dict.fromkeys(name for other in others for name in other.errors))
+    lines = []
+    for row, runs in table.rows.items():
+        found = spreads(runs, table.columns)
+        own = [mean_and_sd(found[name, "mm"].mean, found[name, "mm"].sd, 2) if (name, "mm") in found else "–" for name in datasets]
+        lines.append([row, *own, "these runs, on rendered frames" if table.rendered else "these runs"])
+    for other in others:
+        lines.append([other.method, *(f"{other.errors[name]:.2f}" if name in other.errors else "–" for name in datasets), other.source])
+    return ["", *datasets, "source"], lines
+
+
 def signed(difference: Difference) -> str:
     """``+7.6 [+6.9, +8.3]``, of errors in mm and px with a digit more."""
     digits = 2 if difference.less_is_better else 1
@@ -239,8 +266,8 @@ def verdict(row: str, base: str, values: Mapping[tuple[str, str], Difference]) -
     return f"By {what}, {row} against {base}: {'; '.join(parts)}{together}."
 
 
-def corrections(paper: Paper) -> list[str]:
-    """What a † beside the paper's numbers means."""
+def corrections(paper: Paper, rendered: bool) -> list[str]:
+    """What the paper's numbers are, and what a † beside them means."""
     from densemtmd.report import ERRORS, SCORES
 
     notes: dict[str, list[str]] = {}
@@ -248,7 +275,8 @@ def corrections(paper: Paper) -> list[str]:
         if is_correction(note):
             notes.setdefault(note, []).append(f"{row}, {column}, {(SCORES | ERRORS)[score]}")
     found = [f"{'; '.join(places)}: {note}" for note, places in notes.items()]
-    return ([f"In brackets: the paper's numbers. {'† ' + '. † '.join(found) + '.' if found else ''}".rstrip()]) if paper else []
+    own = f"In brackets: the paper's numbers{', of real pictures' * rendered}."
+    return [" ".join([own, *[NOT_THOSE] * rendered, *(f"† {one}." for one in found)])] if paper else []
 
 
 def is_correction(note: str) -> bool:
@@ -335,8 +363,8 @@ def protocols(runs: Sequence[Run]) -> str:
     return " / ".join(dict.fromkeys(texts))
 
 
-def as_csv(table: Table, found: Differences, paper: Paper) -> str:
-    """A line per row, column and score, for programs."""
+def as_csv(table: Table, found: Differences, paper: Paper, others: Sequence[Published]) -> str:
+    """A line per row, column and score, for programs; and one per published error, which has no mean but only the number in ``paper``."""
     from densemtmd.comparison import spreads
 
     lines = [["row", "dataset", "score", "mean", "sd", "seeds", "difference", "low", "high", "paper"]]
@@ -348,6 +376,7 @@ def as_csv(table: Table, found: Differences, paper: Paper) -> str:
                 ends = [difference.value, difference.low, difference.high] if difference else [math.nan] * 3
                 printed = f"{paper[row, column, key][0]:.2f}" if (row, column, key) in paper else ""
                 lines.append([row, column, key, number(own.mean), number(own.sd), seeds, *map(number, ends), printed])
+    lines += [[one.method, name, "mm", *[""] * 6, f"{value:.2f}"] for one in others for name, value in one.errors.items()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()

@@ -16,7 +16,9 @@ picture's confusion matrix in per_image.npz and the confusions of each dataset i
 --cross and --labelset need pictures whose full truth is known: those of a street world, or of datasets that derive from
 one source, such as camvid7. They are scored against that truth, not against what the annotator of the picture drew.
 --cross writes cross.json and cross.md: labelset by labelset, how right its answers are on the pictures that each
-annotator labelled. What a merged labelset's YAML says is described in densemtmd/merging.py.
+annotator labelled. With hands it needs those of the hand world, where all keypoints of all annotators are known.
+What a merged labelset's YAML says is described in densemtmd/merging.py.
+
 A file of predictions has a line per official test frame of NYU or ICVL: u, v and depth of each keypoint. The true keypoints
 are looked for in the data root (nyu or icvl, or these in hands) and in the folders above the file. With --out the scores are
 written too, with each frame's errors in per_image.npz and the share of good frames as a figure.
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from densemtmd.datasets.folder import Dataset
+    from densemtmd.datasets.hands.dataset import HandDataset, Hands
     from densemtmd.datasets.hands.frames import Frames
     from densemtmd.datasets.truth import Truth
     from densemtmd.inference import Predictor
+    from densemtmd.network import JointNetwork
     from densemtmd.runs import ScoreSettings
     from densemtmd.tasks import OutputSpace
 
@@ -75,14 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score_network(arguments: argparse.Namespace) -> int:
     """The scores of a trained network."""
-    from dataclasses import replace
-
     from tqdm import tqdm
 
     from densemtmd import evaluation, poses, report
     from densemtmd.datasets.cache import load_all
     from densemtmd.datasets.folder import load_split
-    from densemtmd.datasets.hands.dataset import HandDataset, load_hands
+    from densemtmd.datasets.hands.dataset import HandDataset
     from densemtmd.files import check_writable
     from densemtmd.inference import Predictor
     from densemtmd.runs import ScoreSettings, keep_scores, report_of
@@ -105,19 +107,22 @@ def score_network(arguments: argparse.Namespace) -> int:
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
     check_writable(out, "--out")
+    if arguments.cross and of_hands:
+        return across_hands(predictor, [dataset for dataset in datasets if isinstance(dataset, HandDataset)], arguments.split, out)
     if arguments.cross:
         return across(predictor, datasets, arguments.split, how, out)
     if arguments.labelset:
         return merged(predictor, datasets, arguments.split, arguments.labelset, how, out)
     matrices: dict[str, Any] = {}
-    with tqdm(total=sum(len(d.splits[arguments.split]) for d in datasets), unit=" pictures", leave=False, disable=None) as bar:
+    pictures = {dataset.name: dataset.splits[arguments.split] for dataset in datasets}
+    with tqdm(total=sum(map(len, pictures.values())), unit=" pictures", leave=False, disable=None) as bar:
         for dataset in datasets:
             name = dataset.task.name
             network = next(network for network in predictor.networks if name in network.space.names)
             bar.set_description(dataset.name)
             if isinstance(dataset, HandDataset):
-                alone = replace(dataset, splits={arguments.split: dataset.splits[arguments.split]})
-                hands = load_hands(alone, None, poses.size_of(network), 1.0, progress=False)[arguments.split]
+                hands = hands_of(dataset, arguments.split, network)
+                pictures[dataset.name] = tuple(item for item in pictures[dataset.name] if item.key in set(hands.keys))
                 matrices[dataset.name] = poses.errors_of(network, name, hands, dataset.hands, predictor.device, bar.update)
                 continue
             samples = load_all(dataset, cache).splits[arguments.split] if cache else load_split(dataset, arguments.split, progress=False)
@@ -130,12 +135,11 @@ def score_network(arguments: argparse.Namespace) -> int:
                 tick=bar.update,
             )
     tasks = {dataset.name: dataset.task for dataset in datasets}
-    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way), **roughly(predictor)}
-    keep_scores(out, matrices, {dataset.name: dataset.splits[arguments.split] for dataset in datasets}, scored, tasks)
+    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way), "split": arguments.split, **roughly(predictor)}
+    keep_scores(out, matrices, pictures, scored, tasks)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
-    pictures = sum(len(dataset.splits[arguments.split]) for dataset in datasets)
     scoring = "" if of_hands else f", {how.scoring} scoring{', interior only' * how.interior}"
-    print(f"{pictures} {arguments.split} pictures{scoring}; written to {out}")
+    print(f"{sum(map(len, pictures.values()))} {arguments.split} pictures{scoring}; written to {out}")
     return 0
 
 
@@ -206,11 +210,58 @@ def across(predictor: Predictor, datasets: Sequence[Dataset], split: str, how: S
                     predictor.networks, truth, dataset, split, **how.way, **place(predictor), tick=bar.update
                 ).items():
                     matrices.setdefault(labelset, {})[dataset.name] = counts.sum(0)
-    scored = {**evaluation.cross_report(matrices), **how.way, **roughly(predictor)}
+    scored = {**evaluation.cross_report(matrices), **how.way, "split": split, **roughly(predictor)}
     write_json(out / "cross.json", scored)
     write_text(out / "cross.md", report.cross_markdown(scored))
     print(f"{report.cross_tables(scored)}\n\n{pictures} {split} pictures, {how.scoring} scoring; written to {out}")
     return 0
+
+
+def across_hands(predictor: Predictor, datasets: Sequence[HandDataset], split: str, out: Path) -> int:
+    """Scores every keypoint set on the hands of every dataset whose truth is known; shows and writes the tables."""
+    from tqdm import tqdm
+
+    from densemtmd import keypoints, poses, report
+    from densemtmd.datasets.hands.sets import HAND_SETS
+    from densemtmd.datasets.truth import hand_truth
+    from densemtmd.runs import write_json, write_text
+
+    if unknown := [d.name for d in datasets if not hand_truth(d, split, [])]:
+        raise UserError(
+            f"of the hands of {', '.join(unknown)} no more is known than the dataset annotates, expected those of the hand world: give "
+            "--data hands"
+        )
+    errors: dict[str, dict[str, keypoints.Errors]] = {}
+    loaded = [hands_of(dataset, split, predictor.networks[0]) for dataset in datasets]
+    pictures, tasks = sum(map(len, loaded)), sum(len(network.space.names) for network in predictor.networks)
+    with tqdm(total=tasks * pictures, unit=" answers", leave=False, disable=None) as bar:
+        for dataset, hands in zip(datasets, loaded, strict=True):
+            truth = hand_truth(dataset, split, hands.keys)
+            for task, error in poses.errors_across(
+                predictor.networks, hands, truth, dataset.hands, predictor.device, bar.update
+            ).items():
+                errors.setdefault(task, {})[dataset.name] = error
+    scored = keypoints.cross_report(errors, {name: annotator.keypoints.keypoints for name, annotator in HAND_SETS.items()})
+    write_json(out / "cross.json", scored)
+    write_text(out / "cross.md", report.cross_errors_markdown(scored))
+    print(f"{report.cross_errors_table(scored)}\n\n{pictures} {split} pictures; written to {out}")
+    return 0
+
+
+def hands_of(dataset: HandDataset, split: str, network: JointNetwork) -> Hands:
+    """The hands of one split, as large as the network takes them; says which frames show none."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from densemtmd.datasets.hands.dataset import load_hands
+    from densemtmd.poses import size_of
+
+    alone = replace(dataset, splits={split: dataset.splits[split]})
+    hands = load_hands(alone, None, size_of(network), 1.0, progress=False)[split]
+    if hands.note:
+        tqdm.write(hands.note)
+    return hands
 
 
 def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: Path, how: ScoreSettings, out: Path) -> int:
@@ -240,7 +291,7 @@ def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: 
         ]
     name = fusion.labelset.name
     matrices, labelsets = {name: np.concatenate(counts)}, {name: fusion.labelset}
-    scored = {**evaluation.report(matrices, labelsets), **how.way, **roughly(predictor)}
+    scored = {**evaluation.report(matrices, labelsets), **how.way, "split": split, **roughly(predictor)}
     keep_scores(out, matrices, {name: [item for _, d in items for item in d.splits[split]]}, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     print(f"{len(matrices[name])} {split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")

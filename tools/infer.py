@@ -18,7 +18,8 @@ are those below the folder given. Two pictures that would get one name below OUT
 What a merged labelset's YAML says is described in densemtmd/merging.py; docs/camvid7_merged.yaml is one.
 
 With --keypoints the pictures are depth pictures, as NYU packs them in colours or ICVL in 16 bits, taken for one of that
-dataset's camera, with a hand nearer than all else:
+dataset's camera, with a hand nearer than all else; or about the centres in a file (--centres), as they are handed on for
+the test frames: a line per picture, in the order of the pictures, x y z in mm, y upwards, or "invalid invalid invalid":
 
     OUT/depth.png.nyu.skeleton.png    the keypoints that NYU annotates, over the depth picture, enlarged about the hand
     OUT/depth.png.keypoints.json      of every keypoint its pixel (column, row) and x, y, z in mm, y upwards
@@ -58,6 +59,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("images", nargs="+", metavar="IMAGE", help="picture files, folders of pictures, or quoted patterns")
     add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--keypoints", metavar="NAME|all|A,B", help="find these keypoints of the hand in depth pictures instead")
+    add("--centres", type=Path, metavar="FILE", help="with --keypoints: a line per picture, the centre of its hand, x y z in mm")
     add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
     add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
@@ -72,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
     if arguments.max_pixels < 1:
         raise UserError(f"--max-pixels is {arguments.max_pixels}, expected 1 or more")
+    if arguments.centres and arguments.keypoints is None:
+        raise UserError(f"--centres is {arguments.centres} without --keypoints, whose hands it places: add --keypoints all")
     pictures = find_pictures(arguments.images, arguments.recursive, arguments.out)
     checkpoint = arguments.checkpoint or newest_run()
     print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
         failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)
     else:
-        failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device)
+        failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
 
     labelled = len(pictures) - len(failures)
     print(f"{labelled} of {len(pictures)} picture{'s' * (len(pictures) != 1)} labelled, in {arguments.out}")
@@ -144,16 +148,28 @@ def _below(folder: Path, recursive: bool, out: Path) -> list[Path]:
     return files
 
 
-def find_hands(checkpoint: Path, choice: str, pictures: Mapping[Path, Path], out: Path, device: str) -> list[str]:
+def find_hands(
+    checkpoint: Path, choice: str, pictures: Mapping[Path, Path], out: Path, device: str, centres: Path | None = None
+) -> list[str]:
     """Finds the hand in every depth picture and writes its keypoints; returns what could not be read or has none.
 
+    Args:
+        checkpoint: of the network, or a run's folder.
+        choice: ``NAME``, ``all`` or ``A,B``: which keypoints.
+        pictures: name below ``out`` -> the file, as :func:`find_pictures` gives them.
+        out: the folder to write to.
+        device: where to compute.
+        centres: a file with a line per picture; None: hands are looked for.
+
     Raises:
-        UserError: keypoints that the networks did not learn, networks that label pictures, or a place that cannot be written.
+        UserError: keypoints that the networks did not learn, networks that label pictures, a place that cannot be written, or another
+            number of centres than of pictures.
     """
     import json
 
     from densemtmd import keypoints, plots, poses
     from densemtmd.checkpoint import device_of, load_network
+    from densemtmd.datasets.hands.predictions import read_centres
     from densemtmd.datasets.hands.sets import hand_set
     from densemtmd.files import atomic_write, check_writable
     from densemtmd.inference import checkpoints_of
@@ -169,11 +185,12 @@ def find_hands(checkpoint: Path, choice: str, pictures: Mapping[Path, Path], out
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown keypoint set {name!r}; {nearest(name, known)}")
+    starts = [None] * len(pictures) if centres is None else list(read_centres(centres, len(pictures)))
     failures = []
-    for name, path in pictures.items():
+    for (name, path), start in zip(pictures.items(), starts, strict=True):
         try:
             depth, seen_by = poses.read_any_depth(path)
-            found = poses.hand_in(networks, wanted, depth, seen_by, place, str(path))
+            found = poses.hand_in(networks, wanted, depth, seen_by, place, str(path), start)
         except UserError as error:
             failures.append(str(error))
             continue

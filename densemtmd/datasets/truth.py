@@ -1,20 +1,23 @@
 """The full truth of pictures, where it is known: what every pixel is, and what each dataset calls it.
 
 It is known in two cases: of datasets that derive from one source (``camvid7``), whose files say more than each of them tells; and
-in a rendered street world, which keeps the fine truth beside its files. There the answer of any labelset can be scored on any
-picture, and which labels of two labelsets correspond is no opinion.
+in a rendered world, which keeps the truth beside its files. There the answer of any labelset can be scored on any picture, and which
+labels of two labelsets correspond is no opinion. Of rendered hands it is where all the keypoints are of every dataset: :func:`hand_truth`.
 
-Shapes: ``H``, ``W`` pixels. A *class* is one of the truth's own: at most 255 of them.
+Shapes: ``H``, ``W`` pixels, ``N`` hands, ``J`` keypoints. A *class* is one of the truth's own: at most 255 of them.
 """
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.hands.sets import HAND_SETS
+from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
 
 
@@ -110,3 +113,29 @@ def _of_a_street_world(datasets: Sequence[Dataset]) -> Truth:
         tables,
         lambda dataset, item: fine_truth(dataset.folder.parent, dataset.name, item.key),
     )
+
+
+def hand_truth(dataset: Dataset, split: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """What each annotator of a rendered hand world would have said of some of its hands, be it of another annotator's pictures.
+
+    Args:
+        dataset: whose pictures they are.
+        split: which they are in.
+        keys: the N pictures.
+
+    Returns:
+        Keypoint set -> (N, J, 3) float64 mm, y up; none where no more is known than the dataset says itself.
+
+    Raises:
+        UserError: a truth that is damaged, or of other pictures.
+    """
+    file = dataset.folder.parent / "truth" / f"{dataset.config.encoding}_{'test' if split == 'test' else 'train'}.npz"
+    if not file.is_file():
+        return {}
+    try:
+        with np.load(file) as stored:
+            place = {key: n for n, key in enumerate(stored["keys"].tolist())}
+            rows = [place[key] for key in keys]
+            return {name: stored[name][rows] for name in HAND_SETS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is not the truth of the hands beside it ({error}): remove the world, and it is rendered again") from None

@@ -9,7 +9,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,14 +21,14 @@ from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.hands import icvl, nyu
 from densemtmd.datasets.hands.crop import Cube, look
 from densemtmd.datasets.hands.frames import Frames
-from densemtmd.datasets.hands.locate import locate
+from densemtmd.datasets.hands.locate import NoHand, locate
 from densemtmd.datasets.hands.predictions import read_centres
 from densemtmd.datasets.hands.sets import HandSet, hand_set
 from densemtmd.datasets.labels import code_table
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
 
-FORMAT = 1
+FORMAT = 2
 """Of the kept crops: raise it whenever they are made otherwise."""
 
 READERS: Mapping[str, ModuleType] = {"nyu": nyu, "icvl": icvl}
@@ -56,6 +56,7 @@ class Hands:
     xyz: np.ndarray    # (N, J, 3) float64 mm
     margin: float
     keys: tuple[str, ...]
+    note: str = ""     # of frames without a hand, one sentence
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -101,6 +102,10 @@ def open_hands(config: DatasetConfig, folder: Path, domain: str) -> HandDataset:
 def load_hands(dataset: HandDataset, folder: Path | None, size: int, margin: float, progress: bool = True) -> dict[str, Hands]:
     """All hands of a dataset, located and cropped; kept in a folder for the next run.
 
+    A frame in which no hand is found teaches nothing: to train and to validate it is left out. Of the test frames none is left out, since
+    published errors are means over all of them: there the hand is taken to be where it was in the last frame before, and how far the answer
+    is off counts. Both are counted in the hands' ``note``.
+
     Args:
         dataset: an open dataset.
         folder: where crops are kept; None: nowhere.
@@ -112,7 +117,7 @@ def load_hands(dataset: HandDataset, folder: Path | None, size: int, margin: flo
         Of each split the hands whose keys are in ``dataset.splits``.
 
     Raises:
-        UserError: a picture that cannot be read, or in which there is no hand.
+        UserError: a picture that cannot be read, or no hand in most of a split's frames.
     """
     return {split: _load(dataset, split, folder, size, margin, progress) for split in dataset.splits}
 
@@ -124,15 +129,31 @@ def _load(dataset: HandDataset, split: str, folder: Path | None, size: int, marg
     centres = _centres(dataset, split, frames)
     pixels = round(size * margin)
     kept = None if folder is None else folder / _name(dataset, split, frames, centres, pixels, margin)
-    found = None if kept is None else _kept(kept)
-    if found is None:
-        depth, centre = _read(dataset, frames, centres, pixels, margin, f"cropping {dataset.name} {split}", progress)
+    located = None if kept is None else _kept(kept)
+    if located is None:
+        located = _read(dataset, frames, centres, pixels, margin, f"cropping {dataset.name} {split}", progress)
         if kept is not None:
             with atomic_write(kept) as temporary:
-                np.savez(temporary, depth=depth, centre=centre)
-    else:
-        depth, centre = found
-    return Hands(depth, Cube(centre, frames.cubes), dataset.hands.camera.to_xyz(frames.uvd), margin, frames.keys)
+                np.savez(temporary, **asdict(located))
+    hands = Hands(located.depth, Cube(located.centre, frames.cubes), dataset.hands.camera.to_xyz(frames.uvd), margin, frames.keys)
+    if not (lost := int((~located.found).sum())):
+        return hands
+    counted, first = f"{dataset.name}: {lost} of {len(frames)} {split} frames show no hand", f"the first: {located.why}"
+    if 2 * lost > len(frames):
+        raise UserError(f"{counted}, {first}")
+    if split == "test":
+        return replace(hands, note=f"{counted}; it is taken to be where it was in the frame before, and the errors count; {first}")
+    return replace(hands.take(np.flatnonzero(located.found)), note=f"{counted} and are left out, {first}")
+
+
+@dataclass(frozen=True)
+class _Located:
+    """Crops of frames, as they are kept."""
+
+    depth: np.ndarray   # (N, M, M) uint16 mm
+    centre: np.ndarray  # (N, 3) float64 mm
+    found: np.ndarray   # (N,) bool: where no hand was found, crop and centre are about the place of the frame before
+    why: str            # what is wrong with the first of those
 
 
 def _centres(dataset: HandDataset, split: str, frames: Frames) -> np.ndarray | None:
@@ -148,23 +169,38 @@ def _centres(dataset: HandDataset, split: str, frames: Frames) -> np.ndarray | N
 
 def _read(
     dataset: HandDataset, frames: Frames, centres: np.ndarray | None, pixels: int, margin: float, title: str, progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Depth of the crops (N, M, M) uint16 and the centres of the cubes (N, 3)."""
+) -> _Located:
+    """Frames read, their hands located and cropped."""
     read, camera = READERS[dataset.config.encoding].read_depth, dataset.hands.camera
     numbers = {key: n for n, key in enumerate(frames.keys)}
 
-    def work(item: Item) -> tuple[np.ndarray, np.ndarray]:
+    def cut(depth: np.ndarray, n: int, centre: np.ndarray) -> np.ndarray:
+        return look(depth, camera, Cube(centre, frames.cubes[n] * margin).rays(pixels)).astype(np.uint16)
+
+    def work(item: Item) -> tuple[np.ndarray, np.ndarray] | NoHand:
         n = numbers[item.key]
         depth = read(item.image)
         start = None if centres is None else centres[n]
-        centre = locate(depth, camera, float(frames.cubes[n]), start, str(item.image))
-        rays = Cube(centre, frames.cubes[n] * margin).rays(pixels)
-        return look(depth, camera, rays).astype(np.uint16), centre
+        try:
+            centre = locate(depth, camera, float(frames.cubes[n]), start, str(item.image))
+        except NoHand as error:
+            return error
+        return cut(depth, n, centre), centre
 
     items = list(map(Item, frames.keys, frames.pictures, frames.pictures, frames.sequences))
     bar = tqdm(ahead(work, items), title, len(items), unit=" pictures", delay=2, leave=False, disable=None if progress else True)
-    crops, found = zip(*bar, strict=True)
-    return np.stack(crops), np.stack(found)
+    seen = list(bar)
+    good = [n for n, one in enumerate(seen) if not isinstance(one, NoHand)]
+    whys = [str(one) for one in seen if isinstance(one, NoHand)]
+    if not good:
+        raise UserError(f"none of the {len(seen)} frames of {dataset.name} shows a hand, the first: {whys[0]}")
+    for n, one in enumerate(seen):
+        if isinstance(one, NoHand):
+            before = seen[max((m for m in good if m < n), default=good[0])]
+            assert not isinstance(before, NoHand)
+            seen[n] = cut(read(frames.pictures[n]), n, before[1]), before[1]
+    depth, centre = (np.stack(values) for values in zip(*seen, strict=True))
+    return _Located(depth, centre, np.isin(np.arange(len(seen)), good), whys[0] if whys else "")
 
 
 def _name(dataset: HandDataset, split: str, frames: Frames, centres: np.ndarray | None, pixels: int, margin: float) -> str:
@@ -177,10 +213,10 @@ def _name(dataset: HandDataset, split: str, frames: Frames, centres: np.ndarray 
     return f"{dataset.name}-{split}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.hands.npz"
 
 
-def _kept(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+def _kept(path: Path) -> _Located | None:
     """Kept crops; None where there are none, or damaged ones."""
     try:
         with np.load(path) as stored:
-            return stored["depth"], stored["centre"]
+            return _Located(stored["depth"], stored["centre"], stored["found"], str(stored["why"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
         return None

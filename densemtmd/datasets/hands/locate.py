@@ -34,6 +34,10 @@ then 62 mm (NYU) and 45 mm (ICVL) from the mean of the keypoints, in the median,
 31 mm."""
 
 
+class NoHand(UserError):
+    """A depth picture in which no hand was found."""
+
+
 def locate(depth: np.ndarray, camera: Camera, side: float, start: np.ndarray | None = None, name: str = "the depth picture") -> np.ndarray:
     """The centre of the cube about the hand: the centre of mass of what lies about the nearest blob, and once more of what lies about that.
 
@@ -48,19 +52,19 @@ def locate(depth: np.ndarray, camera: Camera, side: float, start: np.ndarray | N
         (3,) float64, x, y, z in mm.
 
     Raises:
-        UserError: there is no blob of the size of a hand, or nothing in the cube.
+        NoHand: there is no blob of the size of a hand, or nothing in the cube.
     """
     if start is not None and np.isfinite(start).all():
         centre = np.asarray(start, float)
         if not start[2] > 0 or mass(depth, camera, centre, side) is None:
             place = ", ".join(f"{value:.0f}" for value in centre)
-            raise UserError(f"{name} has no hand in the cube of {side:g} mm about ({place}) mm: is the centre that of another picture?")
+            raise NoHand(f"{name} has no hand in the cube of {side:g} mm about ({place}) mm: is the centre that of another picture?")
         return centre
     found = nearest_blob(depth, camera)
     if found is None:
         readings = depth[depth > 0]
         nearest = f"the nearest reading is at {readings.min():.0f} mm" if len(readings) else "it has no reading at all"
-        raise UserError(f"{name} has no hand within {FARTHEST:.0f} mm of the camera ({nearest}): show one, nearer than all else")
+        raise NoHand(f"{name} has no hand within {FARTHEST:.0f} mm of the camera ({nearest}): show one, nearer than all else")
     centre = found
     for _ in range(ROUNDS):
         moved = mass(depth, camera, centre, INNER * side)

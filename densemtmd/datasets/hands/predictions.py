@@ -33,7 +33,7 @@ def read_predictions(path: str | Path, hands: HandSet, frames: int | None = None
     what = f"a line per frame, u v depth of each of {len(hands.keypoints.keypoints)} keypoints"
     rows = [numbers_of(words, hands.keypoints.channels, path, number, what) for number, words in text_lines(path, what)]
     if not rows or (frames is not None and len(rows) != frames):
-        raise UserError(f"{path} has {len(rows)} lines, expected {frames or 'at least one'}: {what}")
+        raise UserError(f"{path} has {len(rows)} line{'s' * (len(rows) != 1)}, expected {frames or 'at least one'}: {what}")
     uvd = np.array(rows, float).reshape(len(rows), -1, 3)
     if len(strange := np.flatnonzero(~np.isfinite(uvd).all((1, 2)))):
         raise UserError(f"{path}, frame {strange[0] + 1}: it holds a value that is not finite, expected {what}")
@@ -60,5 +60,5 @@ def read_centres(path: str | Path, frames: int) -> np.ndarray:
     lines = text_lines(path, what)
     rows = [[np.nan] * 3 if words == ["invalid"] * 3 else numbers_of(words, 3, path, number, what) for number, words in lines]
     if len(rows) != frames:
-        raise UserError(f"{path} has {len(rows)} lines, expected {frames}: {what}")
+        raise UserError(f"{path} has {len(rows)} line{'s' * (len(rows) != 1)}, expected {frames}: {what}")
     return np.array(rows, float)
