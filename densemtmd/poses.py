@@ -123,14 +123,28 @@ def read_any_depth(path: Path) -> tuple[np.ndarray, HandSet]:
     raise UserError(f"{path} is no depth picture (it is of Pillow's mode {mode}), expected 16 bits of grey or NYU's colours")
 
 
+def cube_in(depth: np.ndarray, camera: HandSet, start: np.ndarray | None = None, name: str = "the depth picture") -> Cube:
+    """The cube about the hand in a depth picture (H, W) in mm.
+
+    Args:
+        depth: 0 where there is no reading.
+        camera: the dataset whose camera saw it, and whose cube it is.
+        start: (3,) the centre of the hand, x, y, z in mm; None or NaN: it is looked for.
+        name: of the picture, for the message.
+
+    Raises:
+        UserError: there is no hand in the picture, or not about the centre.
+    """
+    return Cube(locate(depth, camera.camera, camera.cube, start, name), np.array(camera.cube))
+
+
 def hand_in(
     networks: Sequence[JointNetwork],
     keypoints: Sequence[str],
     depth: np.ndarray,
     camera: HandSet,
+    cube: Cube,
     device: torch.device,
-    name: str = "the depth picture",
-    start: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The keypoints of the hand in a depth picture.
 
@@ -138,18 +152,13 @@ def hand_in(
         networks: which answer, each about its keypoint sets.
         keypoints: the sets to answer.
         depth: (H, W) mm, 0 where there is no reading.
-        camera: the dataset whose camera saw it, and whose cube is about the hand.
+        camera: the dataset whose camera saw it.
+        cube: the one about the hand: see :func:`cube_in`.
         device: where the networks are.
-        name: of the picture, for the message.
-        start: (3,) the centre of the hand, x, y, z in mm; None or NaN: it is looked for.
 
     Returns:
         Of each set (J, 3) x, y, z in mm.
-
-    Raises:
-        UserError: there is no hand in the picture, or not about the centre.
     """
-    cube = Cube(locate(depth, camera.camera, camera.cube, start, name), np.array(camera.cube))
     found = {}
     for network in networks:
         for task in keypoints:

@@ -413,7 +413,8 @@ def test_answers_across_annotators_are_scored_against_the_truth(runs, root, tmp_
                     key = truth["keys"][n]
                     path = world / folders[name].format(n + 1 if name == "nyu" else key)
                     depth, seen_by = poses.read_any_depth(path)
-                    found = poses.hand_in(networks, [other], depth, seen_by, torch.device("cpu"))[other]
+                    cube = poses.cube_in(depth, seen_by)
+                    found = poses.hand_in(networks, [other], depth, seen_by, cube, torch.device("cpu"))[other]
                     mm.append(np.linalg.norm(found - truth[other][n], axis=1))
                 errors = poses.errors_across(
                     networks, hands_at(world, name, numbers), {other: truth[other][numbers]}, hands, torch.device("cpu")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from densemtmd import plots
+from densemtmd.datasets.hands.crop import Cube
 from densemtmd.datasets.hands.predictions import write_predictions
 from densemtmd.datasets.hands.sets import ICVL, NYU
 from densemtmd.keypoints import Errors, coordinates, distances, report, scores, within
@@ -161,3 +162,20 @@ def test_a_skeleton_is_drawn_where_the_keypoints_are():
     with_truth = np.asarray(plots.skeleton(depth, uvd, NYU, truth=uvd))
     assert (with_truth != np.asarray(plots.skeleton(depth, uvd, NYU))).any()
     assert plots.skeleton(np.zeros((40, 50)), uvd - [300, 200, 0], NYU).size == (480, 480)  # partly outside the picture
+
+
+def test_a_skeleton_in_a_box_shows_that_part_of_the_picture():
+    """Both annotations of a hand are then drawn at the same place; the box is where the cube's middle is seen."""
+    cube = Cube(np.array([30.0, -20.0, 700.0]), np.array(300.0))
+    box = cube.box(NYU.camera)
+    corners = NYU.camera.to_uvd(cube.centre + np.array([[-150, 150, 0], [150, -150, 0]]))  # y up, rows down
+    assert np.abs(box[:, :2] - corners[:, :2]).max() < 1e-9 and box[:, 2].tolist() == [550, 850]
+    depth = np.where(np.add.outer(np.arange(480) // 8, np.arange(640) // 8) % 2, 640.0, 720.0)
+    xyz = cube.centre + np.random.default_rng(3).uniform(-60, 60, (16, 3))
+    drawn = [np.asarray(plots.skeleton(depth, NYU.camera.to_uvd(xyz[:n]), hands, box=box)) for n, hands in ((14, NYU), (16, ICVL))]
+    same = (drawn[0] == drawn[1]).all(2)
+    assert same.mean() > 0.9 and not same.all()
+    column, row = (300, 400)  # of the window, away from the keypoints and the legend
+    zoom = plots.WINDOW / np.ptp(box[:, :2], axis=0).max()
+    u, v = (box[:, :2].mean(0) + (np.array([column, row]) + 0.5 - plots.WINDOW / 2) / zoom + 0.5).astype(int)
+    assert drawn[0][row, column, 0] == (210 if depth[v, u] == 640 else 60)

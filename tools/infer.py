@@ -190,16 +190,16 @@ def find_hands(
     for (name, path), start in zip(pictures.items(), starts, strict=True):
         try:
             depth, seen_by = poses.read_any_depth(path)
-            found = poses.hand_in(networks, wanted, depth, seen_by, place, str(path), start)
+            cube = poses.cube_in(depth, seen_by, start, str(path))
         except UserError as error:
             failures.append(str(error))
             continue
         told = {}
-        for task, xyz in found.items():
+        for task, xyz in poses.hand_in(networks, wanted, depth, seen_by, cube, place).items():
             hands, uvd = hand_set(task), seen_by.camera.to_uvd(xyz)
             told[task] = keypoints.coordinates(hands.keypoints.keypoints, uvd, xyz)
             with atomic_write(out / f"{name}.{task}.skeleton.png") as temporary:
-                plots.skeleton(depth, uvd, hands, title=task).save(temporary)
+                plots.skeleton(depth, uvd, hands, title=task, box=cube.box(seen_by.camera)).save(temporary)
         with atomic_write(out / f"{name}.keypoints.json") as temporary:
             temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
         print(f"{one_line(str(name))}: {', '.join(f'{task} {len(points)} keypoints' for task, points in told.items())}")

@@ -57,6 +57,12 @@ class Cube:
         inside = (depth - self.centre[..., 2][..., None, None]) / half
         return np.where(depth > 0, np.clip(inside, -1, 1), 1).astype(np.float32)
 
+    def box(self, camera: Camera) -> np.ndarray:
+        """Where it stands in a picture: (..., 2, 3) least and largest column and row at the depth of its centre, and depth in mm."""
+        middle, half = camera.to_uvd(self.centre), np.asarray(self.side)[..., None] / 2
+        reach = half * np.stack(np.broadcast_arrays(camera.fx / middle[..., 2], camera.fy / middle[..., 2], 1.0), -1)
+        return np.stack([middle - reach, middle + reach], -2)
+
     @property
     def _centre(self) -> np.ndarray:
         return self.centre[..., None, :]
