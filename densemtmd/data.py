@@ -248,10 +248,14 @@ def load(
 
 
 def cropped(dataset: HandDataset, cache: Path | None, size: int, margin: float) -> Loaded:
-    """A dataset of hands with its crops, ``size`` pixels wide, those to train on as much wider as augmentation wants them."""
-    for note in dataset.notes:
+    """A dataset of hands with its crops, ``size`` pixels wide, those to train on as much wider as augmentation wants them; without the
+    frames that show no hand."""
+    hands = load_hands(dataset, cache, size, margin)
+    keys = {split: set(some.keys) for split, some in hands.items()}
+    splits = {split: tuple(item for item in items if item.key in keys[split]) for split, items in dataset.splits.items()}
+    for note in [*dataset.notes, *(some.note for some in hands.values() if some.note)]:
         print(note)
-    return Loaded(dataset, (), (), (), load_hands(dataset, cache, size, margin))
+    return Loaded(replace(dataset, splits=splits), (), (), (), hands)
 
 
 def few_pictures(dataset: Dataset, at_most: int) -> Dataset:

@@ -712,7 +712,7 @@ def skeleton(
     """
     if box is None:
         points = uvd if truth is None else np.concatenate([uvd, truth])
-        box = np.stack([points.min(0), points.max(0)]) + [[0, 0, -40], [0, 0, 90]]
+        box = np.stack([points.min(0), points.max(0)]) + np.array([(0, 0, -40), (0, 0, 90)])
         margin = 1.3 * np.ptp(box[:, :2], axis=0).max() / 2 + 10
     else:
         margin = np.ptp(box[:, :2], axis=0).max() / 2

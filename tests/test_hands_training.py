@@ -240,8 +240,12 @@ def test_frames_without_a_hand_are_left_out_of_the_training_and_not_of_the_test(
 
     data = ["data=own", "data.datasets=[nyu]", "model=handnet", "protocol=hands", "strategy=jt", f"data_root={tmp_path}", "tracking=none"]
     assert train.main([*data, *SMALL, "train.epochs=1", f"runs={tmp_path / 'runs'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 54 train frames" in printed and "3 of 24 test frames" in printed and "nyu 52/5/24 (pictures" in printed
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads((run / "scores.json").read_text())["pooled"]["frames"] == 24
+    assert train.main([*data, *SMALL, "train.epochs=1", f"runs={tmp_path / 'val'}", "score.split=val"]) == 0
+    assert len(np.load(next((tmp_path / "val").glob("*/per_image.npz")))["nyu/pictures"]) == 5
     capsys.readouterr()
     assert evaluate.main([str(run), "--split", "val"]) == 0
     assert "1 of 6 val frames" in (printed := capsys.readouterr().out) and "\n5 val pictures" in printed
