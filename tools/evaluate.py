@@ -135,7 +135,7 @@ def score_network(arguments: argparse.Namespace) -> int:
                 tick=bar.update,
             )
     tasks = {dataset.name: dataset.task for dataset in datasets}
-    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way), **roughly(predictor)}
+    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way), "split": arguments.split, **roughly(predictor)}
     keep_scores(out, matrices, pictures, scored, tasks)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     scoring = "" if of_hands else f", {how.scoring} scoring{', interior only' * how.interior}"
@@ -210,7 +210,7 @@ def across(predictor: Predictor, datasets: Sequence[Dataset], split: str, how: S
                     predictor.networks, truth, dataset, split, **how.way, **place(predictor), tick=bar.update
                 ).items():
                     matrices.setdefault(labelset, {})[dataset.name] = counts.sum(0)
-    scored = {**evaluation.cross_report(matrices), **how.way, **roughly(predictor)}
+    scored = {**evaluation.cross_report(matrices), **how.way, "split": split, **roughly(predictor)}
     write_json(out / "cross.json", scored)
     write_text(out / "cross.md", report.cross_markdown(scored))
     print(f"{report.cross_tables(scored)}\n\n{pictures} {split} pictures, {how.scoring} scoring; written to {out}")
@@ -291,7 +291,7 @@ def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: 
         ]
     name = fusion.labelset.name
     matrices, labelsets = {name: np.concatenate(counts)}, {name: fusion.labelset}
-    scored = {**evaluation.report(matrices, labelsets), **how.way, **roughly(predictor)}
+    scored = {**evaluation.report(matrices, labelsets), **how.way, "split": split, **roughly(predictor)}
     keep_scores(out, matrices, {name: [item for _, d in items for item in d.splits[split]]}, scored, labelsets)
     print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
     print(f"{len(matrices[name])} {split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")

@@ -18,8 +18,8 @@ are those below the folder given. Two pictures that would get one name below OUT
 What a merged labelset's YAML says is described in densemtmd/merging.py; docs/camvid7_merged.yaml is one.
 
 With --keypoints the pictures are depth pictures, as NYU packs them in colours or ICVL in 16 bits, taken for one of that
-dataset's camera, with a hand nearer than all else; or about the centres in a file (--centres), as they are handed on for
-the test frames: a line per picture, in the order of the pictures, x y z in mm, y upwards, or "invalid invalid invalid":
+dataset's camera, with a hand nearer than all else; or about the centres in a file (--centres), as they are handed round
+for the test frames: a line per picture, in the order of the pictures, x y z in mm, y upwards, or "invalid" three times:
 
     OUT/depth.png.nyu.skeleton.png    the keypoints that NYU annotates, over the depth picture, enlarged about the hand
     OUT/depth.png.keypoints.json      of every keypoint its pixel (column, row) and x, y, z in mm, y upwards
