@@ -84,10 +84,12 @@ def dense_logits(dense: Dense | Frozen, image: np.ndarray, device: torch.device)
     height, width = image.shape[:2]
     most = TILE.get(device.type, TILE["cuda"])
     high = min(most[0], max(16, 2 * most[0] * most[1] // width))  # of a wide picture lower strips, whose logits take no more memory
+    grain = dense.grain if isinstance(dense, Frozen) else 1
     # a tile for each thread at least, however small the picture, but none so narrow that it is mostly border
-    wide = most[1] if device.type != "cpu" else min(most[1], max(dense.geometry.patch, -(-width // torch.get_num_threads())))
-    for rows in pieces(height, high):
-        columns = pieces(width, wide)
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    wide = min(most[1], max(dense.geometry.patch, -(-width // threads // grain) * grain))
+    for rows in pieces(height, high, grain if high >= grain else 1):
+        columns = pieces(width, wide, grain if wide >= grain else 1)
         tiles = side_by_side([partial(_tile, dense, image, rows, part, device) for part in columns], device)
         yield rows, torch.cat(tiles, 2)
 
