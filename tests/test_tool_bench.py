@@ -249,6 +249,29 @@ def test_train(bench, tmp_path, capsys, training, monkeypatch):
     assert "times paper, bfloat16" in text and "Where the time of a step goes" in text and told["device"] == "cpu"
 
 
+def test_how_busy_a_gpu_is(bench, monkeypatch):
+    """Its kernels count, and not what launched them: here 3 steps of 20 ms, of which kernels take 15."""
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    import torch
+
+    kinds = torch.autograd.DeviceType
+    events = [
+        SimpleNamespace(device_type=kinds.CUDA, self_device_time_total=40e3),
+        SimpleNamespace(device_type=kinds.CUDA, self_device_time_total=5e3),
+        SimpleNamespace(device_type=kinds.CPU, self_device_time_total=45e3),
+    ]
+    profile = SimpleNamespace(key_averages=lambda: events)
+    monkeypatch.setattr(torch.profiler, "profile", lambda activities: nullcontext(profile))
+    seconds = iter((10.0, 10.06))
+    monkeypatch.setattr(bench, "clocks", lambda device: (next(seconds), 0.0))
+    seen = []
+    one = bench.Learner(lambda n: None, seen.append, lambda n: torch.tensor(n), 1.0, 1.0)
+    assert bench.busy_share(one, torch.device("cpu"), steps=3) == pytest.approx(0.75)
+    assert [int(batch) for batch in seen] == [0, 1, 2, 3]
+
+
 def test_time_to_a_score(bench, tmp_path, training, capsys):
     """The target is what training really reaches, the time is that of training alone, and the limit ends what never does."""
     from densemtmd import evaluation

@@ -789,8 +789,8 @@ class Learner:
     """A network in training, and what it learns from."""
 
     learn: Callable[[int], object]  # the n-th step on batches made before
-    live: Callable[[int], object]   # the n-th step on a batch made now
-    load: Callable[[int], object]   # make the n-th batch
+    step: Callable[[Any], object]   # a step on a batch
+    load: Callable[[int], Any]      # makes the n-th batch
     outputs: float                  # labelled ones of a step
     work: float                     # multiply-adds an output
     turns: list[dict[str, float]] = field(default_factory=list)
@@ -833,7 +833,7 @@ def measure_train(arguments: argparse.Namespace) -> Told:
             key: {base: median(a[key] / b[key] for a, b in zip(one.turns, learners[base].turns, strict=True)) for base in bases}
             for key in ("rate", "rate_cpu")
         }
-        counted, busy = learners[bases[0]].work / one.work, busy_share(one.live, device) if device.type == "cuda" else None
+        counted, busy = learners[bases[0]].work / one.work, busy_share(one, device) if device.type == "cuda" else None
         told[name] = {**middle, "outputs_per_step": one.outputs, "multiply_adds": one.work, "counted": counted, "shares": shares,
                       "times": times["rate"], "times_cpu": times["rate_cpu"], "busy": busy, "turns": one.turns}  # fmt: skip
         step = f"{one.outputs:.0f} in {1e3 * middle['step_s']:.0f} ms"
@@ -860,7 +860,7 @@ def make_learner(arguments: argparse.Namespace, kind: Kind) -> Learner:
     step = partial(train_step, network, make_optimizer(network.train(), training.settings), precision=kind.precision)
     ready = [mixture.batch(n) for n in range(8)]
     return Learner(
-        partial(step_on, ready, step, device), lambda n: step(mixture.batch(n).to(device)), mixture.batch,
+        partial(step_on, ready, step, device), step, mixture.batch,
         mean(batch.labelled for batch in ready), work,
     )  # fmt: skip
 
@@ -870,18 +870,21 @@ def step_on(ready: Sequence[Any], learn: Callable[..., object], device: Any, n: 
     learn(ready[n % len(ready)].to(device))
 
 
-def busy_share(live: Callable[[int], object], device: Any, steps: int = 20) -> float:
-    """The share of the time in which a GPU computes while batches are made ahead and learned from, as training does."""
+def busy_share(one: Learner, device: Any, steps: int = 20) -> float:
+    """The share of the time in which a GPU computes or copies, while batches are made ahead and learned from as training does."""
     import torch
 
-    kinds = torch.profiler.ProfilerActivity
-    live(0)
-    began, _ = clocks(device)
-    with torch.profiler.profile(activities=[kinds.CUDA]) as profile:
-        for n in range(steps):
-            live(n)
-        ended, _ = clocks(device)
-    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / (ended - began)
+    from densemtmd.datasets.mixing import made_ahead
+
+    with closing(made_ahead(one.load, 0)) as batches:  # type: ignore[type-var]
+        one.step(next(batches).to(device))
+        began, _ = clocks(device)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(steps):
+                one.step(next(batches).to(device))
+            ended, _ = clocks(device)
+    of_device = [event for event in profile.key_averages() if event.device_type != torch.autograd.DeviceType.CPU]
+    return sum(event.self_device_time_total for event in of_device) / 1e6 / (ended - began)  # in microseconds
 
 
 PARTS = ("loading", "augmentation", "forward", "backward", "optimizer")
