@@ -159,9 +159,9 @@ def test_crops_are_rendered_by_the_hundred():
     torch.set_num_threads(1)
     random = np.random.default_rng(5)
     render_crops(NYU, 8, random)
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process alone, however busy the others are
     render_crops(NYU, 64, random)
-    assert 64 / (time.perf_counter() - begin) > 80
+    assert 64 / (time.process_time() - begin) > 80
 
 
 # -------------------------------------------------------------------------------------------------------------------------- the files
