@@ -58,9 +58,9 @@ class TrainSettings:
         None, "budget: wall-clock minutes, validation included; the first budget that is used up ends the training"
     )
     outputs: int | None = setting(None, "budget: labelled outputs of the network")
-    epoch_outputs: int = setting(500_000, "an epoch has at most this many labelled outputs; after each the network is validated")
+    epoch_outputs: int = setting(250_000, "an epoch has at most this many labelled outputs; after each the network is validated")
     patience: int = setting(10, "early stopping: epochs without a better validation score before the training ends; 0: never")
-    crop: int = setting(16, "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches")
+    crop: int = setting(8, "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches")
     batch: int = setting(64, "crops per step; they mix the datasets")
     mixing: str = setting("pixels", "shares of the datasets: pixels (the paper), uniform, temperature:2, or weights such as kundu:2+xu:1")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
@@ -68,8 +68,8 @@ class TrainSettings:
     border: str = setting(
         "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
     )
-    optimizer: str = setting("sgd", "sgd (section 4.1), or adam (section 4.4)")
-    lr: float = setting(0.01, "learning rate after warm-up")
+    optimizer: str = setting("adam", "adam (section 4.4; with decoupled weight decay), or sgd (section 4.1)")
+    lr: float = setting(0.001, "learning rate after warm-up; of sgd about ten times that of adam")
     momentum: float = setting(0.9, "of SGD, with Nesterov's correction")
     weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms")
     warmup: float = setting(0.02, "share of the budget over which the learning rate climbs from 0")

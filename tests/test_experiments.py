@@ -79,7 +79,7 @@ def test_a_table_runs_once_and_goes_on_where_it_stopped(arguments, capsys):
     assert same(weights(table / "sc-seed1/best.safetensors"), expected)
 
     assert train.main([*arguments, "train.lr=0.02"]) == 1
-    assert "was begun with train.lr=0.01, and not 0.02" in capsys.readouterr().err
+    assert "was begun with train.lr=0.001, and not 0.02" in capsys.readouterr().err
     assert train.main([*arguments, "data_root=" + arguments[-1].partition("=")[2] + "/", "train.checkpoint_seconds=3"]) == 0
 
 

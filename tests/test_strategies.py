@@ -307,7 +307,7 @@ def test_a_fresh_probe_separates_the_domains_only_without_reversal(strength):
     weight.register_hook(lambda gradient: gradient * torch.tensor([0.0, 1]).view(2, 1, 1, 1))
     network.add_discriminator(2, 16)
     reversal = ReversalSettings(strength)
-    optimizer = make_optimizer(network, TrainSettings(), reversal.lr)
+    optimizer = make_optimizer(network, TrainSettings(optimizer="sgd", lr=0.01), reversal.lr)
     network.train()
     for step in range(600):
         for group in optimizer.param_groups:
@@ -408,7 +408,7 @@ def test_what_a_linear_classifier_cannot_tell_the_context_can():
     features.requires_grad_(False)
 
     def learn(steps):
-        optimizer = make_optimizer(network, TrainSettings(lr=0.3, weight_decay=0.0))
+        optimizer = make_optimizer(network, TrainSettings(optimizer="sgd", lr=0.3, weight_decay=0.0))
         network.train()
         for step in range(steps):
             for group in optimizer.param_groups:

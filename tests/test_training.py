@@ -84,23 +84,23 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("steps", [10, 20])
-def test_a_resumed_training_ends_with_the_weights_of_the_undisturbed_one(tmp_path, steps):
-    undisturbed, expected = train(tmp_path / "a", 4_000)
+@pytest.mark.parametrize(("steps", "optimizer", "kept"), [(10, "adam", "square."), (20, "sgd", "momentum.")])
+def test_a_resumed_training_ends_with_the_weights_of_the_undisturbed_one(tmp_path, steps, optimizer, kept):
+    undisturbed, expected = train(tmp_path / "a", 4_000, optimizer=optimizer)
 
     def stop(step, values):
         if step > steps:  # after the checkpoint of this many steps
             raise Stop
 
     with pytest.raises(Stop):
-        train(tmp_path / "b", 4_000, losses=stop)
+        train(tmp_path / "b", 4_000, losses=stop, optimizer=optimizer)
     halfway = checkpoint.load(tmp_path / "b" / "last.safetensors")[1]["state"]
     assert 10 <= halfway["step"] < expected.step
-    resumed, state = train(tmp_path / "b", 4_000)
+    resumed, state = train(tmp_path / "b", 4_000, optimizer=optimizer)
     for name, tensor in undisturbed.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     ends = [checkpoint.load(tmp_path / run / "last.safetensors")[0] for run in "ab"]
-    assert ends[0].keys() == ends[1].keys() and any(name.startswith("momentum.") for name in ends[0])
+    assert ends[0].keys() == ends[1].keys() and any(name.startswith(kept) for name in ends[0])
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     forget = {"seconds": 0.0}
     assert {**state.__dict__, **forget} == {**expected.__dict__, **forget}
