@@ -14,6 +14,7 @@ import torch
 import train
 import yaml
 from PIL import Image
+from scipy.io import loadmat, savemat
 
 from densemtmd import backbones, checkpoint, poses
 from densemtmd.datasets.config import load_dataset_config
@@ -63,6 +64,26 @@ def mixture(datasets, **changes):
     sources = [HandSource(d.name, SPACE.index(d.task.name), k, hands) for k, (d, hands) in enumerate(zip(datasets, loaded, strict=True))]
     settings = {"size": 24, "batch": 10, "mixing": "uniform", "augmentation": Augmentation(), "seed": 0}
     return HandMixture(sources, SPACE, **{**settings, **changes})
+
+
+def test_the_second_subject_of_nyu_is_cropped_in_a_smaller_cube(root, tmp_path):
+    """From test frame 2440 on, of which small worlds have none: the same pictures before and after."""
+    (world,) = root.glob("hands-60-*")
+    shutil.copytree(world / "nyu" / "train", tmp_path / "nyu" / "train")
+    (tmp_path / "nyu" / "test").mkdir()
+    for frame, like in ((1, 1), (2439, 3), (2440, 4), (2441, 3), (2442, 4)):  # counted from 1
+        shutil.copy(world / "nyu" / "test" / f"depth_1_{like:07d}.png", tmp_path / "nyu" / "test" / f"depth_1_{frame:07d}.png")
+    uvd = loadmat(world / "nyu" / "test" / "joint_data.mat")["joint_uvd"]
+    long = np.concatenate([np.tile(uvd[:, :1], (1, 2438, 1, 1)), uvd[:, [2, 3, 2, 3]]], 1)
+    savemat(tmp_path / "nyu" / "test" / "joint_data.mat", {"joint_uvd": long})
+    dataset = open_dataset(load_dataset_config("nyu"), tmp_path)
+    hands = load_hands(replace(dataset, splits={"test": dataset.splits["test"][2438:]}), None, 24, 1.0, progress=False)["test"]
+    assert hands.cube.side.tolist() == [300, 300, 250, 250] and {item.sequence for item in dataset.splits["test"]} == {"test 1", "test 2"}
+    coordinates = hands.cube.normalise(hands.xyz)
+    assert np.abs(hands.cube.denormalise(coordinates) - hands.xyz).max() < 1e-9
+    spans = np.ptp(coordinates, axis=1)
+    assert np.abs(spans[2:] / spans[:2] - 300 / 250).max() < 1e-9  # the same hand fills more of the smaller cube
+    assert (hands.depth[2:] != hands.depth[:2]).any((1, 2)).all()
 
 
 # --------------------------------------------------------------------------------------------------------------------------- batches
