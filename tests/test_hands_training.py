@@ -373,7 +373,11 @@ def test_infer_takes_centres_from_a_file(runs, root, tmp_path, capsys):
 
 
 def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
-    Image.fromarray(np.zeros((48, 64), np.uint16)).save(tmp_path / "empty.png")
+    import evaluate
+
+    Image.fromarray(np.zeros((240, 320), np.uint16)).save(tmp_path / "empty.png")
+    Image.fromarray(np.full((240, 320), 700, np.uint16)).save(tmp_path / "wall.png")
+    Image.fromarray(np.zeros((48, 64), np.uint16)).save(tmp_path / "small.png")
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "grey.png")
     (tmp_path / "bad.yaml").write_text("name: bad\nencoding: nyu\nlabelset: [a, b]\n")
     (tmp_path / "gone.yaml").write_text("name: gone\nencoding: icvl\n")
@@ -381,7 +385,10 @@ def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
     of_jt = ["--checkpoint", str(runs["jt"]), "--out", str(tmp_path / "out")]
     for tool, arguments, words in [
         (infer, [str(tmp_path / "empty.png"), "--keypoints", "nyu", *of_jt], ["empty.png has no hand", "no reading at all"]),
+        (infer, [str(tmp_path / "wall.png"), "--keypoints", "nyu", *of_jt], ["wall.png has no hand", "700 mm, fills the whole cube"]),
+        (infer, [str(tmp_path / "small.png"), "--keypoints", "nyu", *of_jt], ["small.png is of 64×48 pixels, expected 320×240 as ICVL's"]),
         (infer, [str(tmp_path / "grey.png"), "--keypoints", "nyu", *of_jt], ["grey.png is no depth picture"]),
+        (evaluate, [str(runs["jt"]), "--labelset", "merged.yaml"], ["--labelset is merged.yaml, but this network finds keypoints"]),
         (infer, [str(tmp_path / "empty.png"), "--keypoints", "nyo", *of_jt], ["'nyo'", "nyu"]),
         (infer, [str(tmp_path / "empty.png"), *of_jt], ["finds keypoints (nyu, icvl)", "--keypoints all"]),
         (train, [*world, "model=patchnet"], ["model=patchnet", "choose model=handnet"]),
