@@ -7,7 +7,7 @@
 - Maps lie in memory with the channels of a pixel side by side from the first layer to the last, through the phases too.
 - 1×1 convolutions are matrix products. From the last convolution with a window on, the picture is worked through in blocks, so that the
   widest map never leaves the caches.
-- A large convolution between many channels is computed by :class:`Transformed` in a quarter of the multiply-adds.
+- A large convolution between many channels is computed by :class:`Transformed` in a ninth of the multiply-adds.
 
 Shapes: ``N`` batch, ``C`` channels in, ``O`` channels out, ``H``, ``W`` pixels of a map.
 """
@@ -16,27 +16,32 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densemtmd.dense import Pair, densify, split_phases, weave_phases
+from densemtmd.dense import Pair, densify, split_phases
 from densemtmd.errors import UserError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAST = torch.channels_last
 BLOCK = 10_000
-"""Pixels of the last convolution at a time: what its frequencies hold for them is used again while it is in the cache."""
-PIXELS = 512
-"""Pixels at a time in the layers behind it: what a hidden layer of 1024 holds for them is 2 MB."""
-BAND = 30
-"""Rows of a map that :class:`Transformed` computes at a time, at most. More save little (1.5 + 8/rows products per row, of 7)."""
+"""Pixels of the last convolution at a time, where it is not transformed."""
+PIXELS = 1024
+"""Pixels at a time in the layers behind it, where a hidden layer of 1024 holds 4 MB for them. :class:`Transformed` works on so many tiles
+at a time that a row of each makes as many pixels; with fewer its products run worse."""
+SIDE = 20
+"""Rows and columns of the answer in one tile of :class:`Transformed`. Larger ones have fewer products, and fit fewer maps."""
+STRIP = 4096
+"""Columns at a time of a wide matrix in the transforms: what is read of it and written stays in the cache."""
 
 
 def freeze(net: nn.Module, precision: str | None = None, channels: int | None = None, measure: bool = False) -> Frozen:
@@ -64,91 +69,155 @@ def freeze(net: nn.Module, precision: str | None = None, channels: int | None = 
 
 
 class Transformed:
-    """A k×l convolution as one of 1×l in each frequency of a discrete Fourier transform along the columns.
+    """A k×l convolution as one product of matrices in each frequency of a two-dimensional Fourier transform, tile by tile.
 
-    A band of ``rows`` rows of the answer needs n = rows + k − 1 rows of the map. Their transform has n/2 + 1 complex frequencies, and in
-    each of them the k rows of the kernel become one. A complex product is made of three real ones, (a + b)c, a(d − c) and b(c + d); the
-    sums are taken up in the transforms, which so are two small real matrices: ``analysis`` of the n rows, ``synthesis`` of the answer.
-    Of 7 rows of the kernel 1.5 + 8/rows are left. Rounding is that of the plain convolution, since the transform is orthogonal.
+    A tile of SIDE×SIDE pixels of the answer needs h×w = (SIDE + k − 1)×(SIDE + l − 1) pixels of the map. Their discrete Fourier
+    transform has h·(w/2 + 1) complex frequencies, the others being their conjugates. In each of them the convolution is the product
+    of a + ib, (tiles, C), with the kernel's conjugate (for a correlation) c + id, (C, O), and this is one product of real matrices::
+
+        [ a   b ]   [  c ]   [ ac − bd ]
+        [ b  −a ] · [ −d ] = [ bc + ad ]
+
+    It makes 4 real multiplications for each pair of channels where a pixel had k·l: at 7×7 and SIDE 20 they are 3.6 a pixel instead of 49.
+
+    The transforms are small matrices too, multiplied from the left: along the columns of all rows, tiles and channels at once, then along
+    the rows, and back in reverse order. So nothing has to change its place in memory, and what comes out is what the 1×1 layers behind
+    take, pixels by channels. Rounding is that of the plain convolution, since the transform is orthogonal.
 
     Args:
         weight: (O, C, k, l).
         bias: (O,).
         dtype: of the products; the transforms are made in float32 at least.
+        relu: whether a ReLU follows.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        self.weight, self.bias, self.dtype = weight, bias, dtype
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, relu: bool = False) -> None:
+        self.shape, self.dtype, self.relu, self.side = weight.shape, dtype, relu, SIDE
         self.at_least = torch.promote_types(dtype, torch.float32)
-        # the pieces of a picture have two heights at most, and the kernels for one take some 40 MB
-        self._matrices = functools.lru_cache(maxsize=2)(self._make_matrices)
+        o, c, k, l = weight.shape  # noqa: E741
+        rows, columns = fourier(self.side + k - 1), fourier(self.side + l - 1)
+        half = columns[: len(columns) // 2 + 1]  # the transform of real numbers
+        # the kernel's frequencies, (column, row, real and imaginary input channels, O), a column at a time: all at once take much memory
+        self._kernel = torch.empty(len(half), len(rows), 2 * c, o, dtype=dtype)
+        taps = weight.to(torch.complex128)
+        for column, into in zip(half, self._kernel, strict=True):
+            part = torch.einsum("ra,b,ocab->rco", rows[:, :k].conj(), column[:l].conj(), taps)
+            into.copy_(torch.cat([part.real, -part.imag], 1))
+        # along the columns: real numbers to (frequency, real and imaginary), and back
+        self._columns = torch.stack([half.real, half.imag], 1).flatten(0, 1).to(self.at_least)
+        twice = torch.full((len(half),), 2.0 / len(columns), dtype=torch.float64)  # for the conjugates
+        twice[0] /= 2
+        if len(columns) % 2 == 0:
+            twice[-1] /= 2
+        back = half[:, :self.side].T.conj() * twice
+        self._columns_back = torch.stack([back.real, -back.imag], 2).flatten(1).to(self.at_least)
+        # along the rows: (real and imaginary, row) to (frequency, real and imaginary), and back
+        real, imaginary = torch.cat([rows.real, -rows.imag], 1), torch.cat([rows.imag, rows.real], 1)
+        self._rows = torch.stack([real, imaginary], 1).flatten(0, 1).to(self.at_least)
+        back = rows[:, :self.side].T.conj() / len(rows)
+        real, imaginary = torch.stack([back.real, -back.imag], 2), torch.stack([back.imag, back.real], 2)
+        self._rows_back = torch.cat([real, imaginary]).flatten(1).to(self.at_least)
+        # the sum over the tile is frequency 0, so that many times the bias in it is the bias everywhere
+        self._bias = (bias * len(rows) * len(columns)).to(self.at_least)
 
-    def _make_matrices(self, rows: int) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """What a band of so many rows is computed with: analysis (R, n), R kernels (O, C, 1, l), synthesis (rows, R), bias (O,)."""
-        analysis, kernel, synthesis = (torch.from_numpy(matrix) for matrix in bilinear(rows, self.weight.shape[2]))
-        kernels = [torch.einsum("k,ockl->ocl", row, self.weight)[:, :, None].to(self.dtype, memory_format=LAST) for row in kernel]
-        # frequency 0 is the sum over the n rows, so n times the bias in it is the bias everywhere
-        bias = (self.bias * analysis.shape[1]).to(self.dtype)
-        return analysis.to(self.at_least), kernels, synthesis.to(self.at_least), bias
+    def pays(self, x: Tensor) -> bool:
+        """Whether a map, (N, C, H, W), fills its tiles so far that they take less than the plain convolution: a fourth part."""
+        rows, columns = (size - taps + 1 for size, taps in zip(x.shape[2:], self.shape[2:], strict=True))
+        return 4 * rows * columns > -(-rows // self.side) * -(-columns // self.side) * self.side * self.side
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, O, H − k + 1, W − l + 1)."""
-        more = self.weight.shape[2] - 1
-        band, tops = bands(x.shape[2] - more)
-        if len(tops) == 1:
-            return self._band(x)
-        answer: Tensor | None = None
-        for top in tops:
-            part = self._band(x[:, :, top : top + band + more])
+    def __call__(self, x: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, O, H − k + 1, W − l + 1).
+
+        Args:
+            x: the map.
+            then: what is done with the answer while it is in the cache, (pixels, O) -> (pixels, L); may work in place.
+        """
+        rows, columns = (size - taps + 1 for size, taps in zip(x.shape[2:], self.shape[2:], strict=True))
+        corners = list(itertools.product(range(len(x)), range(0, rows, self.side), range(0, columns, self.side)))
+        passes = -(-len(corners) // max(1, PIXELS // self.side))
+        tiles = -(-len(corners) // passes)
+        scratch = self._scratch(tiles)
+        seen, answer = scratch.seen, None
+        for first in range(0, len(corners), tiles):
+            some = corners[first : first + tiles]
+            for j, (i, top, left) in enumerate(some):
+                cut = x[i, :, top : top + seen.shape[1], left : left + len(seen)].permute(2, 1, 0)
+                seen[: len(cut), : cut.shape[1], j] = cut  # what lies beyond the map does not matter: it is cut off below
+            found = self._tiles(scratch, min(rows, self.side), then)
             if answer is None:
-                answer = part.new_empty(len(x), x.shape[2] - more, part.shape[3], part.shape[1]).permute(0, 3, 1, 2)
-            answer[:, :, top : top + band] = part
+                answer = found.new_empty(len(x), rows, columns, found.shape[3])
+            for j, (i, top, left) in enumerate(some):
+                into = answer[i, top : top + self.side, left : left + self.side]
+                into.copy_(found[: into.shape[0], : into.shape[1], j])
         assert answer is not None
-        return answer
+        return answer.permute(0, 3, 1, 2)
 
-    def _band(self, x: Tensor) -> Tensor:
-        """All rows of the answer at once."""
-        n, c, height, width = x.shape
-        rows, columns = height - self.weight.shape[2] + 1, width - self.weight.shape[3] + 1
-        analysis, kernels, synthesis, bias = self._matrices(rows)
-        spectrum = analysis @ x.permute(2, 0, 3, 1).reshape(height, -1).to(self.at_least)
-        spectrum = spectrum.to(self.dtype).view(len(analysis), n, 1, width, c).permute(0, 1, 4, 2, 3)
-        products = torch.empty(len(analysis), n, 1, columns, len(bias), dtype=self.at_least)
-        for i, (part, kernel, into) in enumerate(zip(spectrum, kernels, products, strict=True)):
-            into.copy_(F.conv2d(part, kernel, None if i else bias).permute(0, 2, 3, 1))
-        return (synthesis @ products.view(len(analysis), -1)).view(rows, n, columns, -1).permute(1, 3, 0, 2)
+    def _scratch(self, tiles: int) -> _Scratch:
+        """Memory to work in. Taken once for all passes, since pages new to a process cost more than what is done with them."""
+        height, channels, o = self._kernel.shape[1:]
+        wide, make = len(self._columns), functools.partial(torch.empty, dtype=self.at_least)
+        return _Scratch(
+            seen=torch.zeros(self._columns.shape[1], height, tiles, channels // 2, dtype=self.at_least),
+            columns=make(wide, height * tiles * channels // 2),
+            rows=make(2 * height, tiles * channels // 2),
+            factors=torch.empty(height, 2, tiles, 2, channels // 2, dtype=self.dtype),
+            products=torch.empty(height, 2 * tiles, o, dtype=self.dtype),
+            back=make(wide, self.side, tiles * o),
+            pixels=make(self.side, tiles * o),
+        )
+
+    def _tiles(self, scratch: _Scratch, rows: int, then: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """The answer for the tiles in ``scratch.seen``, (w, h, tiles, C) -> (rows, side, tiles, L)."""
+        seen, columns, factors, products, back, pixels = (
+            scratch.seen, scratch.columns, scratch.factors, scratch.products, scratch.back, scratch.pixels
+        )  # fmt: skip
+        height, tiles = seen.shape[1:3]
+        _multiply(self._columns, seen.flatten(1), columns)
+        for f, kernel in enumerate(self._kernel):
+            _multiply(self._rows, columns[2 * f : 2 * f + 2].view(2 * height, -1), scratch.rows)
+            a, b = scratch.rows.view(height, 2, tiles, -1).unbind(1)
+            quarters = (factors[:, i, :, j] for i in range(2) for j in range(2))
+            for into, part in zip(quarters, (a, b, b, -a), strict=True):
+                into.copy_(part)
+            torch.bmm(factors.view(height, 2 * tiles, -1), kernel, out=products)
+            if f == 0:
+                products[0, :tiles] += self._bias
+            _multiply(self._rows_back, products.to(self.at_least).view(2 * height, -1), back[2 * f : 2 * f + 2].view(2 * self.side, -1))
+        found: Tensor | None = None
+        for row in range(rows):
+            _multiply(self._columns_back, back[:, row], pixels)
+            answer = pixels.view(self.side * tiles, -1)
+            answer = answer.relu_() if self.relu else answer
+            answer = answer if then is None else then(answer)
+            if found is None:
+                found = answer.new_empty(rows, *answer.shape)
+            found[row] = answer
+        assert found is not None
+        return found.view(rows, self.side, tiles, -1)
 
 
-def bands(rows: int) -> tuple[int, list[int]]:
-    """The height of bands that cover all rows, and where they begin; the last may cover some of the one before again."""
-    band = -(-rows // -(-rows // BAND))
-    return band, [min(top, rows - band) for top in range(0, rows, band)]
+class _Scratch(NamedTuple):
+    """What :class:`Transformed` holds of some tiles at each step."""
+
+    seen: Tensor      # (w, h, tiles, C)
+    columns: Tensor   # (2·frequencies, h·tiles·C)
+    rows: Tensor      # (2·h, tiles·C), of one frequency along the columns
+    factors: Tensor   # (h, 2, tiles, 2, C), the left matrices of the products
+    products: Tensor  # (h, 2·tiles, O)
+    back: Tensor      # (2·frequencies, side, tiles·O)
+    pixels: Tensor    # (side, tiles·O), a row of each tile
 
 
-def bilinear(rows: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices A, K, S by which S((A d) · (K g)) is the correlation of d with g, y_i = Σ_j d_(i+j) g_j, for i < rows.
+def fourier(n: int) -> Tensor:
+    """The matrix of the discrete Fourier transform of n numbers, (frequency, number) complex128."""
+    turns = torch.outer(torch.arange(n), torch.arange(n)).remainder(n).double() / n
+    return torch.polar(torch.ones_like(turns), -2 * math.pi * turns)
 
-    Returns:
-        A (R, n), K (R, taps), S (rows, R) with n = rows + taps − 1: R products, 3 for each complex frequency and 1 for each real one.
-    """
-    n = rows + taps - 1
-    analysis, kernel, synthesis = [], [], []
-    for frequency in range(n // 2 + 1):
-        angle = 2 * np.pi * frequency / n
-        cosine, sine = (lambda i, a=angle: np.cos(a * i)), (lambda i, a=angle: np.sin(a * i))
-        signal, answer, tap = np.arange(n), np.arange(rows), np.arange(taps)
-        a, b = cosine(signal), -sine(signal)  # of the signal
-        c, d = cosine(tap), sine(tap)         # of the kernel, conjugate: a correlation
-        if 2 * frequency in (0, n):
-            analysis += [a]
-            kernel += [c]
-            synthesis += [cosine(answer) / n]
-        else:
-            real, imaginary = 2 * cosine(answer) / n, -2 * sine(answer) / n
-            analysis += [a + b, a, b]
-            kernel += [c, d - c, c + d]
-            synthesis += [real + imaginary, imaginary, -real]
-    return np.stack(analysis), np.stack(kernel), np.stack(synthesis, 1)
+
+def _multiply(small: Tensor, wide: Tensor, out: Tensor) -> None:
+    """A small matrix times a wide one."""
+    for first in range(0, wide.shape[1], STRIP):
+        torch.mm(small, wide[:, first : first + STRIP], out=out[:, first : first + STRIP])
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -162,6 +231,7 @@ class _Layer:
     run: Callable[[Tensor], Tensor]
     reach: Pair = (1, 1)
     stride: int = 1
+    transformed: Transformed | None = None  # what ``run`` uses where it pays
 
 
 @dataclass
@@ -198,22 +268,23 @@ class _Convolution:
         def direct(x: Tensor) -> Tensor:
             return F.conv2d(x.to(dtype), weight, bias, dilation=self.dilation, groups=self.groups)
 
-        run: Callable[[Tensor], Tensor] = direct
         if self.reach == (1, 1) and self.groups == 1 and device.type == "cpu":
-            rows_weight = weight.flatten(1).contiguous()
-            return _Layer(lambda x: _product(x.to(dtype), rows_weight, bias, self.relu), stride=self.stride)
+            return _Layer(_product(weight.flatten(1).contiguous(), bias, self.relu), stride=self.stride)
+
+        def plain(x: Tensor) -> Tensor:
+            y = direct(x)
+            return y.relu_() if self.relu else y
+
         if device.type == "cpu" and self.groups == 1 and self.dilation == (1, 1) and _pays(*self.weight.shape):
-            transformed = Transformed(self.weight.cpu(), self.bias.cpu(), dtype)
-            if not measure or _wins(direct, transformed, (tuple(self.weight.shape), dtype)):
-                run = transformed
-        if self.relu:
-            return _Layer(lambda x: run(x).relu_(), self.reach, self.stride)
-        return _Layer(run, self.reach, self.stride)
+            transformed = Transformed(self.weight.cpu(), self.bias.cpu(), dtype, self.relu)
+            if not measure or _wins(plain, transformed, (tuple(self.weight.shape), dtype)):
+                return _Layer(lambda x: transformed(x) if transformed.pays(x) else plain(x), self.reach, self.stride, transformed)
+        return _Layer(plain, self.reach, self.stride)
 
 
 def _pays(o: int, c: int, k: int, l: int) -> bool:  # noqa: E741
-    """Whether the products saved may be worth the transforms: k rows become about 2, and each product is one of C·l."""
-    return k >= 5 and o >= 16 and c * l >= 64
+    """Whether the multiply-adds saved may be worth the transforms, and the channels enough for products that run well."""
+    return k * l >= 25 and o >= 16 and c >= 8
 
 
 _measured: dict[object, bool] = {}
@@ -222,8 +293,8 @@ _measured: dict[object, bool] = {}
 def _wins(direct: Callable[[Tensor], Tensor], transformed: Transformed, key: object) -> bool:
     """Whether the transformed form is the faster one, by turns on a small map; asked once for each kind of layer."""
     if key not in _measured:
-        _, c, k, l = transformed.weight.shape  # noqa: E741
-        x = torch.zeros(2, c, 15 + k, 32 + l, dtype=transformed.at_least).contiguous(memory_format=LAST)
+        _, c, k, l = transformed.shape  # noqa: E741
+        x = torch.zeros(12, c, SIDE + k - 1, SIDE + l - 1, dtype=transformed.at_least).contiguous(memory_format=LAST)
 
         def seconds(work: Callable[[Tensor], Tensor]) -> float:
             began = time.perf_counter()
@@ -234,22 +305,30 @@ def _wins(direct: Callable[[Tensor], Tensor], transformed: Transformed, key: obj
         torch.set_num_threads(1)  # as each tile is computed
         try:
             with torch.inference_mode():
-                ratios = [seconds(direct) / seconds(transformed) for _ in range(6)][1:]  # the first turn warms up
+                ratios = [seconds(direct) / seconds(transformed) for _ in range(4)][1:]  # the first turn warms up
         finally:
             torch.set_num_threads(threads)
         _measured[key] = median(ratios) > 1
     return _measured[key]
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-    """A 1×1 convolution as a product of matrices."""
-    rows, shape = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), (len(x), *x.shape[2:], len(weight))
-    if rows.dtype != torch.float64 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        out = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "relu" if relu else "none", [], "")
-    else:
-        out = F.linear(rows, weight, bias)
-        out = out.relu_() if relu else out
-    return out.view(shape).permute(0, 3, 1, 2)
+def _product(weight: Tensor, bias: Tensor, relu: bool) -> Callable[[Tensor], Tensor]:
+    """A 1×1 convolution as a product of matrices, (N, C, H, W) -> (N, O, H, W)."""
+    ops = torch.ops.mkldnn
+    packed: Tensor | None = None
+    if weight.dtype != torch.float64 and torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise"):
+        packed = ops._reorder_linear_weight(weight, PIXELS)  # once, and not at each call
+
+    def run(x: Tensor) -> Tensor:
+        pixels = x.to(weight.dtype).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        if packed is not None:
+            out = ops._linear_pointwise(pixels, packed, bias, "relu" if relu else "none", [], "")
+        else:
+            out = F.linear(pixels, weight, bias)
+            out = out.relu_() if relu else out
+        return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+    return run
 
 
 def _max_pool(x: Tensor, kernel: Pair, dilation: Pair) -> Tensor:
@@ -259,6 +338,16 @@ def _max_pool(x: Tensor, kernel: Pair, dilation: Pair) -> Tensor:
         parts = [x.narrow(dim, tap * step, size) for tap in range(taps)]
         x = functools.reduce(torch.maximum, parts)
     return x
+
+
+def _weave_all(x: Tensor, strides: Sequence[int]) -> Tensor:
+    """What :func:`densemtmd.dense.weave_phases` does for one stride after another, the last one first, in one copy."""
+    (n, c, height, width), stride, count = x.shape, math.prod(strides), len(strides)
+    n //= stride * stride
+    x = x.permute(0, 2, 3, 1).reshape(*(s for s in reversed(strides) for _ in range(2)), n, height, width, c)
+    rows, columns = range(0, 2 * count, 2), range(1, 2 * count, 2)
+    x = x.permute(2 * count, 2 * count + 1, *rows, 2 * count + 2, *columns, 2 * count + 3)
+    return x.reshape(n, height * stride, width * stride, c).permute(0, 3, 1, 2)
 
 
 def _cast_and_run(run: Callable[[Tensor], Tensor], dtype: torch.dtype, x: Tensor) -> Tensor:
@@ -330,6 +419,12 @@ class Frozen:
         last = windows[-1] if windows and layers[windows[-1]].stride == 1 else tail
         self._front, self._window, self._tail = layers[:last], layers[last:tail], layers[tail:]
 
+    @property
+    def grain(self) -> int:
+        """Pixels of which the sides of a piece of a picture best are multiples, so that the tiles of :class:`Transformed` are full."""
+        transformed = self._window[0].transformed if self._window else None
+        return 1 if transformed is None else self.geometry.stride * transformed.side
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, outputs, H − P + 1, W − P + 1), as :meth:`densemtmd.dense.Dense.forward`.
 
@@ -346,9 +441,7 @@ class Frozen:
             if layer.stride > 1:
                 x = split_phases(x, layer.stride)
         x = self._in_blocks(x)
-        for layer in reversed(self._front):
-            if layer.stride > 1:
-                x = weave_phases(x, layer.stride)
+        x = _weave_all(x, [layer.stride for layer in self._front if layer.stride > 1])
         return x[..., :height, :width].to(torch.promote_types(self.dtype, torch.float32))
 
     def _in_blocks(self, x: Tensor) -> Tensor:
@@ -359,32 +452,34 @@ class Frozen:
             return x
         if not self._window and not self._tail:
             return x
+        if self._window and (transformed := self._window[0].transformed) is not None and transformed.pays(x):
+            return transformed(x, self._pixels)
         reach = self._window[0].reach if self._window else (1, 1)
         rows, columns = (size - window + 1 for size, window in zip(x.shape[2:], reach, strict=True))
-        band, tops = bands(rows)
-        phases = max(1, BLOCK // (band * columns))
+        band = max(1, min(rows, BLOCK // columns))
+        maps = max(1, BLOCK // (band * columns))
         answer: Tensor | None = None
-        for top in tops:
-            for first in range(0, len(x), phases):
-                part = x[first : first + phases, :, top : top + band + reach[0] - 1]
+        for top in range(0, rows, band):
+            for first in range(0, len(x), maps):
+                part = x[first : first + maps, :, top : top + band + reach[0] - 1]
                 for layer in self._window:
                     part = layer.run(part)
-                part = self._each_pixel(part)
+                part = part.permute(0, 2, 3, 1)
+                part = self._pixels(part.reshape(-1, part.shape[3])).view(*part.shape[:3], -1)
                 if answer is None:
-                    answer = part.new_empty(len(x), rows, columns, part.shape[1]).permute(0, 3, 1, 2)
-                answer[first : first + phases, :, top : top + band] = part
+                    answer = part.new_empty(len(x), rows, columns, part.shape[3])
+                answer[first : first + maps, top : top + band] = part
         assert answer is not None
-        return answer
+        return answer.permute(0, 3, 1, 2)
 
-    def _each_pixel(self, x: Tensor) -> Tensor:
-        """The layers behind the last window, some pixels at a time, in the order in which they lie in memory."""
+    def _pixels(self, pixels: Tensor) -> Tensor:
+        """The layers behind the last window: (pixels, O) -> (pixels, L), some at a time."""
         if not self._tail:
-            return x
-        order = sorted((0, 2, 3), key=x.stride, reverse=True)
-        moved = x.permute(*order, 1)
+            return pixels
         parts = []
-        for part in moved.reshape(-1, x.shape[1], 1, 1).split(PIXELS):
+        for part in pixels.split(PIXELS):
+            part = part[:, :, None, None]
             for layer in self._tail:
                 part = layer.run(part)
             parts.append(part.flatten(1))
-        return torch.cat(parts).view(*moved.shape[:3], -1).permute(order.index(0), 3, order.index(2), order.index(3))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

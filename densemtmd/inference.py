@@ -82,14 +82,22 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
 def dense_logits(dense: Dense | Frozen, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
     """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W))."""
     height, width = image.shape[:2]
-    most = TILE.get(device.type, TILE["cuda"])
-    high = min(most[0], max(16, 2 * most[0] * most[1] // width))  # of a wide picture lower strips, whose logits take no more memory
-    # a tile for each thread at least, however small the picture, but none so narrow that it is mostly border
-    wide = most[1] if device.type != "cpu" else min(most[1], max(dense.geometry.patch, -(-width // torch.get_num_threads())))
-    for rows in pieces(height, high):
-        columns = pieces(width, wide)
+    wide = TILE.get(device.type, TILE["cuda"])[1]
+    grain = dense.grain if isinstance(dense, Frozen) else 1
+    if device.type == "cpu":  # a tile for each thread at least, however small the picture, but none so narrow that it is mostly border
+        wide = min(wide, max(dense.geometry.patch, -(-width // torch.get_num_threads() // grain) * grain))
+    for rows in strips(height, width, device, grain):
+        columns = pieces(width, wide, grain if wide >= grain else 1)
         tiles = side_by_side([partial(_tile, dense, image, rows, part, device) for part in columns], device)
         yield rows, torch.cat(tiles, 2)
+
+
+def strips(height: int, width: int, device: torch.device, grain: int = 1) -> list[slice]:
+    """The rows of a picture that are answered at a time, multiples of ``grain`` where that is possible: of a wide picture lower strips,
+    whose logits take no more memory."""
+    most = TILE.get(device.type, TILE["cuda"])
+    high = min(most[0], max(16, 2 * most[0] * most[1] // width))
+    return pieces(height, high, grain if high >= grain else 1)
 
 
 def _tile(dense: Dense | Frozen, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:

@@ -55,18 +55,23 @@ def dataset_softmax(logits: Tensor, space: OutputSpace) -> Tensor:
     return (exponentials / sums.index_select(1, owner)).to(logits.dtype)
 
 
-def _own_channels(outputs: Tensor, task: Tensor, space: OutputSpace) -> tuple[Tensor, Tensor]:
-    """Each sample's own channels, in front, padded to the largest task: (B, L, ...), and which of them are real: (B,
-    L).
+def _own_channels(outputs: Tensor, task: Tensor, space: OutputSpace) -> tuple[Tensor, Tensor | None]:
+    """Each sample's own channels, behind all else, in at least float32: (B, ..., L); and which of them are real: (B, 1, ..., L), or None
+    where all are.
 
-    Padding repeats the last channel, and is for the caller to mask: what is masked gets the gradient 0.
+    L is that of the largest task. Smaller ones are padded with their last channel, for the caller to mask: what is masked gets the gradient
+    0. A pixel's channels lie side by side in a network's outputs, and do here and in the gradient: nothing of full size is copied about.
     """
+    outputs = outputs.movedim(1, -1)
+    if len(space) == 1:
+        return _at_least_float32(outputs), None
     tables = space.tables(outputs.device)
     position = torch.arange(max(t.channels for t in space.tasks), device=outputs.device)
     size = tables.size[task][:, None]
     index = tables.first[task][:, None] + torch.minimum(position[None], size - 1)
-    index = index.view(*index.shape, *[1] * (outputs.ndim - 2)).expand(-1, -1, *outputs.shape[2:])
-    return outputs.gather(1, index), position[None] < size
+    index, real = (part.view(len(part), *[1] * (outputs.ndim - 2), -1) for part in (index, position[None] < size))
+    own = outputs.gather(-1, index.expand(*outputs.shape[:-1], -1))
+    return _at_least_float32(own), real if len({t.channels for t in space.tasks}) > 1 else None
 
 
 def _weights(task: Tensor, sample_weight: Tensor | None, task_weight: Tensor | None, like: Tensor) -> Tensor:
@@ -114,16 +119,17 @@ def selective_cross_entropy(
             f"{tuple(logits.shape)}, got {tuple(target.shape)} and {tuple(task.shape)}"
         )
     task, target = task.long(), target.long()
-    own, real = _own_channels(logits, task, space)
     labelled = target != VOID
     if not target.is_cuda:
         size = space.tables(target.device).size[task].view(-1, *[1] * (target.ndim - 1))
-        if bool(((target < 0) | (target >= size))[labelled].any()):
+        if bool(((target < 0) | (target >= size)).logical_and_(labelled).any()):
             raise UserError(
                 f"a target holds a class id that its labelset does not have; ids run from 0 to the number of labels - 1, and {VOID} is void"
             )
-    own = _at_least_float32(own).masked_fill(~real.view(*real.shape, *[1] * (logits.ndim - 2)), -torch.inf)
-    pixel_loss = F.cross_entropy(own, target, ignore_index=VOID, reduction="none")
+    own, real = _own_channels(logits, task, space)
+    if real is not None:
+        own.masked_fill_(~real, -torch.inf)
+    pixel_loss = F.cross_entropy(own.flatten(0, -2), target.flatten(), ignore_index=VOID, reduction="none").view_as(target)
     weight = _weights(task, sample_weight, task_weight, pixel_loss).view(-1, *[1] * (target.ndim - 1))
     return (pixel_loss * weight).sum() / labelled.sum().clamp(min=1)
 
@@ -190,8 +196,8 @@ def selective_l2(
     own, real = _own_channels(outputs.flatten(1), task, space)
     if target.shape != own.shape or mask.shape != own.shape:
         raise UserError(f"expected target and mask of shape {tuple(own.shape)}, got {tuple(target.shape)} and {tuple(mask.shape)}")
-    counted = mask.bool() & real
-    error = torch.where(counted, _at_least_float32(own) - target, 0)
+    counted = mask.bool() if real is None else mask.bool() & real
+    error = torch.where(counted, own - target, 0)
     number = counted.sum(1)
     sample_loss = error.square().sum(1) / number.clamp(min=1)
     weight = _weights(task, sample_weight, task_weight, sample_loss)

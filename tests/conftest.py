@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(1)  # the networks of the tests are so small that a second thread costs more than it brings
+# The networks of the tests are so small that a second thread costs more than it brings: here, and in the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,10 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data: {root} is not a folder (set DENSEMTMD_DATA)")
     return root
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no figures, which take most of the time of a small one."""
+    for figure in ("curves_figure", "confusion_figure"):
+        monkeypatch.setattr(f"densemtmd.plots.{figure}", lambda *_: None)

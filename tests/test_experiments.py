@@ -14,6 +14,8 @@ from densemtmd.data import DataSettings, open_data
 from densemtmd.experiments import curve, read_experiment
 from densemtmd.strategies import stages
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
 SMALL = [

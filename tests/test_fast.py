@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,34 +15,37 @@ from torch import nn
 from densemtmd import Predictor, densify, fast
 from densemtmd.backbones.patchnet import PatchNet
 from densemtmd.errors import UserError
-from densemtmd.fast import Transformed, bands, bilinear, freeze
+from densemtmd.fast import Transformed, fourier, freeze
 
 
 def picture(shape, dtype=torch.float64, seed=0):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-@given(st.integers(1, 40), st.integers(1, 9))
-def test_the_bilinear_form_is_a_correlation(rows, taps):
-    analysis, kernel, synthesis = bilinear(rows, taps)
-    n = rows + taps - 1
-    assert analysis.shape == (len(kernel), n) and synthesis.shape == (rows, len(kernel)) and len(kernel) <= 1.5 * n + 1
-    d, g = np.random.default_rng(rows).standard_normal((2, n))
-    g = g[:taps]
-    np.testing.assert_allclose(synthesis @ ((analysis @ d) * (kernel @ g)), np.correlate(d, g, "valid"), atol=1e-12)
+@pytest.mark.parametrize("n", [1, 2, 7, 26])
+def test_the_fourier_matrix(n):
+    torch.testing.assert_close(fourier(n), torch.fft.fft(torch.eye(n, dtype=torch.complex128)), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("most", [1, 4, 30])
+@pytest.mark.parametrize("side", [1, 2, 5, 20])
 @pytest.mark.parametrize(
-    ("weight", "size"), [((5, 3, 7, 7), (7, 9)), ((4, 2, 5, 3), (18, 8)), ((2, 6, 3, 1), (65, 4)), ((3, 1, 1, 2), (4, 2))]
+    ("weight", "size"),
+    [((5, 3, 7, 7), (7, 9)), ((4, 2, 5, 3), (18, 8)), ((2, 6, 3, 1), (65, 4)), ((3, 1, 1, 2), (4, 2)), ((1, 2, 4, 6), (30, 31))],
 )
-def test_a_transformed_convolution_is_the_convolution(weight, size, most, monkeypatch):
-    monkeypatch.setattr(fast, "BAND", most)
+def test_a_transformed_convolution_is_the_convolution(weight, size, side, monkeypatch):
+    """On maps of a part of a tile and of several, with tiles of even and odd sides; with what comes behind it, some pixels at a time."""
+    monkeypatch.setattr(fast, "SIDE", side)
+    monkeypatch.setattr(fast, "PIXELS", 3 * side)
+    monkeypatch.setattr(fast, "STRIP", 10)
     kernel, bias, x = picture(weight), picture(weight[:1]), picture((2, weight[1], *size))
-    torch.testing.assert_close(Transformed(kernel, bias, torch.float64)(x), F.conv2d(x, kernel, bias), rtol=0, atol=1e-10)
+    expected = F.conv2d(x, kernel, bias)
+    torch.testing.assert_close(Transformed(kernel, bias, torch.float64)(x), expected, rtol=0, atol=1e-10)
+    mixing = picture((7, weight[0]), seed=1)
+    answer = Transformed(kernel, bias, torch.float64, relu=True)(x.contiguous(memory_format=torch.channels_last), lambda p: p @ mixing.T)
+    torch.testing.assert_close(answer, torch.einsum("lo,nohw->nlhw", mixing, expected.relu()), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("rows", [7, 30, 31, 61])
+@pytest.mark.parametrize("rows", [7, 20, 31])
 def test_its_rounding_is_that_of_the_plain_convolution(rows):
     """In float32, at the size of the paper's third convolution, on maps whose mean is far from 0, as behind a ReLU."""
     kernel, bias, x = picture((32, 64, 7, 7)), picture((32,)), picture((1, 64, rows + 6, 12)).relu()
@@ -55,15 +57,16 @@ def test_its_rounding_is_that_of_the_plain_convolution(rows):
     assert errors[0] < max(1e-6, 4 * errors[1])
 
 
-@given(st.integers(1, 200))
-def test_bands_cover_all_rows(rows):
-    band, tops = bands(rows)
-    assert band <= fast.BAND and {row for top in tops for row in range(top, top + band)} == set(range(rows))
+def test_a_map_that_hardly_fills_a_tile_is_not_transformed():
+    transformed = Transformed(picture((2, 3, 7, 7)), picture((2,)), torch.float64)
+    assert [transformed.pays(torch.empty(9, 3, *size)) for size in ((7, 7), (16, 16), (17, 16), (26, 26), (27, 10), (1000, 12))] == [
+        False, False, True, True, False, True
+    ]  # fmt: skip
 
 
 def small():
     """Everything is cut into several blocks, and every convolution that can be is transformed."""
-    return patch.multiple(fast, BAND=3, BLOCK=20, PIXELS=7, _pays=lambda *_: True)
+    return patch.multiple(fast, SIDE=3, BLOCK=20, PIXELS=7, STRIP=10, _pays=lambda *_: True)
 
 
 @given(stacks(), st.integers(1, 2), st.tuples(st.integers(0, 9), st.integers(0, 9)), st.booleans())
@@ -143,7 +146,7 @@ def test_the_stopwatch_decides_once_between_two_right_ways(wins, monkeypatch):
     monkeypatch.setattr(fast, "_measured", {})
     with patch.object(fast, "median", lambda ratios: asked.append(len(ratios)) or (2.0 if wins else 0.5)):
         frozen = [freeze(net, measure=True) for _ in range(2)]
-    assert asked == [5, 5] and set(fast._measured.values()) == {wins}  # once for each of the two large convolutions
+    assert asked == [3, 3] and set(fast._measured.values()) == {wins}  # once for each of the two large convolutions
     x = picture((1, 3, 60, 60))
     with torch.no_grad(), patch.object(Transformed, "__call__", side_effect=AssertionError) if not wins else small():
         torch.testing.assert_close(frozen[1](x), densify(net)(x), rtol=0, atol=1e-9)

@@ -10,10 +10,12 @@ from torch import nn
 from toy import MODEL, small_network
 
 from densemtmd import Labelset, OutputSpace, Predictor, checkpoint, densify, inference
+from densemtmd.backbones.patchnet import PatchNet
 from densemtmd.datasets.sample import as_input
 from densemtmd.dense import Geometry, geometry
 from densemtmd.errors import UserError
-from densemtmd.inference import bordered, checkpoints_of, pieces, strided_logits
+from densemtmd.fast import freeze
+from densemtmd.inference import bordered, checkpoints_of, dense_logits, pieces, strided_logits
 
 KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
 XU = Labelset("xu", ["sky", "ground", "movable"])
@@ -123,6 +125,22 @@ def test_a_wide_picture_is_answered_in_lower_strips(network, monkeypatch):
     for width in (8, 32, 90):
         heights[width] = max(rows.stop - rows.start for _, rows, _ in Predictor([network]).logits(picture(64, width), ["xu"]))
     assert heights == {8: 32, 32: 32, 90: 16}
+
+
+def test_pieces_are_whole_tiles_of_the_transformed_convolution(monkeypatch):
+    """Of which all but the last row and column are then full, whatever the picture's size."""
+    torch.manual_seed(0)
+    net, cpu = PatchNet(OutputSpace([KUNDU, XU]), widths=(8, 16, 16), hidden=4).eval(), torch.device("cpu")
+    monkeypatch.setitem(inference.TILE, "cpu", (170, 100))
+    asked = []
+    monkeypatch.setattr(inference, "bordered", lambda image, *where: asked.append(where[:2]) or bordered(image, *where))
+    with torch.inference_mode():
+        image = picture(250, 130)
+        frozen, plain = (torch.cat([logits for _, logits in dense_logits(form(net), image, cpu)], 1) for form in (freeze, densify))
+    torch.testing.assert_close(frozen, plain, atol=1e-5, rtol=1e-5)
+    assert [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in asked[:4]] == [
+        (0, 160, 0, 80), (0, 160, 80, 130), (160, 250, 0, 80), (160, 250, 80, 130)
+    ]  # fmt: skip
 
 
 def test_threads_label_tiles_side_by_side(network):

@@ -14,6 +14,8 @@ from toy import write_toy
 from densemtmd import checkpoint, runs, training
 from densemtmd.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def write_home(root: Path) -> Path:
     """A folder with YAMLs and lists, apart from the data: a dataset split by lists, with one picture excluded, and one that derives from

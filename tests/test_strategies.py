@@ -26,6 +26,8 @@ from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import VOID
 from densemtmd.training import ContextSettings, ReversalSettings, TrainSettings, check_parts, make_optimizer, train_step
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CONF = Path(__file__).parents[1] / "conf"
 A, B = Labelset("a", ["no", "yes"]), Labelset("b", ["low", "high", "none"])
 SPACE = OutputSpace([A, B])

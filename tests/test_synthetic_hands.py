@@ -159,22 +159,25 @@ def test_crops_are_rendered_by_the_hundred():
     torch.set_num_threads(1)
     random = np.random.default_rng(5)
     render_crops(NYU, 8, random)
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process alone, however busy the others are
     render_crops(NYU, 64, random)
-    assert 64 / (time.perf_counter() - begin) > 80
+    assert 64 / (time.process_time() - begin) > 80
 
 
 # -------------------------------------------------------------------------------------------------------------------------- the files
 
 
+SMALL = HandSettings(frames=30, test=24)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return ensure_hands(tmp_path_factory.mktemp("hands"), HandSettings(frames=60, test=24), progress=False, workers=1)
+    return ensure_hands(tmp_path_factory.mktemp("hands"), SMALL, progress=False, workers=1)
 
 
 @pytest.mark.parametrize(("name", "reader"), [("nyu", nyu), ("icvl", icvl)])
 def test_the_real_readers_read_the_world(world, name, reader):
-    for split, count in (("train", 60), ("test", 24)):
+    for split, count in (("train", 30), ("test", 24)):
         frames = reader.read_frames(world / name, split)
         assert len(frames) == count and not frames.notes and len(set(frames.keys)) == count
         truth = np.load(world / "truth" / f"{name}_{split}.npz")
@@ -191,20 +194,20 @@ def test_the_real_readers_read_the_world(world, name, reader):
 
 
 def test_the_same_world_whatever_the_workers(world, tmp_path):
-    again = ensure_hands(tmp_path, HandSettings(frames=60, test=24), progress=False, workers=2)
+    again = ensure_hands(tmp_path, SMALL, progress=False, workers=2)
     assert again.name == world.name
     files = sorted(path.relative_to(world) for path in world.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file()) and len(files) > 160
+    assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file()) and len(files) > 100
     for file in files:
         if file.suffix != ".npz":  # these hold the time
             assert (world / file).read_bytes() == (again / file).read_bytes(), file
-    assert ensure_hands(tmp_path, HandSettings(frames=60, test=24)) == again
+    assert ensure_hands(tmp_path, SMALL) == again
 
 
 def test_a_larger_world_begins_like_a_smaller_one(world, tmp_path):
-    larger = ensure_hands(tmp_path, HandSettings(frames=60, test=30), progress=False, workers=1)
+    larger = ensure_hands(tmp_path, replace(SMALL, test=30), progress=False, workers=1)
     assert larger.name != world.name
-    assert picture_path(larger, "icvl", "train", 59).read_bytes() == picture_path(world, "icvl", "train", 59).read_bytes()
+    assert picture_path(larger, "icvl", "train", 29).read_bytes() == picture_path(world, "icvl", "train", 29).read_bytes()
 
 
 def test_mistakes_are_sentences(tmp_path):

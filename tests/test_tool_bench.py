@@ -33,9 +33,9 @@ def bench(monkeypatch, tmp_path):
 def test_loading(bench, tmp_path, capsys, workers):
     yamls = [str(write_toy(tmp_path, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     choices = ["--model", "small", "--protocol", "small", "--device", "cpu", "--workers", workers, "--seconds", 0.1, "--turns", 3]
-    places = ["--data-root", tmp_path, "--json", tmp_path / "loading.json"]
+    places = ["--data-root", tmp_path, "--out", tmp_path / "out"]
     assert bench.main(["loading", *yamls, *map(str, (*choices, *places))]) == 0
-    told = json.loads((tmp_path / "loading.json").read_text())
+    told = json.loads((tmp_path / "out" / "loading.json").read_text())
     assert told["bench"] == "loading" and told["datasets"] == ["squares", "discs"] and told["machine"]["cores"] >= 1
     assert len(told["turns"]) == 3
     for key in ("step_loading_s", "step_ready_s", "step_cpu_s", "load_cpu_s", "opening_s"):
@@ -67,9 +67,9 @@ def test_tracking(bench, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(tracking._MlflowTracker, "metrics", slow)
     choices = ["--model", "small", "--protocol", "small", "--device", "cpu", "--seconds", 0.7, "--turns", 1]
-    places = ["--data-root", tmp_path, "--json", tmp_path / "tracking.json"]
+    places = ["--data-root", tmp_path, "--out", tmp_path / "out"]
     assert bench.main(["tracking", str(write_toy(tmp_path, "squares", "square")), *map(str, (*choices, *places))]) == 0
-    told = json.loads((tmp_path / "tracking.json").read_text())
+    told = json.loads((tmp_path / "out" / "tracking.json").read_text())
     assert told["bench"] == "tracking" and told["datasets"] == ["squares"] and len(told["turns"]) == 1
     assert told["none_record_cpu_s"] < 1e-4 < told["none_step_cpu_s"]
     assert 0.0029 < told["mlflow_record_cpu_s"] < told["mlflow_step_cpu_s"]
@@ -80,40 +80,75 @@ def test_tracking(bench, tmp_path, capsys, monkeypatch):
 
 
 def run(bench, tmp_path, *arguments):
-    """Runs the tool on the small network; what it wrote."""
-    file = tmp_path / "told.json"
-    assert bench.main([*map(str, arguments), "--model", "small", "--device", "cpu", "--json", str(file)]) == 0
-    return json.loads(file.read_text())
+    """Runs the tool on the small network; what it wrote, as JSON and to read."""
+    assert bench.main([*map(str, arguments), "--model", "small", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    told, text = ((tmp_path / "out" / f"{arguments[0]}.{kind}").read_text() for kind in ("json", "md"))
+    return json.loads(told), text
 
 
-def test_label(bench, tmp_path, capsys):
-    told = run(bench, tmp_path, "label", "--sizes", "23x31", "--labels", 5, "--turns", 3, "--bfloat16")
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """So that a small picture has several."""
+    from densemtmd import inference
+
+    monkeypatch.setitem(inference.TILE, "cpu", (12, 20))
+    return 12, 20
+
+
+def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
+    monkeypatch.setattr(bench, "cores", lambda: 3)
+    sizes = {(9, 20): "the whole picture", (23, 31): "a tile of 12×16"}
+    told, text = run(bench, tmp_path, "label", "--sizes", "9x20", "23x31", "--labels", 5, "--turns", 3, "--bfloat16", "--threads", 1)
     # by hand: 7×7 weights of 3 to 4, 4 to 6 and 6 to 8 channels, then 8 to 8 and 8 to 5; 40², 14² and 1 positions in a patch
     first, second, third, rest = 49 * 12, 49 * 24, 49 * 48, 64 + 40
-    work = told["multiply_adds"]
-    assert work["dense"] == first + second + third + rest
-    assert work["patch by patch"] == work["patches, last"] == 1600 * first + 196 * second + third + rest
-    assert work["shift and stitch"] == 16 * first + 4 * second + third + rest
-    assert [(one["height"], one["width"]) for one in told["sizes"]] == [(23, 31)]
+    work = {"dense": first + second + third + rest, "patch by patch": 1600 * first + 196 * second + third + rest}
+    work["shift and stitch"] = 16 * first + 4 * second + third + rest
+    assert told["multiply_adds"] == work
+    assert [(one["height"], one["width"]) for one in told["sizes"]] == list(sizes)
     for one in told["sizes"]:
-        assert set(one["ways"]) == {"dense", "patch by patch", "patches, last", "shift and stitch", "dilated", "dense, bfloat16"}
+        size = one["height"], one["width"]
+        names = {"dense", "patch by patch", "patches, last", "shift and stitch", "dilated", "bfloat16"}
+        names |= {"dense, with labels", "bfloat16, with labels", "dense, 3 threads", "dilated, 3 threads"}
+        assert set(one["ways"]) == names
         assert len(one["turns"]) == 3 and 0 <= one["bfloat16_changes"] < 0.5
+        pixels, small = size[0] * size[1], size == (9, 20)
+        tile = 1 if small else pixels / (12 * 16)
+        times = {"patch by patch": pixels / 512, "patches, last": pixels / 512, "shift and stitch": 4 * tile, "dilated": tile}
+        strip = 1 if small else 23 / 12  # 23 rows in strips of at most 16: of 12 and 11
         for name, row in one["ways"].items():
-            extrapolated = one["height"] * one["width"] / 512 if name in bench.SAMPLED else 1
-            seconds = sorted(turn[name][0] * extrapolated for turn in one["turns"])
-            ratios = sorted(turn[name][0] * extrapolated / turn["dense"][0] for turn in one["turns"])
+            assert row["times"] == pytest.approx(times.get(name.partition(",")[0], strip if "patches" not in name else pixels / 512))
+            seconds = sorted(turn[name][0] * row["times"] for turn in one["turns"])
+            ratios = sorted(turn[name][0] * row["times"] / (turn["dense"][0] * strip) for turn in one["turns"])
             assert row["seconds"] == pytest.approx(seconds[1]) and row["ratio"] == pytest.approx(ratios[1])
-            assert row["of_best_rate"] > 0 and row["counted"] == work.get(name, work["dense"]) / work["dense"]
-            assert row["error"] is None if name == "dilated" else 0 <= row["error"] < (0.1 if "bfloat16" in name else 1e-4)
-        best = [max(c / t[f"rate of {n}"][0] for n, c in costs(bench).items()) for t in one["turns"]]
-        assert one["gflops_best"] == pytest.approx(2e-9 * sorted(best)[1])
-    printed = capsys.readouterr().out
-    assert "23x31: the machine's best rate" in printed and "bfloat16 changes the label of" in printed
+            counted = work["patch by patch"] if name == "patches, last" else work.get(name, work["dense"])
+            assert row["of_best_rate"] > 0 and row["counted"] == counted / work["dense"]
+            if row["error"] is not None:
+                assert 0 <= row["error"] < (0.1 if "bfloat16" in name else 1e-4)
+        assert {name for name, row in one["ways"].items() if row["error"] is None} == names - {
+            "dense", "patch by patch", "patches, last", "shift and stitch", "bfloat16"
+        }  # fmt: skip
+        assert sizes[size] in one["ways"]["dilated"]["part"] and f"4 of 16 shifts, {sizes[size]}" == one["ways"]["shift and stitch"]["part"]
+        assert one["whole"] is None if small else one["whole"]["seconds"] > 0
+        for precision in ("float32", "bfloat16"):  # the small network has no large convolution: only the product tells
+            best = [1024.0**3 / turn[f"rate of a product of matrices in {precision}"][0] for turn in one["turns"]]
+            assert one["gflops_best"][precision] == pytest.approx(2e-9 * sorted(best)[1])
+    assert "**23×31.** The best rate of a core: " in text and "bfloat16 changes the label of" in text
+    assert text.count("The whole picture once, with its labels") == 1
+    assert "1 thread on 3 cores" in text and "`python tools/bench.py label --sizes 9x20 23x31 " in text
+    assert "label: PatchNet" in capsys.readouterr().out
 
 
-def costs(bench):
-    """The multiply-adds of what tells the machine's rate: the small network has no large convolution."""
-    return {"sgemm": 1024.0**3}
+def test_the_answers_of_a_strip_are_those_of_the_picture(bench, small_tiles):
+    """A strip that is measured by itself is cut as it is in the whole picture."""
+    import torch
+
+    from densemtmd import inference
+
+    image = bench.a_picture(23, 31)
+    strip = bench.first_strip(image, torch.device("cpu"))
+    assert strip.shape == (12, 31, 3)
+    assert inference.strips(12, 31, torch.device("cpu")) == [slice(0, 12)]
+    assert inference.strips(23, 31, torch.device("cpu"))[0] == slice(0, 12)
 
 
 def test_a_way_that_answers_otherwise_is_found(bench, tmp_path, monkeypatch):
@@ -139,12 +174,27 @@ def test_the_dilated_rewrite_answers_each_pixel(bench):
             torch.testing.assert_close(answer[0, :, row, column], net(patch)[0, :, 0, 0])
 
 
-def test_scale(bench, tmp_path, capsys):
-    told = run(bench, tmp_path, "scale", "--megapixels", 0.002, 0.004, "--labels", 3, 230, 4, "--turns", 1)
-    assert [(row["labels"], row["pixels"]) for row in told["rows"]] == [(3, 39 * 51), (230, 39 * 51), (4, 39 * 51), (4, 55 * 73)]
+def test_scale(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "LOSS_BYTES", 1e6)
+    given = ["--megapixels", 0.002, 0.004, "--labels", 3, 230, 70, "--turns", 2, "--dense-to", 0.003]
+    told, text = run(bench, tmp_path, "scale", *given)
+    sizes = [(3, 39 * 51), (230, 39 * 51), (70, 39 * 51), (70, 55 * 73)]
+    assert [(row["labels"], row["pixels"]) for row in told["rows"]] == sizes
     for row in told["rows"]:
-        assert row["dense"]["seconds"] > 0 and row["strided"]["seconds_cpu"] > 0
-    assert "strided s" in capsys.readouterr().out
+        assert row["strided"]["seconds_cpu"] > 0 and ("dense" in row) == (row["pixels"] < 3000)
+    assert [(one["labels"], one["largest"]) for one in told["losses"]] == [(3, 3), (230, 33), (70, 10)]
+    assert "strided, s" in text and "Bytes an output at the peak of the selective loss" in text
+
+
+def test_the_loss_copies_only_what_a_sample_is_annotated_with(bench):
+    """Beyond the logits and their gradient: the channels of one labelset at a time, a few times over, however many labelsets there are."""
+    import torch
+
+    one = bench.memory_of_loss(210, torch.device("cpu"))
+    if one["loss"] is None:
+        pytest.skip("the system does not tell the memory of a process")
+    assert one["loss_beyond_gradient"] < 5 * 4 * one["largest"] + 60 < 4 * 210
+    assert one["metrics"] < 60
 
 
 def test_peak_memory(bench):
@@ -160,27 +210,117 @@ def test_peak_memory(bench):
     assert before.sum() > 0
 
 
-def test_train(bench, tmp_path, capsys):
+@pytest.fixture
+def training(bench, tmp_path):
+    """What ``bench train`` is given: a toy dataset, small networks and the paper's protocol at toy size."""
     (tmp_path / "conf" / "protocol" / "paper.yaml").write_text("train: {crop: 1, batch: 16, border: valid}")
     yaml = write_toy(tmp_path, "squares", "square", size=(60, 64))
-    told = run(bench, tmp_path, "train", yaml, "--data-root", tmp_path, "--protocol", "small", "--seconds", 0.2, "--turns", 3)
-    assert told["paper"]["outputs_per_step"] == 16 and 0 < told["small"]["outputs_per_step"] <= 4 * 16
-    for name in ("paper", "small"):
-        shares = told[name]["shares"]
-        assert list(shares) == list(bench.PARTS) and sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
-        for turn in told["turns"]:
-            parts = turn[name]
-            assert parts["forward"] + parts["backward"] + parts["optimizer"] == pytest.approx(parts["step_cpu_s"])
-    ratios = [turn["small"]["outputs_per_second"] / turn["paper"]["outputs_per_second"] for turn in told["turns"]]
-    assert told["ratio"] == pytest.approx(sorted(ratios)[1])
+    return ["train", yaml, "--data-root", tmp_path, "--protocol", "small", "--seconds", 0.2]
+
+
+def test_train(bench, tmp_path, capsys, training, monkeypatch):
+    from densemtmd import training as room
+
+    original = room.precision_on
+    monkeypatch.setattr(room, "precision_on", lambda device, precision: original(device, precision.replace("auto", "bfloat16")))
+    told, text = run(bench, tmp_path, *training, "--turns", 3, "--also", "2x24")
+    kinds = told["kinds"]
+    assert list(kinds) == ["paper, float32", "small, float32", "paper, bfloat16", "small, bfloat16", "2 crops of 24×24"]
     # a crop of 4×4 outputs is one of 58 pixels: 52² positions of the first convolution, 20² of the second, 4² behind the third
     weights = (49 * 12, 49 * 24, 49 * 48 + 64 + 8 * 2)
-    assert told["small"]["multiply_adds"] == (52**2 * weights[0] + 20**2 * weights[1] + 4**2 * weights[2]) / 4**2
-    assert told["paper"]["multiply_adds"] == 40**2 * weights[0] + 14**2 * weights[1] + weights[2]
-    assert told["counted"] == told["paper"]["multiply_adds"] / told["small"]["multiply_adds"]
-    assert "times those of paper" in capsys.readouterr().out
-    given = ["train", str(yaml), "--data-root", str(tmp_path), "--model", "small", "--protocol", "paper"]
+    work = {
+        "paper": 40**2 * weights[0] + 14**2 * weights[1] + weights[2],
+        "small": (52**2 * weights[0] + 20**2 * weights[1] + 4**2 * weights[2]) / 4**2,
+        "2 crops of 24×24": (60**2 * weights[0] + 24**2 * weights[1] + 6**2 * weights[2]) / 6**2,
+    }
+    for name, one in kinds.items():
+        shares = one["shares"]
+        assert list(shares) == list(bench.PARTS) and sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+        for turn in one["turns"]:
+            assert turn["forward"] + turn["backward"] + turn["optimizer"] == pytest.approx(turn["step_cpu_s"])
+            assert turn["rate"] == pytest.approx(one["outputs_per_step"] / turn["step_s"])
+        assert one["multiply_adds"] == work[name.partition(", ")[0]]
+        assert one["counted"] == pytest.approx(work["paper"] / one["multiply_adds"])
+        for base in ("paper, float32", "paper, bfloat16"):
+            ratios = sorted(own["rate"] / other["rate"] for own, other in zip(one["turns"], kinds[base]["turns"], strict=True))
+            assert one["times"][base] == ratios[1]
+    assert kinds["paper, float32"]["outputs_per_step"] == 16 and kinds["paper, float32"]["times"]["paper, float32"] == 1
+    assert 0 < kinds["small, float32"]["outputs_per_step"] <= 4 * 16 and 0 < kinds["2 crops of 24×24"]["outputs_per_step"] <= 2 * 36
+    assert "times paper, bfloat16" in text and "Where the time of a step goes" in text and told["device"] == "cpu"
+
+
+def test_how_busy_a_gpu_is(bench, monkeypatch):
+    """Its kernels count, and not what launched them: here 3 steps of 20 ms, of which kernels take 15."""
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    import torch
+
+    kinds = torch.autograd.DeviceType
+    events = [
+        SimpleNamespace(device_type=kinds.CUDA, self_device_time_total=40e3),
+        SimpleNamespace(device_type=kinds.CUDA, self_device_time_total=5e3),
+        SimpleNamespace(device_type=kinds.CPU, self_device_time_total=45e3),
+    ]
+    profile = SimpleNamespace(key_averages=lambda: events)
+    monkeypatch.setattr(torch.profiler, "profile", lambda activities: nullcontext(profile))
+    seconds = iter((10.0, 10.06))
+    monkeypatch.setattr(bench, "clocks", lambda device: (next(seconds), 0.0))
+    seen = []
+    one = bench.Learner(lambda n: None, seen.append, lambda n: torch.tensor(n), 1.0, 1.0)
+    assert bench.busy_share(one, torch.device("cpu"), steps=3) == pytest.approx(0.75)
+    assert [int(batch) for batch in seen] == [0, 1, 2, 3]
+
+
+def test_time_to_a_score(bench, tmp_path, training, capsys):
+    """The target is what training really reaches, the time is that of training alone, and the limit ends what never does."""
+    from densemtmd import evaluation
+
+    score = evaluation.score_pictures
+
+    def slow(*given, **rest):
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+        return score(*given, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "score_pictures", slow)
+        given = ["--turns", 1, "--also", "--every", 0.02, "--seeds", 2]
+        told, text = run(bench, tmp_path, *training, *given, "--target", 1, "--pictures", 3)
+    target = told["target"]
+    for name in told["kinds"]:
+        runs = target["runs"][name]
+        assert len(runs) == 2 and target[name]["missed"] == 0
+        for one in runs:
+            assert one["reached"] and one["iou"] >= 1 and all(before["iou"] < 1 for before in one["history"][:-1])
+            assert one["outputs"] == one["history"][-1]["outputs"] > 0
+            assert 0 < one["seconds_cpu"] < 0.2 * (1 + len(one["history"]))
+        ratios = [
+            other["seconds_cpu"] / one["seconds_cpu"] for one, other in zip(runs, target["runs"]["paper, float32"], strict=True)
+        ]
+        assert target[name]["times"]["paper, float32"] == pytest.approx(sum(ratios) / 2)
+    assert "IoU of 3 validation pictures" in text and "times as fast as paper, float32" in text
+    assert "small, float32, seed 1: IoU" in capsys.readouterr().err
+    told, text = run(bench, tmp_path, *training, "--turns", 1, "--also", "--every", 0.02, "--target", 100.5, "--limit", 0.1)
+    assert all(told["target"][name]["missed"] == 1 and told["target"][name]["seconds_cpu"] > 0.1 for name in told["kinds"])
+    assert text.count("not reached in 1 of 1") == len(told["kinds"]) and "| > " in text
+
+
+def test_train_needs_another_protocol(bench, tmp_path, capsys, training):
+    given = [*map(str, training), "--model", "small", "--protocol", "paper"]
     assert bench.main(given) == 1 and "--protocol is paper" in capsys.readouterr().err
+    given = [*map(str, training), "--model", "small", "--also", "48"]
+    assert bench.main(given) == 1 and "--also has '48', expected crops x pixels" in capsys.readouterr().err
+
+
+def test_render(bench, tmp_path):
+    told, text = run(bench, tmp_path, "render", "--crops", 3, "--turns", 1)
+    for one in told["hands"].values():
+        assert 0 < one["pictures_per_second_cpu"] < one["pngs_per_second_cpu"] and one["crops_per_second_at_once_cpu"] > 0
+        parts = one["pictures_per_second"] / one["pngs_per_second"]
+        assert one["share_of_pngs"] == pytest.approx(parts)
+    assert "| nyu |" in text and "| icvl |" in text
 
 
 @pytest.mark.parametrize(
@@ -188,6 +328,8 @@ def test_train(bench, tmp_path, capsys):
     [
         (["label", "--sizes", "240"], "--sizes has '240', expected rows x columns"),
         (["label", "--labels", "0"], "--labels is 0"),
+        (["label", "--threads", "0"], "--threads is 0"),
+        (["render", "--crops", "0"], "--crops is 0"),
         (["scale", "--megapixels", "0"], "must be above 0"),
         (["scale", "--model", "smal"], "unknown model 'smal'"),
     ],
@@ -218,4 +360,4 @@ def test_mistakes(bench, tmp_path, capsys, arguments, words):
 def test_help():
     command = [sys.executable, str(ROOT / "tools" / "bench.py")]
     shown = [subprocess.run([*command, *words, "--help"], capture_output=True, text=True, check=True).stdout for words in ([], ["loading"])]
-    assert "loading" in shown[0] and "tracking" in shown[0] and "--protocol NAME" in shown[1] and "--json FILE" in shown[1]
+    assert "loading" in shown[0] and "tracking" in shown[0] and "--protocol NAME" in shown[1] and "--out DIR" in shown[1]

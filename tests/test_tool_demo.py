@@ -2,6 +2,7 @@
 
 import json
 
+import train
 from PIL import Image
 
 
@@ -9,7 +10,15 @@ def test_from_nothing_to_a_labelled_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     import demo
 
-    assert demo.main(["--minutes", "0.03", "--images", "12", "--tracking", "none"]) == 0
+    compose = train.compose
+
+    def small(overrides):
+        settings = compose(overrides)
+        settings.data.world |= {"width": 160, "height": 64}
+        return settings
+
+    monkeypatch.setattr(train, "compose", small)
+    assert demo.main(["--minutes", "0.03", "--images", "9", "--tracking", "none"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     scored = json.loads((run / "scores.json").read_text())
     assert len(scored["datasets"]) == 7 and sum(len(d["labels"]) for d in scored["datasets"].values()) == 68

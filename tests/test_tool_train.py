@@ -19,6 +19,8 @@ from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_dataset
 from densemtmd.runs import RunSettings
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # but by the process of test_as_a_command
+
 ROOT = Path(__file__).parents[1]
 SMALL = ["data=own", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=3000", "train.crop=24", "train.batch=4"]
 
@@ -273,7 +275,9 @@ def test_as_a_command(arguments, tmp_path):
         [sys.executable, ROOT / "tools" / "train.py", *arguments, "train.outputs=300"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert (only_run(tmp_path) / "scores.json").is_file() and "infer.py" in done.stdout
+    run = only_run(tmp_path)
+    assert (run / "scores.json").is_file() and "infer.py" in done.stdout
+    assert {file.name for file in (run / "figures").iterdir()} == {"curves.png", "confusion_squares.png", "confusion_discs.png"}
     assert sorted(f.name for f in tmp_path.iterdir()) == ["runs"]  # nothing else is left behind
     shown = subprocess.run([sys.executable, ROOT / "tools" / "train.py", "--help"], capture_output=True, text=True)
     assert shown.returncode == 0 and "train.minutes=" in shown.stdout and len(shown.stdout.splitlines()) < 80

@@ -1,13 +1,15 @@
 """Measure how fast densemtmd is, on this machine and with your data.
 
-    python tools/bench.py label --sizes 240x320 375x1242 --bfloat16        labelling every pixel, against other ways to do it
-    python tools/bench.py scale --megapixels 1 4 16                        its time and memory against pixels and labels
-    python tools/bench.py train stanford --data-root ~/data                training, against the paper's minibatches of patches
-    python tools/bench.py loading stanford camvid --data-root ~/data --json loading.json
+    python tools/bench.py label --bfloat16 --out results/bench              labelling every pixel, against other ways to do it
+    python tools/bench.py scale --megapixels 1 4 16                         its time and memory against pixels and labels
+    python tools/bench.py train stanford --data-root ~/data --target 45     training, against the paper's minibatches of patches
+    python tools/bench.py loading stanford camvid --data-root ~/data
     python tools/bench.py tracking stanford --data-root ~/data
+    python tools/bench.py render                                            hands in depth pictures, in memory and to disk
 
 What is compared is measured in turns, in one run, and the median of several turns is shown: a machine that is busy with
-something else slows down both sides alike. Times "per core" are processor time, which waiting does not count in.
+something else slows down both sides alike. "CPU s" is processor time of all threads, which waiting does not count in. --out DIR
+writes what was measured to DIR/<bench>.md and DIR/<bench>.json.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -38,21 +41,45 @@ LARGE = 16
 """Cores of the large machine that loading is extrapolated to."""
 
 
+Text = Sequence["str | Sequence[Sequence[str]]"]
+"""Sentences, and tables as rows below their head."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a bench measured."""
+
+    title: str
+    values: dict[str, Any]  # as JSON keeps it
+    text: Text              # to read
+
+    def on_screen(self) -> str:
+        from densemtmd.report import aligned
+
+        return "\n\n".join([self.title, *(part if isinstance(part, str) else aligned(part) for part in self.text)])
+
+    def as_markdown(self) -> str:
+        from densemtmd.report import markdown
+
+        return "\n\n".join([self.title, *(part if isinstance(part, str) else markdown(part[0], part[1:]) for part in self.text)])
+
+
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
 
-    def bench(name: str, measure: Callable[[argparse.Namespace], dict[str, Any]], help: str, turns: int = 7) -> Callable[..., Any]:
+    def bench(name: str, measure: Callable[[argparse.Namespace], Told], help: str, turns: int = 7) -> Callable[..., Any]:
         """A subcommand with the options that all have; returns its ``add_argument``."""
         one = benches.add_parser(name, help=help, description=(measure.__doc__ or "").splitlines()[0], allow_abbrev=False)
         one.add_argument("--turns", type=int, default=turns, metavar="N", help=f"of which the median counts (default: {turns})")
-        one.add_argument("--json", type=Path, metavar="FILE", help="also write what was measured to a file")
+        one.add_argument("--out", type=Path, metavar="DIR", help="write the tables to DIR/<bench>.md, and all that was measured to .json")
         one.add_argument("--model", default="patchnet", metavar="NAME", help="a file in conf/model/ (default: patchnet)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, ...: where the network is (default: auto)")
+        one.add_argument("--threads", type=int, metavar="N", help="that compute (default: one per core)")
         one.set_defaults(measure=measure)
         return one.add_argument
 
-    def with_data(add: Callable[..., Any], seconds: float) -> None:
+    def with_data(add: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         """The options of what trains."""
         add("datasets", nargs="*", default=["stanford"], metavar="DATASET", help="names, or paths of YAMLs (default: stanford)")
         add("--data-root", default="data", metavar="DIR", help="the folder that holds them (default: data)")
@@ -60,48 +87,80 @@ def make_arguments() -> argparse.ArgumentParser:
         add("--protocol", default="strided", metavar="NAME", help="a file in conf/protocol/ (default: strided)")
         add("--workers", type=int, default=0, metavar="N", help="processes that load (default: 0, a thread)")
         add("--seconds", type=float, default=seconds, metavar="S", help=f"of a turn (default: {seconds:g})")
+        return add
 
     add = bench("label", measure_label, "labelling every pixel, against other ways to do it and the machine's best rate", 5)
-    add("--sizes", nargs="+", default=["240x320"], metavar="HxW", help="pixels of the pictures (default: 240x320)")
+    sizes = ["240x320", "375x1242", "1024x2048"]
+    add("--sizes", nargs="+", default=sizes, metavar="HxW", help=f"pixels of the pictures (default: {' '.join(sizes)})")
     add("--labels", type=int, default=68, metavar="N", help="outputs of the network (default: 68)")
     add("--checkpoint", metavar="FILE|RUN", help="a trained network (default: --model with random weights)")
     add("--picture", type=Path, metavar="FILE", help="a picture, which is resized (default: coloured noise)")
     add("--bfloat16", action="store_true", help="also in bfloat16, with the share of the pixels whose label changes")
-    add = bench("scale", measure_scale, "time and memory of labelling against pixels and labels", 3)
-    add("--megapixels", nargs="+", type=float, metavar="MPX", help="(default: 1 2 4 8 16, on a CPU 0.125 0.25 0.5)")
+    add = bench("scale", measure_scale, "time and memory of labelling against pixels and labels, memory of loss and metrics", 1)
+    add("--megapixels", nargs="+", type=float, default=[0.25, 0.5, 1, 2, 4, 8, 16], metavar="MPX", help="(default: 0.25 to 16)")
+    add("--dense-to", type=float, metavar="MPX", help="larger pictures are passed strided alone (default: 4, on a GPU 16)")
     add("--labels", nargs="+", type=int, default=[8, 68, 300], metavar="N", help="(default: 8 68 300)")
-    with_data(bench("train", measure_train, "training, against the paper's minibatches of patches", 5), 6)
+    add = with_data(bench("train", measure_train, "training, against the paper's minibatches of patches", 5), 6)
+    add("--also", nargs="*", default=["48x48", "16x112"], metavar="CROPSxSIDE", help="other batches of crops (default: 48x48 16x112)")
+    add("--target", type=float, default=0, metavar="IOU", help="also the time until validation reaches it (default: 0, do not measure)")
+    add("--limit", type=float, default=600, metavar="S", help="seconds after which a training is given up (default: 600)")
+    add("--seeds", type=int, default=1, metavar="N", help="trainings of each kind, of which the median counts (default: 1)")
+    add("--every", type=float, default=150, metavar="N", help="billions of multiply-adds between validations (default: 150)")
+    add("--pictures", type=int, default=20, metavar="N", help="validation pictures (default: 20)")
     with_data(bench("loading", measure_loading, "the share of loading in a training step, and what the loader delivers by itself"), 8)
     with_data(bench("tracking", measure_tracking, "what the record in MLflow costs the training loop"), 21)
+    add = bench("render", measure_render, "the hand world: crops in memory, and full pictures to disk", 5)
+    add("--crops", type=int, default=200, metavar="N", help="of a turn, of each kind of hand (default: 200)")
     return parser
 
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
-    if arguments.turns < 1:
-        raise UserError(f"--turns is {arguments.turns}, expected at least 1")
+    if arguments.turns < 1 or (arguments.threads is not None and arguments.threads < 1):
+        name = "turns" if arguments.turns < 1 else "threads"
+        raise UserError(f"--{name} is {getattr(arguments, name)}, expected at least 1")
     if "seconds" in arguments and (arguments.workers < 0 or not arguments.seconds > 0):
         raise UserError(f"--workers is {arguments.workers} and --seconds {arguments.seconds}, expected at least 0 and more than 0")
-    measured = {"bench": arguments.bench, "machine": machine(), **arguments.measure(arguments)}
-    if arguments.json:
+
+    import torch
+
+    threads = torch.get_num_threads()
+    with on_threads(arguments.threads or threads):
+        told = arguments.measure(arguments)
+        about = machine()
+    print(told.on_screen())
+    if arguments.out:
         from densemtmd.files import atomic_write
 
-        with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        command = " ".join(["python", "tools/bench.py", *(sys.argv[1:] if argv is None else argv)])
+        measured = {"bench": arguments.bench, "command": command, "machine": about, **told.values}
+        written = {"json": json.dumps(measured, indent=1) + "\n", "md": f"{told.as_markdown()}\n\n{origin(command, about)}\n"}
+        for kind, content in written.items():
+            with atomic_write(arguments.out / f"{arguments.bench}.{kind}") as temporary:
+                temporary.write_text(content, encoding="utf-8")
     return 0
+
+
+def origin(command: str, about: Mapping[str, Any]) -> str:
+    """The line below a table: how it came about."""
+    threads = f"{about['threads']} thread{'s' if about['threads'] > 1 else ''} on {about['cores']} cores of {about['processor']}"
+    gpu = f", {about['gpu']}" if about["gpu"] else ""
+    return f"`{command}`: {about['date']}, {threads}{gpu}, PyTorch {about['torch']}."
 
 
 def machine() -> dict[str, Any]:
     """What the times depend on."""
+    import datetime
     import platform
 
     import numpy
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cores": cores(), "threads": torch.get_num_threads(), "gpu": gpu, "processor": processor(), "system": platform.system(),
-            "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}  # fmt: skip
+    return {"date": datetime.date.today().isoformat(), "cores": cores(), "threads": torch.get_num_threads(), "gpu": gpu,
+            "processor": processor(), "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": numpy.__version__}  # fmt: skip
 
 
 def cores() -> int:
@@ -119,28 +178,40 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def show(rows: Sequence[tuple[str, str]]) -> None:
-    """Print a table of two columns."""
-    wide = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:{wide}}  {value}")
+@contextmanager
+def on_threads(threads: int) -> Iterator[None]:
+    """While it lasts, so many threads compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def clocks(device: Any) -> tuple[float, float]:
+    """Seconds of the clock and of the processor (all threads), when all that was asked of the device is done."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter(), time.process_time()
 
 
 def by_turns(works: Mapping[str, Callable[[], object]], turns: int, device: Any) -> list[dict[str, tuple[float, float]]]:
-    """Seconds and processor seconds (of all threads) of each piece of work, in each of so many turns; one more before warms up."""
-    import torch
-
+    """Seconds and processor seconds of each piece of work, in each of so many turns; warming up is for the caller."""
     measured = []
-    for _ in range(turns + 1):
+    for _ in range(turns):
         turn = {}
         for name, work in works.items():
-            wall, processor = time.perf_counter(), time.process_time()
+            wall, processor = clocks(device)
             work()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            turn[name] = time.perf_counter() - wall, time.process_time() - processor
+            ended, used = clocks(device)
+            turn[name] = ended - wall, used - processor
         measured.append(turn)
-    return measured[1:]
+    return measured
 
 
 def peak_memory(work: Callable[[], object], device: Any) -> float | None:
@@ -175,22 +246,41 @@ def megabytes(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} MB"
 
 
+def one_pass(work: Callable[[], object], device: Any) -> dict[str, Any]:
+    """Seconds, processor seconds and MB at the peak of a piece of work."""
+    found: list[tuple[float, float]] = []
+    memory = peak_memory(lambda: found.append(by_turns({"": work}, 1, device)[0][""]), device)
+    return {"seconds": found[0][0], "seconds_cpu": found[0][1], "memory_mb": memory}
+
+
 # ------------------------------------------------------------------------------------------------------------------------------------
 # label
 
 
 PATCHES = 128
-"""Patches at a time, patch by patch."""
-SAMPLED = ("patch by patch", "patches, last")
-"""Ways that answer a random part of the pixels; their times are extrapolated to all."""
+"""Patches at a time, patch by patch; four times so many are answered in a turn."""
+SHIFTS = 4
+"""Of the stride² shifts of a stitched pass, at most so many are passed in a turn."""
 
 
-def measure_label(arguments: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Way:
+    """One way to label a picture, measured on a part of it."""
+
+    logits: Callable[..., Tensor]  # of a tile and its border, (1, 3, h + P − 1, w + P − 1) -> (C, h, w); of patches, at given places
+    run: Callable[[], object]      # labels the part
+    part: str                      # which one
+    times: float                   # by which its time is multiplied, to be that of the whole picture
+    work: float                    # multiply-adds a pixel
+    precision: str = "float32"
+
+
+def measure_label(arguments: argparse.Namespace) -> Told:
     """Labelling every pixel, against other ways to do it and the machine's best rate.
 
-    The dense pass, as ``Predictor`` runs it, against: a patch for each pixel (a random part of them, extrapolated), in PyTorch's own layout
-    and in channels-last; a strided pass for each of the stride² shifts, stitched; the dilated rewrite. The last two are in channels-last
-    and go tile by tile as the dense pass does. All must answer alike.
+    The dense pass, as ``Predictor`` runs it, against: a patch for each pixel, in PyTorch's own layout and in channels-last; a strided pass
+    for each of the stride² shifts, stitched; the dilated rewrite. The last two are in channels-last and go tile by tile as the dense pass
+    does. All must answer alike. Each way is timed on the part of the picture that the table names, and its time extrapolated by pixels.
     """
     import torch
 
@@ -201,82 +291,100 @@ def measure_label(arguments: argparse.Namespace) -> dict[str, Any]:
     predictor = Predictor([network], arguments.device)
     network = predictor.networks[0]
     rough = Predictor([network], arguments.device, "bfloat16") if arguments.bfloat16 else None
-    work = multiply_adds(network)
-    print(f"label: {network} on {device}; median of {arguments.turns} turns; {work['dense'] / 1e6:.3f} million multiply-adds a pixel")
-    told = []
+    told, text, work = [], [], multiply_adds(network)
     for height, width in sizes:
         image = a_picture(height, width, arguments.picture)
-        ways, answers = ways_to_label(network, predictor, rough, image)
         with torch.inference_mode():
-            errors, changed = check_ways(answers, image, predictor)
-            rates = machine_rates(network, device)
-            works = {**ways, **{f"rate of {name}": rate for name, (rate, _) in rates.items()}}
+            ways = ways_to_label(network, predictor, rough, image, work)
+            errors, changed = check_ways(ways, image, predictor)
+            rates = {precision: machine_rates(network, device, precision) for precision in {way.precision for way in ways.values()}}
+            works = {name: way.run for name, way in ways.items()} | {
+                f"rate of {name} in {precision}": rate for precision, some in rates.items() for name, (rate, _) in some.items()
+            }
+            memory = {name: peak_memory(way.run, device) for name, way in ways.items()}  # which warms up, too
+            by_turns(works, 1 if device.type == "cuda" else 0, device)
             turns = by_turns(works, arguments.turns, device)
-            memory = {name: peak_memory(way, device) for name, way in ways.items()}
+            whole = one_pass(partial(predictor.all, image), device) if ways["dense"].times > 1 else None
+        cost = {precision: {name: count for name, (_, count) in some.items()} for precision, some in rates.items()}
         found = {
-            "height": height, "width": width, "bfloat16_changes": changed, "turns": turns,
-            **summary_of_ways(turns, list(ways), height * width, work, {name: count for name, (_, count) in rates.items()}),
+            "height": height, "width": width, "bfloat16_changes": changed, "whole": whole, "turns": turns,
+            **summary_of_ways(turns, ways, height * width, work["dense"], cost),
         }  # fmt: skip
         for name, row in found["ways"].items():
-            row |= {"error": errors.get(name), "memory_mb": memory.get(name)}
-        show_ways(found)
+            row |= {"error": errors.get(name), "memory_mb": memory[name]}
         told.append(found)
-    return {"device": str(device), "network": str(network), "multiply_adds": work, "patches": 4 * PATCHES, "sizes": told}
+        text += text_of_ways(found, device)
+    title = f"label: {network} on {device}, median of {arguments.turns} turns; {work['dense'] / 1e6:.3f} million multiply-adds a pixel"
+    return Told(title, {"device": str(device), "network": str(network), "multiply_adds": work, "sizes": told}, text)
 
 
 def summary_of_ways(
     turns: Sequence[Mapping[str, tuple[float, float]]],
-    ways: Sequence[str],
+    ways: Mapping[str, Way],
     pixels: int,
-    work: Mapping[str, float],
-    cost: Mapping[str, float],
+    work: float,
+    cost: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """Medians over turns, by the clock and by processor time: seconds of each way for the whole picture, how many times those of the dense
     pass, and the effective rate (the multiply-adds of the dense form by the seconds) as a share of the machine's best rate.
 
     Args:
-        turns: seconds and processor seconds of the ways, and of ``rate of <name>``.
-        ways: their names.
+        turns: seconds and processor seconds of the ways, and of ``rate of <name> in <precision>``.
+        ways: by their names.
         pixels: of the picture.
-        work: multiply-adds a pixel of the ways; a way without is the dense form's.
-        cost: name -> multiply-adds of a measurement of the machine's rate.
+        work: multiply-adds a pixel of the dense form.
+        cost: precision -> name -> multiply-adds of a measurement of the machine's rate.
     """
-    rows: dict[str, dict[str, Any]] = {name: {"counted": work.get(name, work["dense"]) / work["dense"]} for name in ways}
+    rows: dict[str, dict[str, Any]] = {n: {"counted": way.work / work, "part": way.part, "times": way.times} for n, way in ways.items()}
     told: dict[str, Any] = {"ways": rows}
     for clock, key in enumerate(("", "_cpu")):
-        seconds = [{n: turn[n][clock] * (pixels / 4 / PATCHES if n in SAMPLED else 1) for n in ways} for turn in turns]
-        best = [max(count / turn[f"rate of {name}"][clock] for name, count in cost.items()) for turn in turns]
-        told[f"gflops_best{key}"] = 2e-9 * median(best)
-        told[f"gflops{key}"] = {n: 2e-9 * median(count / turn[f"rate of {n}"][clock] for turn in turns) for n, count in cost.items()}
+        rates = {
+            precision: {name: [count / turn[f"rate of {name} in {precision}"][clock] for turn in turns] for name, count in some.items()}
+            for precision, some in cost.items()
+        }
+        best = {precision: [max(each) for each in zip(*some.values(), strict=True)] for precision, some in rates.items()}
+        told[f"gflops{key}"] = {p: {name: 2e-9 * median(each) for name, each in some.items()} for p, some in rates.items()}
+        told[f"gflops_best{key}"] = {precision: 2e-9 * median(each) for precision, each in best.items()}
+        dense = [turn["dense"][clock] * ways["dense"].times for turn in turns]
         for name, row in rows.items():
-            row[f"seconds{key}"] = median(one[name] for one in seconds)
-            row[f"ratio{key}"] = median(one[name] / one["dense"] for one in seconds)
-            row[f"of_best_rate{key}"] = median(work["dense"] * pixels / one[name] / rate for one, rate in zip(seconds, best, strict=True))
+            seconds = [turn[name][clock] * ways[name].times for turn in turns]
+            row[f"seconds{key}"] = median(seconds)
+            row[f"ratio{key}"] = median(one / other for one, other in zip(seconds, dense, strict=True))
+            row[f"of_best_rate{key}"] = median(
+                work * pixels / one / rate for one, rate in zip(seconds, best[ways[name].precision], strict=True)
+            )
     return told
 
 
-def show_ways(found: Mapping[str, Any]) -> None:
-    """Print what was found at one size."""
-    print(
-        f"\n{found['height']}x{found['width']}: the machine's best rate is {found['gflops_best']:.0f} GFLOP/s, "
-        f"{found['gflops_best_cpu']:.0f} a core by processor time, of"
-    )
-    print(f"  {', '.join(f'{name} {rate:.0f}' for name, rate in found['gflops_cpu'].items())}")
-    print(f"{'':16}  {'seconds':>8} {'times':>6}  {'CPU s':>8} {'times':>6}  {'counted':>7}  {'of best rate':>12}  {'error':>6}  memory")
+def text_of_ways(found: Mapping[str, Any], device: Any) -> list[Any]:
+    """What was found at one size, to read. Shares of the best rate are by processor time, which counts cores; on a GPU by the clock."""
+    key = "" if device.type == "cuda" else "_cpu"
+    rows = [["", "s", "times", "CPU s", "times", "multiply-adds", "of the best rate", "error", "memory", "measured on"]]
     for name, row in found["ways"].items():
+        times = [f"{row['seconds']:.4g}", f"{row['ratio']:.2f}", f"{row['seconds_cpu']:.4g}", f"{row['ratio_cpu']:.2f}"]
         error = "" if row["error"] is None else f"{row['error']:.0e}"
-        times = f"{row['seconds']:8.3f} {row['ratio']:6.2f}  {row['seconds_cpu']:8.3f} {row['ratio_cpu']:6.2f}"
-        rates = f"{row['of_best_rate']:4.2f}, CPU {row['of_best_rate_cpu']:4.2f}"
-        print(f"{name:16}  {times}  {row['counted']:7.2f}  {rates}  {error:>6}  {megabytes(row['memory_mb'])}")
+        rows.append(
+            [name, *times, f"{row['counted']:.2f}", f"{row[f'of_best_rate{key}']:.2f}", error, megabytes(row["memory_mb"]), row["part"]]
+        )
+    size = f"{found['height']}×{found['width']}"
+    rates = [
+        f"{found[f'gflops_best{key}'][precision]:.0f} GFLOP/s in {precision} ({', '.join(f'{n} {rate:.0f}' for n, rate in some.items())})"
+        for precision, some in sorted(found[f"gflops{key}"].items(), reverse=True)
+    ]
+    text = [f"**{size}.** The best rate{' of a core' if key else ''}: {'; '.join(rates)}.", rows]
+    if (whole := found["whole"]) is not None:
+        took = f"{whole['seconds']:.4g} s, {whole['seconds_cpu']:.4g} CPU s"
+        text.append(f"The whole picture once, with its labels: {took}, {megabytes(whole['memory_mb'])}.")
     if (changed := found["bfloat16_changes"]) is not None:
-        print(f"bfloat16 changes the label of {100 * changed:.2f} % of the pixels of a tile (mean over labelsets)")
+        text.append(f"bfloat16 changes the label of {100 * changed:.2f} % of the pixels of a tile (mean over labelsets).")
+    return text
 
 
-def size_of(text: str) -> tuple[int, int]:
+def size_of(text: str, option: str = "--sizes", what: str = "rows x columns such as 240x320") -> tuple[int, int]:
     """``240x320`` -> (240, 320)."""
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"--sizes has {text!r}, expected rows x columns such as 240x320")
+        raise UserError(f"{option} has {text!r}, expected {what}")
     return int(parts[0]), int(parts[1])
 
 
@@ -336,7 +444,7 @@ def multiply_adds(network: Any) -> dict[str, float]:
             counts["dense"] += weights.numel()
             counts["shift and stitch"] += weights.numel() * (dense.stride / before / step.stride) ** 2
         before *= step.stride
-    return {**counts, **dict.fromkeys(SAMPLED, strided_multiply_adds(network, 1))}
+    return {**counts, "patch by patch": strided_multiply_adds(network, 1)}
 
 
 def strided_multiply_adds(network: Any, outputs: int) -> float:
@@ -379,10 +487,8 @@ def dilated(network: Any) -> nn.Module:
     return nn.Sequential(*layers).eval()
 
 
-def ways_to_label(
-    network: Any, predictor: Any, rough: Any, image: np.ndarray
-) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[Tensor], Tensor]]]:
-    """The ways to label a picture, and each of them on one tile with its border: (1, 3, h + P − 1, w + P − 1) -> (C, h, w) logits."""
+def ways_to_label(network: Any, predictor: Any, rough: Any, image: np.ndarray, work: Mapping[str, float]) -> dict[str, Way]:
+    """The ways to label a picture, by name; the dense pass comes first."""
     import copy
 
     import torch
@@ -391,60 +497,122 @@ def ways_to_label(
 
     device, where = predictor.device, predictor._dense[0].geometry
     rewritten = dilated(network)
+    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     height, width = image.shape[:2]
+    strip, (rows, columns) = first_strip(image, device), first_tile(image, device)
+    tile = f"a tile of {rows.stop}×{columns.stop}"
+    of_tile = height * width / (rows.stop * columns.stop)
+    shifts = [(i, j) for i in range(where.stride) for j in range(where.stride)]
+    every = max(1, len(shifts) // SHIFTS)
     random = torch.Generator().manual_seed(0)
 
-    def stitched(x: Tensor) -> Tensor:
-        rows, columns = (size - where.patch + 1 for size in x.shape[2:])
-        answer = x.new_empty(network.space.channels, rows, columns)
-        for i in range(min(rows, where.stride)):
-            for j in range(min(columns, where.stride)):
+    def stitched(x: Tensor, every: int = 1) -> Tensor:
+        high, wide = (size - where.patch + 1 for size in x.shape[2:])
+        answer = x.new_empty(network.space.channels, high, wide)
+        for i, j in shifts[::every]:
+            if i < high and j < wide:
                 answer[:, i :: where.stride, j :: where.stride] = network(x[:, :, i:, j:])[0]
         return answer
 
-    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-
-    def patches(x: Tensor, places: Tensor, network: Any = plain, layout: Any = torch.contiguous_format) -> Tensor:
+    def patches(x: Tensor, places: Tensor, network: Any, layout: Any) -> Tensor:
         cut = torch.stack([x[0, :, row : row + where.patch, column : column + where.patch] for row, column in places.tolist()])
         return network(cut.contiguous(memory_format=layout)).flatten(1)
 
-    patches_last = partial(patches, network=network, layout=torch.channels_last)
-
-    def tile_by_tile(label: Callable[[Tensor], Tensor]) -> None:
-        most = inference.TILE.get(device.type, inference.TILE["cuda"])
-        for rows in inference.pieces(height, most[0]):
-            for columns in inference.pieces(width, most[1]):
-                label(inference.bordered(image, rows, columns, where, device))
-
-    def some(patches: Callable[[Tensor, Tensor], Tensor]) -> None:
-        rows, columns = slice(0, min(height, 64)), slice(0, min(width, 64))
-        x = inference.bordered(image, rows, columns, where, device)
+    def some(patches: Callable[..., Tensor]) -> None:
+        area = slice(0, min(height, 64)), slice(0, min(width, 64))
+        x = inference.bordered(image, *area, where, device)
         for _ in range(4):
-            patches(x, torch.stack([torch.randint(n, (PATCHES,), generator=random) for n in (rows.stop, columns.stop)], 1))
+            patches(x, torch.stack([torch.randint(side.stop, (PATCHES,), generator=random) for side in area], 1))
 
-    def all_of(labeller: Any) -> Callable[[], object]:
-        return lambda: [logits.shape for _, _, logits in labeller.logits(image, network.space.names)]
+    def on_tile(label: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+        return lambda: label(inference.bordered(image, rows, columns, where, device))
 
-    answers: dict[str, Callable[..., Tensor]] = {
-        "dense": lambda x: predictor._dense[0](x)[0],
-        "shift and stitch": stitched,
-        "dilated": lambda x: rewritten(x.contiguous(memory_format=torch.channels_last))[0],
-        "patch by patch": patches,
-        "patches, last": patches_last,
-    }
-    ways: dict[str, Callable[[], object]] = {
-        "dense": all_of(predictor),
-        "patch by patch": partial(some, patches),
-        "patches, last": partial(some, patches_last),
-        "shift and stitch": lambda: tile_by_tile(stitched),
-        "dilated": lambda: tile_by_tile(answers["dilated"]),
-    }
+    def on_strip(labeller: Any) -> Callable[[], object]:
+        return lambda: [logits.shape for _, _, logits in labeller.logits(strip, network.space.names)]
+
+    def rewrite(x: Tensor) -> Tensor:
+        return rewritten(x.contiguous(memory_format=torch.channels_last))[0]
+
+    full, of_strip = "the whole picture", len(image) / len(strip)
+    on, share = (f"a strip of {len(strip)} rows", of_strip) if of_strip > 1 else (full, 1.0)
+    ways = {"dense": Way(lambda x: predictor._dense[0](x)[0], on_strip(predictor), on, share, work["dense"])}
+    for name, net, layout in (("patch by patch", plain, torch.contiguous_format), ("patches, last", network, torch.channels_last)):
+        cut = partial(patches, network=net, layout=layout)
+        ways[name] = Way(cut, partial(some, cut), f"{4 * PATCHES} patches", height * width / 4 / PATCHES, work["patch by patch"])
+    tried = len(shifts[::every])
+    ways["shift and stitch"] = Way(
+        stitched, on_tile(partial(stitched, every=every)), f"{tried} of {len(shifts)} shifts, {tile if of_tile > 1 else full}",
+        of_tile * len(shifts) / tried, work["shift and stitch"],
+    )  # fmt: skip
+    ways["dilated"] = Way(rewrite, on_tile(rewrite), tile if of_tile > 1 else full, of_tile, work["dense"])
     if rough is not None:
-        answers["dense, bfloat16"], ways["dense, bfloat16"] = lambda x: rough._dense[0](x)[0], all_of(rough)
-    return ways, answers
+        ways["bfloat16"] = replace(ways["dense"], logits=lambda x: rough._dense[0](x)[0], run=on_strip(rough), precision="bfloat16")
+    for name, labeller in (("dense", predictor), ("bfloat16", rough)):
+        if name in ways:
+            ways[f"{name}, with labels"] = replace(ways[name], run=partial(labeller.all, strip))
+    if device.type == "cuda" and rough is not None:
+        try:
+            replay = captured(rough._dense[0], inference.bordered(image, rows, columns, where, device))
+            run = on_tile(lambda x, replay=replay: replay(x)[0].argmax(0).to(torch.uint8).cpu())  # type: ignore[misc]
+            ways["bfloat16, CUDA graph"] = Way(
+                lambda x: replay(x)[0], run, tile if of_tile > 1 else full, of_tile, work["dense"], "bfloat16"
+            )
+        except RuntimeError as error:
+            print(f"a CUDA graph could not be captured: {error}")
+    if device.type == "cpu" and (most := cores()) > torch.get_num_threads():
+        for name in ("dense", "dilated"):
+            ways[f"{name}, {most} threads"] = replace(ways[name], run=partial(run_on_threads, most, ways[name].run))
+    return ways
 
 
-def check_ways(answers: Mapping[str, Callable[..., Tensor]], image: np.ndarray, predictor: Any) -> tuple[dict[str, float], float | None]:
+def run_on_threads(threads: int, work: Callable[[], object]) -> None:
+    with on_threads(threads):
+        work()
+
+
+def captured(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function of tensors of one shape on a GPU as a CUDA graph: all of its kernels are launched at once, without Python between them.
+
+    The answer lies in memory of the graph, which the next call overwrites.
+    """
+    import torch
+
+    given, aside = x.clone(), torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):  # libraries choose their kernels and take their memory before the capture
+            run(given)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        answer = run(given)
+
+    def replay(x: Tensor) -> Tensor:
+        given.copy_(x)
+        graph.replay()
+        return answer
+
+    return replay
+
+
+def first_tile(image: np.ndarray, device: Any) -> tuple[slice, slice]:
+    """The rows and columns of the picture's first tile."""
+    from densemtmd import inference
+
+    most = inference.TILE.get(device.type, inference.TILE["cuda"])
+    rows, columns = (inference.pieces(size, at_most)[0] for size, at_most in zip(image.shape[:2], most, strict=True))
+    return rows, columns
+
+
+def first_strip(image: np.ndarray, device: Any) -> np.ndarray:
+    """The picture's first strip of rows, as the dense pass cuts them."""
+    from densemtmd import inference
+
+    height, width = image.shape[:2]
+    return image[inference.strips(height, width, device)[0]]
+
+
+def check_ways(ways: Mapping[str, Way], image: np.ndarray, predictor: Any) -> tuple[dict[str, float], float | None]:
     """On the picture's first tile: how far each way is from the dilated rewrite, as a share of the range of its logits; and the share of
     the pixels whose label bfloat16 changes.
 
@@ -456,48 +624,54 @@ def check_ways(answers: Mapping[str, Callable[..., Tensor]], image: np.ndarray, 
     from densemtmd import inference
 
     where, space = predictor._dense[0].geometry, predictor.space
-    most = inference.TILE.get(predictor.device.type, inference.TILE["cuda"])
-    rows, columns = (inference.pieces(size, at_most)[0] for size, at_most in zip(image.shape[:2], most, strict=True))
+    rows, columns = first_tile(image, predictor.device)
     x = inference.bordered(image, rows, columns, where, predictor.device)
-    expected = answers["dilated"](x)
-    span = expected.max() - expected.min()
     places = torch.stack([torch.randint(n.stop, (PATCHES,), generator=torch.Generator().manual_seed(1)) for n in (rows, columns)], 1)
-    errors, changed = {}, None
-    for name, label in answers.items():
-        if name in SAMPLED:
-            difference = label(x, places) - expected[:, places[:, 0], places[:, 1]].T
-        else:
-            found = label(x)
-            difference = found - expected
-        errors[name] = float(difference.abs().max() / span)
-        if name == "dense, bfloat16":
-            each = [(found[space.slice(n)].argmax(0) != expected[space.slice(n)].argmax(0)).float().mean() for n in space.names]
-            changed = float(torch.stack(each).mean())
-        elif not errors[name] < 1e-4:
-            raise RuntimeError(f"{name} answers otherwise than the dilated network: by {errors[name]:.1e} of the range of its logits")
-    del errors["dilated"]
+    short, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # a GPU's convolutions, or they keep 10 bits
+    try:
+        expected = ways["dilated"].logits(x)
+        span = expected.max() - expected.min()
+        errors, changed, seen = {}, None, {ways["dilated"].logits}
+        for name, way in ways.items():
+            if way.logits in seen:
+                continue
+            seen.add(way.logits)
+            if "patch" in name:
+                difference = way.logits(x, places) - expected[:, places[:, 0], places[:, 1]].T
+            else:
+                found = way.logits(x)
+                difference = found - expected
+            errors[name] = float(difference.abs().max() / span)
+            if name == "bfloat16":
+                each = [(found[space.slice(n)].argmax(0) != expected[space.slice(n)].argmax(0)).float().mean() for n in space.names]
+                changed = float(torch.stack(each).mean())
+            elif way.precision == "float32" and not errors[name] < 1e-4:
+                raise RuntimeError(f"{name} answers otherwise than the dilated network: by {errors[name]:.1e} of the range of its logits")
+    finally:
+        torch.backends.cudnn.allow_tf32 = short
     return errors, changed
 
 
-def machine_rates(network: Any, device: Any) -> dict[str, tuple[Callable[[], object], float]]:
+def machine_rates(network: Any, device: Any, precision: str) -> dict[str, tuple[Callable[[], object], float]]:
     """What the machine computes fastest: a product of matrices, and each of the network's larger convolutions by itself on one map, with
     the multiply-adds of each."""
     import torch
     import torch.nn.functional as F
     from torch import nn
 
-    side = 1024 if device.type == "cpu" else 8192
-    a, b = (torch.randn(side, side, device=device) for _ in range(2))
-    rates: dict[str, tuple[Callable[[], object], float]] = {"sgemm": (lambda: a @ b, float(side**3))}
+    dtype, side = getattr(torch, precision), 1024 if device.type == "cpu" else 8192
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    rates: dict[str, tuple[Callable[[], object], float]] = {"a product of matrices": (lambda: a @ b, float(side**3))}
     outputs = 96 if device.type == "cpu" else 384
     for conv in (module for module in network.modules() if isinstance(module, nn.Conv2d)):
         size = conv.kernel_size[0] if isinstance(conv.kernel_size, tuple) else conv.kernel_size
         if conv.in_channels * conv.out_channels < 512:
             continue
-        x = torch.randn(1, conv.in_channels, outputs + size - 1, outputs + size - 1, device=device)
+        x = torch.randn(1, conv.in_channels, outputs + size - 1, outputs + size - 1, device=device, dtype=dtype)
         x = x.contiguous(memory_format=torch.channels_last)
-        name = f"{size}x{size} {conv.in_channels} to {conv.out_channels}"
-        rates[name] = (lambda x=x, conv=conv: F.conv2d(x, conv.weight, conv.bias), float(conv.weight.numel() * outputs**2))
+        weight, bias = (None if part is None else part.detach().to(dtype) for part in (conv.weight, conv.bias))
+        name = f"{size}×{size} {conv.in_channels} to {conv.out_channels}"
+        rates[name] = partial(F.conv2d, x, weight, bias), float(conv.weight.numel() * outputs**2)
     return rates
 
 
@@ -505,114 +679,212 @@ def machine_rates(network: Any, device: Any) -> dict[str, tuple[Callable[[], obj
 # scale
 
 
-def measure_scale(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Time and memory of labelling against pixels and labels: linear in pixels, memory bounded by the tile.
+def measure_scale(arguments: argparse.Namespace) -> Told:
+    """Time and memory of labelling against pixels and labels: linear in pixels, memory bounded by the tile. And that of loss and metrics.
 
     Pictures of 3 to 4. The memory is that beyond the picture and the network, at the peak: the labels (a byte a pixel and labelset) are in
-    it, and, of the strided pass, the logits that it returns.
+    it, and, of the strided pass, the logits that it returns. The number of labels in the middle is taken at all sizes, the others at the
+    first.
     """
     import torch
 
     from densemtmd.inference import Predictor, strided_logits
 
-    if min(arguments.megapixels or [1]) <= 0 or min(arguments.labels) < 1:
+    if min(arguments.megapixels) <= 0 or min(arguments.labels) < 1:
         raise UserError("--megapixels and --labels must be above 0: give other ones")
-    rows = []
-    with torch.inference_mode():
-        for labels in arguments.labels:
-            network, device = make_network(arguments, labels)
-            predictor = Predictor([network], arguments.device)
-            where = predictor._dense[0].geometry
-            several = arguments.megapixels or ([0.125, 0.25, 0.5] if device.type == "cpu" else [1, 2, 4, 8, 16])
-            for millions in several if labels == sorted(arguments.labels)[len(arguments.labels) // 2] else several[:1]:
-                height = max(1, round((millions * 0.75e6) ** 0.5))
-                image = a_picture(height, max(1, round(millions * 1e6 / height)))
-                works = {
-                    "dense": lambda image=image, predictor=predictor: predictor.all(image),
-                    "strided": lambda i=image, p=predictor, w=where: strided_logits(p.networks[0], i, w, p.device),
-                }
-                turns = by_turns(works, arguments.turns, device)
-                row: dict[str, Any] = {"labels": labels, "pixels": image.shape[0] * image.shape[1]}
-                for name, run in works.items():
-                    row[name] = {
-                        "seconds": median(turn[name][0] for turn in turns),
-                        "seconds_cpu": median(turn[name][1] for turn in turns),
-                        "memory_mb": peak_memory(run, device),
-                    }
-                rows.append(row)
-    print(f"scale: {arguments.model} on {device}, median of {arguments.turns} turns; per million pixels")
-    print(f"{'labels':>6}  {'Mpx':>6}  {'dense s':>8}  {'CPU s':>7}  {'memory':>8}  {'strided s':>9}  {'CPU s':>7}  {'memory':>8}")
+    rows, losses = [], []
+    for labels in arguments.labels:
+        network, device = make_network(arguments, labels)
+        predictor = Predictor([network], arguments.device)
+        where, dense_to = predictor._dense[0].geometry, arguments.dense_to or (4 if device.type == "cpu" else 16)
+        for millions in arguments.megapixels[: None if labels == sorted(arguments.labels)[len(arguments.labels) // 2] else 1]:
+            height = max(1, round((millions * 0.75e6) ** 0.5))
+            image = a_picture(height, max(1, round(millions * 1e6 / height)))
+            works: dict[str, Callable[[], object]] = {
+                "strided": partial(strided_logits, predictor.networks[0], image, where, device),
+            }
+            if millions <= dense_to:
+                works["dense"] = partial(predictor.all, image)
+            with torch.inference_mode():
+                predictor.all(image[:64, :64])  # to warm up
+                turns = [{name: one_pass(work, device) for name, work in works.items()} for _ in range(arguments.turns)]
+            row: dict[str, Any] = {"labels": labels, "pixels": image.shape[0] * image.shape[1]}
+            for name in works:
+                each = [turn[name] for turn in turns]
+                row[name] = {key: median(one[key] for one in each) for key in ("seconds", "seconds_cpu")}
+                row[name]["memory_mb"] = median(one["memory_mb"] for one in each) if each[0]["memory_mb"] is not None else None
+            rows.append(row)
+        losses.append(memory_of_loss(labels, device))
+    head = ["labels", "Mpx", "dense, s", "CPU s", "memory", "strided, s", "CPU s", "memory"]
+    table = [head]
     for row in rows:
-        millions = row["pixels"] / 1e6
-        shown = [
-            f"{one['seconds'] / millions:{wide}.2f}  {one['seconds_cpu'] / millions:7.2f}  {megabytes(one['memory_mb']):>8}"
-            for one, wide in ((row["dense"], 8), (row["strided"], 9))
-        ]
-        print(f"{row['labels']:6}  {millions:6.3f}  {'  '.join(shown)}")
-    return {"model": arguments.model, "device": str(device), "rows": rows}
+        millions, shown = row["pixels"] / 1e6, []
+        for name in ("dense", "strided"):
+            if one := row.get(name):
+                shown += [f"{one['seconds'] / millions:.2f}", f"{one['seconds_cpu'] / millions:.2f}", megabytes(one["memory_mb"])]
+            else:
+                shown += ["", "", ""]
+        table.append([str(row["labels"]), f"{millions:.3f}", *shown])
+    of_loss = [["labels", "of the largest labelset", "logits", "loss and its gradient", "without the gradient", "metrics"]]
+    for one in losses:
+        each = [one[key] for key in ("logits", "loss", "loss_beyond_gradient", "metrics")]
+        of_loss.append([str(one["labels"]), str(one["largest"]), *("unknown" if value is None else f"{value:.0f}" for value in each)])
+    title = f"scale: {arguments.model} on {device}, median of {arguments.turns} turns; times per million pixels, memory at the peak"
+    beyond = "Bytes an output at the peak of the selective loss (float32, forward and backward) and of the metrics, beyond the logits:"
+    return Told(title, {"model": arguments.model, "device": str(device), "rows": rows, "losses": losses}, [table, beyond, of_loss])
+
+
+LOSS_BYTES = 64e6
+"""Of the logits of the largest labelset, where the memory of the loss is measured: what is small stays with the allocator, unseen."""
+
+
+def memory_of_loss(labels: int, device: Any) -> dict[str, Any]:
+    """Bytes an output that the selective loss with its gradient, and the confusion matrix, need at their peak beyond the logits."""
+    import torch
+
+    from densemtmd.evaluation import confusion
+    from densemtmd.losses import selective_cross_entropy
+    from densemtmd.tasks import Labelset, OutputSpace
+
+    sizes = [labels // 7 + (n < labels % 7) for n in range(7)] if 68 <= labels < 7 * 254 else [labels]  # as KITTI's seven
+    space = OutputSpace([Labelset(f"bench{n}", [f"label{i}" for i in range(size)]) for n, size in enumerate(sizes)])
+    largest, crops = max(sizes), 16
+    side = max(16, round((LOSS_BYTES / 4 / largest / crops) ** 0.5))
+    outputs = crops * side * side
+    task = torch.arange(crops, device=device) % len(sizes)
+    target = torch.zeros(crops, side, side, dtype=torch.uint8, device=device)
+    shape = (crops, labels, side, side)
+    logits = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def learn() -> None:
+        logits.grad = None
+        selective_cross_entropy(logits, target, task, space).backward()
+
+    def score() -> None:
+        with torch.inference_mode():
+            confusion(logits.permute(1, 0, 2, 3)[space.slice("bench0")].argmax(0), target, sizes[0])
+
+    loss, metrics = (None if mb is None else mb * 1e6 / outputs for mb in (peak_memory(learn, device), peak_memory(score, device)))
+    return {
+        "labels": labels, "largest": largest, "outputs": outputs, "logits": 4 * labels, "loss": loss,
+        "loss_beyond_gradient": None if loss is None else max(0.0, loss - 4 * labels), "metrics": metrics,
+    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
 # train
 
 
-def measure_train(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Labelled outputs a second of training with --protocol, against the paper's minibatches, by turns, and where the time goes.
+@dataclass(frozen=True)
+class Kind:
+    """One way to train."""
 
-    Both with the same network and optimiser, on batches made before; cutting them is measured beside it.
+    protocol: str
+    precision: str
+    changes: Mapping[str, int] = field(default_factory=dict)  # of its crop and batch
+
+
+@dataclass
+class Learner:
+    """A network in training, and what it learns from."""
+
+    learn: Callable[[int], object]  # the n-th step on batches made before
+    step: Callable[[Any], object]   # a step on a batch
+    load: Callable[[int], Any]      # makes the n-th batch
+    outputs: float                  # labelled ones of a step
+    work: float                     # multiply-adds an output
+    turns: list[dict[str, float]] = field(default_factory=list)
+
+
+def measure_train(arguments: argparse.Namespace) -> Told:
+    """Labelled outputs a second of training with --protocol, against the paper's minibatches, by turns; where the time goes; and with
+    --target the time until the validation pictures are answered that well.
+
+    All with the same network and optimiser. Steps are measured on batches made before, and cutting these beside them.
     """
-    from densemtmd.tasks import VOID
-    from densemtmd.training import make_optimizer, precision_on, train_step
+    from densemtmd import checkpoint
+    from densemtmd.training import precision_on
 
-    protocols = {"paper": "paper", arguments.protocol: arguments.protocol}
-    if len(protocols) == 1:
+    if arguments.protocol == "paper":
         raise UserError("--protocol is paper, expected what it is compared with, such as strided")
-    works: dict[str, Callable[[int], object]] = {}
-    outputs: dict[str, float] = {}
-    counted: dict[str, float] = {}
-    loaders: dict[str, Mixture] = {}
-    for name in protocols:
-        network, mixture, settings, _ = make_training(argparse.Namespace(**{**vars(arguments), "protocol": name}))
-        device = next(network.parameters()).device
-        optimizer = make_optimizer(network.train(), settings)
-        ready = [mixture.batch(n) for n in range(8)]
-        outputs[name] = sum(int((batch.target != VOID).sum()) for batch in ready) / len(ready)
-        counted[name] = strided_multiply_adds(network.eval(), mixture.rows)
-        network.train()
-        loaders[name], precision = mixture, precision_on(device, settings.precision)
-
-        works[name] = partial(step_on, ready, partial(train_step, network, optimizer, precision=precision), device)
-    turns: list[dict[str, Any]] = []
+    device = checkpoint.device_of(arguments.device)
+    usual = precision_on(device, "auto")
+    precisions = list(dict.fromkeys(("float32", usual)))
+    kinds = {f"{name}, {precision}": Kind(name, precision) for precision in precisions for name in ("paper", arguments.protocol)}
+    for text in arguments.also:
+        batch, side = size_of(text, "--also", "crops x pixels of a side such as 16x112")
+        kinds[f"{batch} crops of {side}×{side}"] = Kind(arguments.protocol, usual, {"batch": batch, "crop": side})
+    learners = {name: make_learner(arguments, kind) for name, kind in kinds.items()}
     for turn in range(arguments.turns + 1):
-        one: dict[str, Any] = {}
-        for name, learn in works.items():
-            one[name] = parts_of_a_step(learn, loaders[name].batch, arguments.seconds / 2 if turn else 0, device)
-            one[name]["outputs_per_second"] = outputs[name] / one[name]["step_s"]
-        (_, paper), (_, own) = one.items()
-        one["ratio"] = own["outputs_per_second"] / paper["outputs_per_second"]
-        one["ratio_cpu"] = (outputs[arguments.protocol] / own["step_cpu_s"]) / (outputs["paper"] / paper["step_cpu_s"])
-        turns.append(one)
-    del turns[0]  # to warm up
-    ratio, ratio_cpu = (median(turn[key] for turn in turns) for key in ("ratio", "ratio_cpu"))
-    told: dict[str, Any] = {"ratio": ratio, "ratio_cpu": ratio_cpu, "counted": counted["paper"] / counted[arguments.protocol]}
-    times = f"{ratio:.1f} times those of paper; by processor time {ratio_cpu:.1f}, by multiply-adds {told['counted']:.1f} times"
-    rows = [("outputs a second", times)]
-    for name in protocols:
-        middle = {key: median(turn[name][key] for turn in turns) for key in turns[0][name]}
-        total = sum(middle[part] for part in PARTS)
-        shares = {part: middle[part] / total for part in PARTS}
-        told[name] = {**middle, "outputs_per_step": outputs[name], "multiply_adds": counted[name], "shares": shares}
-        each, step = middle["outputs_per_second"], middle["step_s"] * 1e3
-        rows.append((name, f"{each:.0f} labelled outputs a second, {outputs[name]:.0f} in {step:.0f} ms"))
-        rows.append(("", ", ".join(f"{part} {100 * share:.1f} %" for part, share in shares.items())))
-    print(f"train {', '.join(arguments.datasets)}: {arguments.model} on {device}, {precision}, median of {arguments.turns} turns")
-    show(rows)
-    return {"datasets": arguments.datasets, "model": arguments.model, "device": str(device), "precision": precision, **told, "turns": turns}
+        for one in learners.values():
+            parts = parts_of_a_step(one.learn, one.load, arguments.seconds / 2 if turn else 0, device)
+            if turn:  # the first warms up
+                one.turns.append({**parts, "rate": one.outputs / parts["step_s"], "rate_cpu": one.outputs / parts["step_cpu_s"]})
+
+    bases = [f"paper, {precision}" for precision in precisions]
+    own = "rate" if device.type == "cuda" else "rate_cpu"
+    told: dict[str, Any] = {}
+    rates = [["", "outputs a second", "a CPU second", "a step", *(f"times {base}" for base in bases), "by multiply-adds"]]
+    parts_table = [["", *PARTS, *(["device busy"] if device.type == "cuda" else [])]]
+    for name, one in learners.items():
+        middle = {key: median(turn[key] for turn in one.turns) for key in one.turns[0]}
+        shares = {part: middle[part] / sum(middle[part] for part in PARTS) for part in PARTS}
+        times = {
+            key: {base: median(a[key] / b[key] for a, b in zip(one.turns, learners[base].turns, strict=True)) for base in bases}
+            for key in ("rate", "rate_cpu")
+        }
+        counted, busy = learners[bases[0]].work / one.work, busy_share(one, device) if device.type == "cuda" else None
+        told[name] = {**middle, "outputs_per_step": one.outputs, "multiply_adds": one.work, "counted": counted, "shares": shares,
+                      "times": times["rate"], "times_cpu": times["rate_cpu"], "busy": busy, "turns": one.turns}  # fmt: skip
+        step = f"{one.outputs:.0f} in {1e3 * middle['step_s']:.0f} ms"
+        rates.append([name, f"{middle['rate']:.0f}", f"{middle['rate_cpu']:.0f}", step, *(f"{times[own][base]:.1f}" for base in bases),
+                      f"{counted:.1f}"])  # fmt: skip
+        parts_table.append([name, *(f"{100 * share:.1f} %" for share in [*shares.values(), *([] if busy is None else [busy])])])
+    values = {"datasets": arguments.datasets, "model": arguments.model, "device": str(device), "precision": usual, "kinds": told}
+    lines = [rates, "Where the time of a step goes:", parts_table]
+    if arguments.target:
+        del learners
+        values["target"], more = measure_target(arguments, {name: kind for name, kind in kinds.items() if not kind.changes}, device)
+        lines += more
+    return Told(f"train {', '.join(arguments.datasets)}: {arguments.model} on {device}, median of {arguments.turns} turns", values, lines)
+
+
+def make_learner(arguments: argparse.Namespace, kind: Kind) -> Learner:
+    """A fresh network with what a step of its training needs."""
+    from densemtmd.training import make_optimizer, train_step
+
+    training = make_training(arguments, kind)
+    network, mixture = training.network, training.mixture
+    work = strided_multiply_adds(network, mixture.rows)
+    device = next(network.parameters()).device
+    step = partial(train_step, network, make_optimizer(network.train(), training.settings), precision=kind.precision)
+    ready = [mixture.batch(n) for n in range(8)]
+    return Learner(
+        partial(step_on, ready, step, device), step, mixture.batch,
+        mean(batch.labelled for batch in ready), work,
+    )  # fmt: skip
 
 
 def step_on(ready: Sequence[Any], learn: Callable[..., object], device: Any, n: int) -> None:
     """The n-th step on batches made before."""
     learn(ready[n % len(ready)].to(device))
+
+
+def busy_share(one: Learner, device: Any, steps: int = 20) -> float:
+    """The share of the time in which a GPU computes or copies, while batches are made ahead and learned from as training does."""
+    import torch
+
+    from densemtmd.datasets.mixing import made_ahead
+
+    with closing(made_ahead(one.load, 0)) as batches:  # type: ignore[type-var]
+        one.step(next(batches).to(device))
+        began, _ = clocks(device)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(steps):
+                one.step(next(batches).to(device))
+            ended, _ = clocks(device)
+    of_device = [event for event in profile.key_averages() if event.device_type != torch.autograd.DeviceType.CPU]
+    return sum(event.self_device_time_total for event in of_device) / 1e6 / (ended - began)  # in microseconds
 
 
 PARTS = ("loading", "augmentation", "forward", "backward", "optimizer")
@@ -670,25 +942,101 @@ def parts_of_a_step(learn: Callable[[int], object], load: Callable[[int], object
     }  # fmt: skip
 
 
+class Reached(Exception):
+    """The validation score is reached, or too much time has gone: the way out of :func:`densemtmd.training.fit`."""
+
+
+def measure_target(
+    arguments: argparse.Namespace, kinds: Mapping[str, Kind], device: Any
+) -> tuple[dict[str, Any], list[Any]]:
+    """What each kind of training takes until the validation pictures are answered well enough: as JSON keeps it, and to read."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
+    for seed in range(arguments.seeds):
+        for name, kind in kinds.items():
+            runs[name].append(one := time_to_target(arguments, kind, seed, device))
+            print(f"{name}, seed {seed}: IoU {one['iou']:.1f} after {one['seconds_cpu']:.0f} CPU s", file=sys.stderr)
+    key, bases = "seconds" if device.type == "cuda" else "seconds_cpu", [name for name in kinds if name.startswith("paper")]
+    rows = [["", "s", "CPU s", "labelled outputs", "IoU then", *(f"times as fast as {base}" for base in bases)]]
+    found: dict[str, Any] = {"iou": arguments.target, "limit_s": arguments.limit, "pictures": arguments.pictures, "runs": runs}
+    for name, each in runs.items():
+        middle = {k: median(one[k] for one in each) for k in ("seconds", "seconds_cpu", "outputs", "iou")}
+        times = {base: median(other[key] / one[key] for one, other in zip(each, runs[base], strict=True)) for base in bases}
+        missed = sum(not one["reached"] for one in each)
+        found[name] = {**middle, "missed": missed, "times": times}
+        reached = f"{middle['iou']:.1f}" if not missed else f"{middle['iou']:.1f}, not reached in {missed} of {len(each)}"
+        more = {base: "> " * any(not one["reached"] for one in runs[base]) for base in bases}  # they were given up, and took longer
+        rows.append([name, *(f"{'> ' * bool(missed)}{middle[k]:.0f}" for k in ("seconds", "seconds_cpu", "outputs")), reached,
+                     *(f"{more[base]}{times[base]:.1f}" for base in bases)])  # fmt: skip
+    sentence = (
+        f"Training until the IoU of {arguments.pictures} validation pictures of each dataset, scored strided, is {arguments.target:g} for "
+        f"the first time, at most {arguments.limit:g} s; median of {arguments.seeds} seeds, constant learning rate, validation not counted:"
+    )
+    return found, [sentence, rows]
+
+
+def time_to_target(arguments: argparse.Namespace, kind: Kind, seed: int, device: Any) -> dict[str, Any]:
+    """One training until the target is reached, or the time is up: its seconds, processor seconds, outputs and score at that moment."""
+    import math
+    import tempfile
+
+    from densemtmd import evaluation, runs
+    from densemtmd.training import Budget, State, fit
+
+    training = make_training(arguments, kind, seed)
+    settings = replace(training.settings, schedule="constant", warmup=0.0, checkpoint_seconds=math.inf)
+    some = {name: runs.spread(samples, arguments.pictures) for name, samples in training.validation.items()}
+    labelsets = {name: training.network.space[labelset] for name, labelset in training.labelsets.items()}
+    validating = [0.0, 0.0]
+    found: dict[str, Any] = {"history": []}
+
+    def validate(network: Any, quick: bool = False) -> dict[str, Any]:
+        began = clocks(device)
+        matrices = {
+            name: evaluation.score_pictures(
+                network, labelsets[name].name, samples[: 1 if quick else None], scoring="strided", device=device
+            ) for name, samples in some.items()
+        }  # fmt: skip
+        for clock, (now, before) in enumerate(zip(clocks(device), began, strict=True)):
+            validating[clock] += now - before
+        return evaluation.report(matrices, labelsets)
+
+    def report(state: State) -> None:
+        wall, processor = (now - before - less for now, before, less in zip(clocks(device), began, validating, strict=True))
+        iou = state.history[-1]["scores"]["pooled"]["iou"]
+        found["history"].append({"seconds": wall, "seconds_cpu": processor, "outputs": state.outputs, "iou": iou})
+        if iou >= arguments.target or (wall if device.type == "cuda" else processor) > arguments.limit:
+            raise Reached
+
+    every = 1e9 * arguments.every / strided_multiply_adds(training.network, training.mixture.rows)
+    began = clocks(device)
+    with tempfile.TemporaryDirectory() as folder, suppress(Reached):
+        fit(
+            training.network, training.mixture, settings, Budget(math.inf, math.inf, every), folder=Path(folder), model={},
+            validate=validate, report=report, title=f"{kind.protocol}, {kind.precision}",
+        )  # fmt: skip
+    last = found["history"][-1]
+    return {**found, **last, "reached": last["iou"] >= arguments.target}
+
+
 # ------------------------------------------------------------------------------------------------------------------------------------
 # loading
 
 
-def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_loading(arguments: argparse.Namespace) -> Told:
     """The share of loading in a training step, and the labelled outputs that the loader delivers by itself.
 
     A step that loads while it learns, as training does, and one on a batch that was made before, by turns; then loading
     alone. What else the machine does disturbs their difference more than it disturbs the processor time.
     """
     from densemtmd.datasets.mixing import made_ahead
-    from densemtmd.tasks import VOID
     from densemtmd.training import make_optimizer, train_step
 
-    network, mixture, settings, opening = make_training(arguments)
+    training = make_training(arguments, Kind(arguments.protocol, "auto"))
+    network, mixture = training.network, training.mixture
     device = next(network.parameters()).device
-    optimizer = make_optimizer(network.train(), settings)
+    step = partial(train_step, network, make_optimizer(network.train(), training.settings), precision=training.settings.precision)
     ready = [mixture.batch(n) for n in range(8)]
-    outputs = sum(int((batch.target != VOID).sum()) for batch in ready) / len(ready)
+    outputs = mean(batch.labelled for batch in ready)
 
     turns: list[dict[str, float]] = []
     with closing(made_ahead(mixture.batch, 0, workers=arguments.workers)) as batches:  # type: ignore[type-var]
@@ -698,11 +1046,9 @@ def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
             began = time.perf_counter()
             batch = next(batches)
             waits.append(time.perf_counter() - began)
-            train_step(network, optimizer, batch.to(device), settings.precision)
+            step(batch.to(device))
 
-        def learn(n: int) -> None:
-            train_step(network, optimizer, ready[n % len(ready)].to(device), settings.precision)
-
+        learn = partial(step_on, ready, step, device)
         for turn in range(arguments.turns + 1):
             seconds = arguments.seconds if turn else 0
             waits.clear()
@@ -714,41 +1060,38 @@ def measure_loading(arguments: argparse.Namespace) -> dict[str, Any]:
     del turns[0]  # to warm up
     middle = {key: median(turn[key] for turn in turns) for key in turns[0]}
     processes = min(cores(), 2)
-    each = outputs / loading_at_once(mixture, processes, arguments.turns, arguments.seconds / 4)
+    each = outputs / at_once(mixture.batch, processes, arguments.turns, arguments.seconds / 4)
 
     names = [source.name for source in mixture.sources]
-    print(f"loading {', '.join(names)}: {arguments.model} on {device}, {arguments.protocol}, median of {arguments.turns} turns")
-    show(
-        [
-            ("opening the data", f"{opening:.2f} s"),
-            ("a step on batches made before", f"{middle['step_ready_s'] * 1e3:.1f} ms, {outputs:.0f} labelled outputs"),
-            ("a step that loads", f"{middle['step_loading_s'] * 1e3:.1f} ms, by turns {100 * middle['longer']:+.1f} %"),
-            ("of it, waiting for the batch", f"{100 * middle['waiting']:.1f} %"),
-            ("loading in all processor time", f"{100 * middle['work']:.1f} %"),
-            ("loading alone", f"{middle['load_cpu_s'] * 1e3:.2f} ms of processor time a batch"),
-            (f"a core, {processes} loading at once", f"{each / 1e6:.2f} million labelled outputs a second"),
-            (f"{LARGE} such cores", f"{each * LARGE / 1e6:.1f} million labelled outputs a second"),
-        ]
-    )
-    return {
+    rows = [
+        ["", ""],
+        ["opening the data", f"{training.opening:.2f} s"],
+        ["a step on batches made before", f"{middle['step_ready_s'] * 1e3:.1f} ms, {outputs:.0f} labelled outputs"],
+        ["a step that loads", f"{middle['step_loading_s'] * 1e3:.1f} ms, by turns {100 * middle['longer']:+.1f} %"],
+        ["of it, waiting for the batch", f"{100 * middle['waiting']:.1f} %"],
+        ["loading in all processor time", f"{100 * middle['work']:.1f} %"],
+        ["loading alone", f"{middle['load_cpu_s'] * 1e3:.2f} ms of processor time a batch"],
+        [f"a core, {processes} loading at once", f"{each / 1e6:.2f} million labelled outputs a second"],
+        [f"{LARGE} such cores", f"{each * LARGE / 1e6:.1f} million labelled outputs a second"],
+    ]
+    values = {
         "datasets": names, "model": arguments.model, "protocol": arguments.protocol, "device": str(device), "workers": arguments.workers,
-        "opening_s": opening, "outputs_per_step": outputs, **middle, "outputs_per_second_per_core": each,
+        "opening_s": training.opening, "outputs_per_step": outputs, **middle, "outputs_per_second_per_core": each,
         "outputs_per_second_of_16_cores": each * LARGE, "turns": turns,
     }  # fmt: skip
+    title = f"loading {', '.join(names)}: {arguments.model} on {device}, {arguments.protocol}, median of {arguments.turns} turns"
+    return Told(title, values, [rows])
 
 
 def timed(works: Sequence[Callable[[int], object]], seconds: float, device: Any) -> list[tuple[float, float]]:
     """Seconds and processor seconds of one piece of each kind of work, done by turns until so many seconds are over, at least twice."""
-    import torch
-
     count, began, used = 0, time.perf_counter(), [(0.0, 0.0)] * len(works)
     while count < 2 or time.perf_counter() - began < seconds:
         for i, work in enumerate(works):
-            wall, processor = time.perf_counter(), time.process_time()
+            wall, processor = clocks(device)
             work(count)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            used[i] = used[i][0] + time.perf_counter() - wall, used[i][1] + time.process_time() - processor
+            ended, ran = clocks(device)
+            used[i] = used[i][0] + ended - wall, used[i][1] + ran - processor
         count += 1
     return [(wall / count, processor / count) for wall, processor in used]
 
@@ -757,7 +1100,7 @@ def timed(works: Sequence[Callable[[int], object]], seconds: float, device: Any)
 # tracking
 
 
-def measure_tracking(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_tracking(arguments: argparse.Namespace) -> Told:
     """The training loop with its record in MLflow (a new SQLite store, with system metrics) and without one, by turns.
 
     There is no validation in a turn. Beside the difference of the two, which all that the machine does disturbs, the processor time
@@ -767,7 +1110,8 @@ def measure_tracking(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from densemtmd.tracking import open_tracker
 
-    network, mixture, settings, _ = make_training(arguments)
+    training = make_training(arguments, Kind(arguments.protocol, "auto"))
+    network, mixture, settings = training.network, training.mixture, training.settings
     names = [source.name for source in mixture.sources]
     turns: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as place:
@@ -785,19 +1129,19 @@ def measure_tracking(arguments: argparse.Namespace) -> dict[str, Any]:
     middle = {key: median(turn[key] for turn in turns) for key in turns[0]}
 
     device = next(network.parameters()).device
-    print(f"tracking {', '.join(names)}: {arguments.model} on {device}, {arguments.protocol}, median of {arguments.turns} turns")
-    show(
-        [
-            ("steps without a record", f"{1 / middle['none_step_s']:.2f} a second"),
-            ("steps with MLflow", f"{1 / middle['mlflow_step_s']:.2f} a second, by turns {100 * middle['longer']:+.1f} % of time a step"),
-            ("processor time of a step", f"{middle['none_step_cpu_s'] * 1e3:.1f} ms, by turns {100 * middle['more_cpu']:+.1f} %"),
-            ("of it, the record itself", f"{middle['mlflow_record_cpu_s'] * 1e3:.3f} ms, {100 * middle['work']:.2f} % of the rest"),
-        ]
-    )
-    return {
+    rows = [
+        ["", ""],
+        ["steps without a record", f"{1 / middle['none_step_s']:.2f} a second"],
+        ["steps with MLflow", f"{1 / middle['mlflow_step_s']:.2f} a second, by turns {100 * middle['longer']:+.1f} % of time a step"],
+        ["processor time of a step", f"{middle['none_step_cpu_s'] * 1e3:.1f} ms, by turns {100 * middle['more_cpu']:+.1f} %"],
+        ["of it, the record itself", f"{middle['mlflow_record_cpu_s'] * 1e3:.3f} ms, {100 * middle['work']:.2f} % of the rest"],
+    ]
+    values = {
         "datasets": names, "model": arguments.model, "protocol": arguments.protocol, "device": str(device), "workers": arguments.workers,
         **middle, "turns": turns,
     }  # fmt: skip
+    title = f"tracking {', '.join(names)}: {arguments.model} on {device}, {arguments.protocol}, median of {arguments.turns} turns"
+    return Told(title, values, [rows])
 
 
 def tracked_loop(network: Any, mixture: Mixture, settings: Any, tracker: Any, seconds: float, folder: Path) -> dict[str, float]:
@@ -838,27 +1182,116 @@ def tracked_loop(network: Any, mixture: Mixture, settings: Any, tracker: Any, se
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
-# what both need
+# render
 
 
-def make_training(arguments: argparse.Namespace) -> tuple[Any, Mixture, Any, float]:
-    """A network, what it learns from and how, as training has them; and the seconds until the first batch could be drawn."""
+def measure_render(arguments: argparse.Namespace) -> Told:
+    """Crops of the hand world a second, in memory, and full pictures a second to disk, against the writing of PNGs alone.
+
+    Crops also with two processes at once, each on a core of its own where there are two.
+    """
+    import tempfile
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from densemtmd.datasets.hands import nyu
+    from densemtmd.datasets.hands.sets import HAND_SETS
+    from densemtmd.datasets.synthetic.hands import render_crops, shoot
+
+    if arguments.crops < 1:
+        raise UserError(f"--crops is {arguments.crops}, expected at least 1")
+    cpu, frames, random = torch.device("cpu"), 10, np.random.default_rng(0)
+    shots = {name: shoot(name, frames, 0, random) for name in HAND_SETS}
+
+    def crop(name: str, _: int = 0) -> None:
+        render_crops(HAND_SETS[name], arguments.crops, random)
+
+    def write(name: str, folder: Path) -> None:
+        for n, depth in enumerate(shots[name].depth):
+            pixels = nyu.pack(depth) if name == "nyu" else depth.astype(np.uint16)
+            Image.fromarray(pixels).save(folder / f"{name}{n}.png", compress_level=1)  # as the world is written
+
+    with tempfile.TemporaryDirectory() as place:
+        works: dict[str, Callable[[], object]] = {}
+        for name in HAND_SETS:
+            works[f"{name} crops"] = partial(crop, name)
+            works[f"{name} pictures"] = partial(shoot, name, frames, 0, random)
+            works[f"{name} PNGs"] = partial(write, name, Path(place))
+        by_turns(works, 1, cpu)  # to warm up
+        turns = by_turns(works, arguments.turns, cpu)
+    processes = min(2, cores())
+    head = ["by CPU s, a second", "crops of a core", f"of {processes} cores at once", "pictures", "PNGs alone", "PNGs in pictures"]
+    told, rows = {}, [head]
+    for name in HAND_SETS:
+        together = at_once(partial(crop, name), processes, arguments.turns, 0)
+        took = {what: [turn[f"{name} {what}"] for turn in turns] for what in ("crops", "pictures", "PNGs")}
+        one: dict[str, float] = {}
+        for clock, key in ((1, "_cpu"), (0, "")):
+            both = [(shot[clock], png[clock]) for shot, png in zip(took["pictures"], took["PNGs"], strict=True)]
+            one[f"crops_per_second{key}"] = arguments.crops / median(each[clock] for each in took["crops"])
+            one[f"pictures_per_second{key}"] = frames / median(shot + png for shot, png in both)
+            one[f"pngs_per_second{key}"] = frames / median(png for _, png in both)
+            one[f"share_of_pngs{key}"] = median(png / (shot + png) for shot, png in both)
+        one["crops_per_second_at_once_cpu"] = processes * arguments.crops / together
+        told[name] = one
+        shown = ("crops_per_second_cpu", "crops_per_second_at_once_cpu", "pictures_per_second_cpu", "pngs_per_second_cpu")
+        rows.append([name, *(f"{one[key]:.0f}" for key in shown), f"{100 * one['share_of_pngs_cpu']:.0f} %"])
+    title = f"render: hands, crops of 64×64 in memory and full pictures to disk; median of {arguments.turns} turns"
+    return Told(title, {"hands": told, "processes": processes, "crops": arguments.crops, "turns": turns}, [rows])
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# what those that train need
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network, what it learns from and how, as training has them."""
+
+    network: Any
+    mixture: Mixture
+    settings: Any
+    validation: Mapping[str, Sequence[Any]]  # samples of each dataset
+    labelsets: Mapping[str, str]             # the name of that which annotates each dataset
+    opening: float                           # seconds until the first batch could be drawn
+
+
+def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> Training:
+    """A fresh network, in eval mode, with its data."""
     import torch
 
     from densemtmd import backbones, checkpoint
     from densemtmd.data import output_space
+    from densemtmd.datasets.cache import cache_folder, load_all
+    from densemtmd.datasets.mixing import Mixture, Source
+    from densemtmd.dense import geometry
     from densemtmd.training import TrainSettings
 
-    settings = TrainSettings(
-        **(choice("protocol", arguments.protocol).get("train") or {}), workers=arguments.workers, checkpoint_seconds=60.0, patience=0
-    )
+    given = {**(choice("protocol", kind.protocol).get("train") or {}), **kind.changes}
+    settings = TrainSettings(**given, precision=kind.precision, workers=arguments.workers, checkpoint_seconds=60.0, patience=0)
     model = choice("model", arguments.model)
     datasets = open_datasets(arguments.datasets, arguments.data_root)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = backbones.build(model, output_space(datasets))
-    network = network.to(checkpoint.device_of(arguments.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mixture, opening = make_mixture(datasets, arguments, settings, network)
-    return network, mixture, settings, opening
+    network = network.eval().to(checkpoint.device_of(arguments.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    began = time.perf_counter()
+    domains = list(dict.fromkeys(dataset.domain for dataset in datasets))
+    sources, validation = [], {}
+    for dataset in datasets:
+        decoded = load_all(dataset, cache_folder(arguments.cache, Path(arguments.data_root).expanduser()))
+        if decoded.note:
+            print(decoded.note)
+        task, domain = network.space.index(dataset.labelset.name), domains.index(dataset.domain)
+        sources.append(Source(dataset.name, task, domain, decoded.splits["train"]))
+        validation[dataset.name] = decoded.splits["val"]
+    mixture = Mixture(
+        sources, geometry(network), crop=settings.crop, batch=settings.batch, flip=settings.flip, colour=settings.colour,
+        border=settings.border, mixing=settings.mixing, seed=seed,
+    )  # fmt: skip
+    labelsets = {dataset.name: dataset.labelset.name for dataset in datasets}
+    return Training(network, mixture, settings, validation, labelsets, time.perf_counter() - began)
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
@@ -881,48 +1314,26 @@ def open_datasets(names: Sequence[str], data_root: str) -> list[Dataset]:
     return [open_dataset(load_dataset_config(name), Path(data_root).expanduser()) for name in names]
 
 
-def make_mixture(datasets: Sequence[Dataset], arguments: argparse.Namespace, settings: Any, network: Any) -> tuple[Mixture, float]:
-    """What training draws its batches from, and the seconds until it could draw the first."""
-    from densemtmd.datasets.cache import cache_folder, load_all
-    from densemtmd.datasets.mixing import Mixture, Source
-    from densemtmd.dense import geometry
-
-    began = time.perf_counter()
-    domains = list(dict.fromkeys(dataset.domain for dataset in datasets))
-    sources = []
-    for dataset in datasets:
-        decoded = load_all(dataset, cache_folder(arguments.cache, Path(arguments.data_root).expanduser()))
-        if decoded.note:
-            print(decoded.note)
-        task, domain = network.space.index(dataset.labelset.name), domains.index(dataset.domain)
-        sources.append(Source(dataset.name, task, domain, decoded.splits["train"]))
-    mixture = Mixture(
-        sources, geometry(network), crop=settings.crop, batch=settings.batch, flip=settings.flip, border=settings.border,
-        mixing=settings.mixing, seed=0,
-    )  # fmt: skip
-    return mixture, time.perf_counter() - began
-
-
-def loading_at_once(mixture: Mixture, processes: int, turns: int, seconds: float) -> float:
-    """Processor seconds of a batch while so many processes load at once, each for some seconds."""
+def at_once(work: Callable[[int], object], processes: int, turns: int, seconds: float) -> float:
+    """Processor seconds of a piece of work while so many processes do it at once, each for some seconds."""
     import multiprocessing
 
     import torch
 
-    def load(results: Any) -> None:
-        results.put(timed((mixture.batch,), seconds, torch.device("cpu"))[0][1])
+    def repeat(results: Any) -> None:
+        results.put(timed((work,), seconds, torch.device("cpu"))[0][1])
 
-    if "fork" not in multiprocessing.get_all_start_methods():  # which shares the pictures with the processes
-        return timed((mixture.batch,), turns * seconds, torch.device("cpu"))[0][1]
+    if "fork" not in multiprocessing.get_all_start_methods():  # which shares the data with the processes
+        return timed((work,), turns * seconds, torch.device("cpu"))[0][1]
     context, times = multiprocessing.get_context("fork"), []
     for _ in range(turns):
         results: Any = context.SimpleQueue()
-        loaders = [context.Process(target=load, args=(results,), daemon=True) for _ in range(processes)]
-        for loader in loaders:
-            loader.start()
-        times += [results.get() for _ in loaders]
-        for loader in loaders:
-            loader.join()
+        workers = [context.Process(target=repeat, args=(results,), daemon=True) for _ in range(processes)]
+        for worker in workers:
+            worker.start()
+        times += [results.get() for _ in workers]
+        for worker in workers:
+            worker.join()
     return median(times)
 
 
