@@ -623,7 +623,7 @@ def published(table: Table) -> list[Published]:
     methods: dict[str, list[dict[str, str]]] = {}
     for line in paper_lines():
         if line["table"] in ("table7", "table7_later") and line["value"]:
-            methods.setdefault(line["method"], []).append(line)
+            methods.setdefault(line["method"].replace("Ours,", "the paper,"), []).append(line)
 
     def source(lines: Sequence[Mapping[str, str]]) -> str:
         notes = [] if lines[0]["row"] in OWN else list(dict.fromkeys(line["note"] for line in lines))

@@ -140,15 +140,19 @@ def read_any_depth(path: Path) -> tuple[np.ndarray, HandSet]:
     """A depth picture as NYU or as ICVL stores them, told apart by its bits, and the dataset whose camera is then assumed.
 
     Raises:
-        UserError: neither of both.
+        UserError: neither of both, or of another size than that camera's.
     """
     with open_picture(path) as picture:
         mode = picture.mode
-    if mode == "RGB":
-        return nyu.read_depth(path), HAND_SETS["nyu"]
-    if mode.startswith("I"):
-        return icvl.read_depth(path), HAND_SETS["icvl"]
-    raise UserError(f"{path} is no depth picture (it is of Pillow's mode {mode}), expected 16 bits of grey or NYU's colours")
+    if mode != "RGB" and not mode.startswith("I"):
+        raise UserError(f"{path} is no depth picture (it is of Pillow's mode {mode}), expected 16 bits of grey or NYU's colours")
+    hands = HAND_SETS["nyu" if mode == "RGB" else "icvl"]
+    depth = nyu.read_depth(path) if mode == "RGB" else icvl.read_depth(path)
+    (height, width), camera = depth.shape, hands.camera
+    if (width, height) != (camera.width, camera.height):
+        whose = f"{camera.width}×{camera.height} as {hands.name.upper()}'s camera gives"
+        raise UserError(f"{path} is of {width}×{height} pixels, expected {whose}: of another camera no millimetres are known")
+    return depth, hands
 
 
 def cube_in(depth: np.ndarray, camera: HandSet, start: np.ndarray | None = None, name: str = "the depth picture") -> Cube:

@@ -106,6 +106,8 @@ def score_network(arguments: argparse.Namespace) -> int:
     out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
+    if arguments.labelset and of_hands:
+        raise UserError(f"--labelset is {arguments.labelset}, but this network finds keypoints, which nothing merges: leave it out")
     check_writable(out, "--out")
     if arguments.cross and of_hands:
         return across_hands(predictor, [dataset for dataset in datasets if isinstance(dataset, HandDataset)], arguments.split, out)

@@ -20,7 +20,7 @@ from densemtmd.errors import UserError
 
 LISTS = {"train": ("labels.txt",), "test": ("test_seq_1.txt", "test_seq_2.txt")}
 HOMES = {"train": "Training", "test": "Testing"}
-WHAT = "a line is the path of a picture and u, v, depth of 16 keypoints"
+WHAT = "a line per picture, its path and u, v, depth of 16 keypoints"
 
 
 def read_depth(path: str | Path) -> np.ndarray:

@@ -26,6 +26,9 @@ STEP = 10.0
 COLUMNS = 160
 """The blob is looked for in a picture with about so many columns."""
 
+FULL = 0.95
+"""Of the cube's front view what a hand does not cover."""
+
 INNER, ROUNDS = 0.6, 2
 """The centre of mass is that of what lies in a cube so much smaller than the one that is cropped; so many times the cube is moved there.
 
@@ -69,11 +72,19 @@ def locate(depth: np.ndarray, camera: Camera, side: float, start: np.ndarray | N
     for _ in range(ROUNDS):
         moved = mass(depth, camera, centre, INNER * side)
         centre = centre if moved is None else moved  # None: of a ring, about nothing
+    if len(_inside(depth, camera, centre, side)[0]) > FULL * side**2 * camera.fx * camera.fy / centre[2] ** 2:
+        raise NoHand(f"{name} has no hand nearer than all else: the nearest, at {found[2]:.0f} mm, fills the whole cube, as a wall does")
     return centre
 
 
 def mass(depth: np.ndarray, camera: Camera, centre: np.ndarray, side: float) -> np.ndarray | None:
     """The centre of mass of what lies in a cube: (3,) mm, of the mean column, row and depth; None where nothing does."""
+    columns, rows, readings = _inside(depth, camera, centre, side)
+    return camera.to_xyz(np.array([columns.mean(), rows.mean(), readings.mean(dtype=float)])) if len(columns) else None
+
+
+def _inside(depth: np.ndarray, camera: Camera, centre: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pixels that lie in a cube: columns, rows and depth in mm."""
     u, v, z = camera.to_uvd(centre)
     half = side / 2
     across, down = half * camera.fx / z, half * camera.fy / z
@@ -81,10 +92,8 @@ def mass(depth: np.ndarray, camera: Camera, centre: np.ndarray, side: float) -> 
     columns = slice(max(0, int(np.ceil(u - across))), max(0, int(np.floor(u + across)) + 1))
     window = depth[rows, columns]
     inside = (window > z - half) & (window < z + half) & (window > 0)
-    if not inside.any():
-        return None
     row, column = np.nonzero(inside)
-    return camera.to_xyz(np.array([column.mean() + columns.start, row.mean() + rows.start, window[inside].mean(dtype=float)]))
+    return column + columns.start, row + rows.start, window[inside]
 
 
 def nearest_blob(depth: np.ndarray, camera: Camera) -> np.ndarray | None:

@@ -67,7 +67,7 @@ class HandSettings:
 
     Args:
         frames: to train on, per dataset.
-        test: frames to test on, per dataset.
+        test: frames to test on, per dataset. Beyond 2440 of them NYU's reader takes the cube of the second subject of the real dataset.
         seed: another seed, another world.
 
     Raises:
