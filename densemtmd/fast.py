@@ -6,7 +6,7 @@
   behind a ReLU, into the one after it. Nothing is padded in a patch classifier, so this is exact.
 - Maps lie in memory with the channels of a pixel side by side from the first layer to the last, through the phases too.
 - 1×1 convolutions are matrix products. From the last convolution with a window on, the picture is worked through in blocks, so that the
-  widest map never leaves the caches.
+  widest map never leaves the caches. Their weights are brought into the order that the library multiplies in once, not at each call.
 - A large convolution between many channels is computed by :class:`Transformed` in a ninth of the multiply-adds.
 
 Shapes: ``N`` batch, ``C`` channels in, ``O`` channels out, ``H``, ``W`` pixels of a map.
@@ -109,19 +109,19 @@ class Transformed:
         twice[0] /= 2
         if len(columns) % 2 == 0:
             twice[-1] /= 2
-        back = half[:, :self.side].T.conj() * twice
+        back = half[:, : self.side].T.conj() * twice
         self._columns_back = torch.stack([back.real, -back.imag], 2).flatten(1).to(self.at_least)
         # along the rows: (real and imaginary, row) to (frequency, real and imaginary), and back
         real, imaginary = torch.cat([rows.real, -rows.imag], 1), torch.cat([rows.imag, rows.real], 1)
         self._rows = torch.stack([real, imaginary], 1).flatten(0, 1).to(self.at_least)
-        back = rows[:, :self.side].T.conj() / len(rows)
+        back = rows[:, : self.side].T.conj() / len(rows)
         real, imaginary = torch.stack([back.real, -back.imag], 2), torch.stack([back.imag, back.real], 2)
         self._rows_back = torch.cat([real, imaginary]).flatten(1).to(self.at_least)
         # the sum over the tile is frequency 0, so that many times the bias in it is the bias everywhere
         self._bias = (bias * len(rows) * len(columns)).to(self.at_least)
 
     def pays(self, x: Tensor) -> bool:
-        """Whether a map, (N, C, H, W), fills its tiles so far that they take less than the plain convolution: a fourth part."""
+        """Whether a map, (N, C, H, W), fills more than a quarter of its tiles; one that does not is convolved faster as it is."""
         rows, columns = (size - taps + 1 for size, taps in zip(x.shape[2:], self.shape[2:], strict=True))
         return 4 * rows * columns > -(-rows // self.side) * -(-columns // self.side) * self.side * self.side
 
@@ -142,7 +142,9 @@ class Transformed:
             some = corners[first : first + tiles]
             for j, (i, top, left) in enumerate(some):
                 cut = x[i, :, top : top + seen.shape[1], left : left + len(seen)].permute(2, 1, 0)
-                seen[: len(cut), : cut.shape[1], j] = cut  # what lies beyond the map does not matter: it is cut off below
+                if cut.shape[:2] != seen.shape[:2]:
+                    seen[:, :, j] = 0  # beyond the map, where the answer is cut off below
+                seen[: len(cut), : cut.shape[1], j] = cut
             found = self._tiles(scratch, min(rows, self.side), then)
             if answer is None:
                 answer = found.new_empty(len(x), rows, columns, found.shape[3])
@@ -157,7 +159,7 @@ class Transformed:
         height, channels, o = self._kernel.shape[1:]
         wide, make = len(self._columns), functools.partial(torch.empty, dtype=self.at_least)
         return _Scratch(
-            seen=torch.zeros(self._columns.shape[1], height, tiles, channels // 2, dtype=self.at_least),
+            seen=make(self._columns.shape[1], height, tiles, channels // 2),
             columns=make(wide, height * tiles * channels // 2),
             rows=make(2 * height, tiles * channels // 2),
             factors=torch.empty(height, 2, tiles, 2, channels // 2, dtype=self.dtype),
