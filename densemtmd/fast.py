@@ -6,7 +6,7 @@
   behind a ReLU, into the one after it. Nothing is padded in a patch classifier, so this is exact.
 - Maps lie in memory with the channels of a pixel side by side from the first layer to the last, through the phases too.
 - 1×1 convolutions are matrix products. From the last convolution with a window on, the picture is worked through in blocks, so that the
-  widest map never leaves the caches.
+  widest map never leaves the caches. Their weights are brought into the order that the library multiplies in once, not at each call.
 - A large convolution between many channels is computed by :class:`Transformed` in a ninth of the multiply-adds.
 
 Shapes: ``N`` batch, ``C`` channels in, ``O`` channels out, ``H``, ``W`` pixels of a map.
@@ -109,19 +109,19 @@ class Transformed:
         twice[0] /= 2
         if len(columns) % 2 == 0:
             twice[-1] /= 2
-        back = half[:, :self.side].T.conj() * twice
+        back = half[:, : self.side].T.conj() * twice
         self._columns_back = torch.stack([back.real, -back.imag], 2).flatten(1).to(self.at_least)
         # along the rows: (real and imaginary, row) to (frequency, real and imaginary), and back
         real, imaginary = torch.cat([rows.real, -rows.imag], 1), torch.cat([rows.imag, rows.real], 1)
         self._rows = torch.stack([real, imaginary], 1).flatten(0, 1).to(self.at_least)
-        back = rows[:, :self.side].T.conj() / len(rows)
+        back = rows[:, : self.side].T.conj() / len(rows)
         real, imaginary = torch.stack([back.real, -back.imag], 2), torch.stack([back.imag, back.real], 2)
         self._rows_back = torch.cat([real, imaginary]).flatten(1).to(self.at_least)
         # the sum over the tile is frequency 0, so that many times the bias in it is the bias everywhere
         self._bias = (bias * len(rows) * len(columns)).to(self.at_least)
 
     def pays(self, x: Tensor) -> bool:
-        """Whether a map, (N, C, H, W), fills its tiles so far that they take less than the plain convolution: a fourth part."""
+        """Whether a map, (N, C, H, W), fills more than a quarter of its tiles; one that does not is convolved faster as it is."""
         rows, columns = (size - taps + 1 for size, taps in zip(x.shape[2:], self.shape[2:], strict=True))
         return 4 * rows * columns > -(-rows // self.side) * -(-columns // self.side) * self.side * self.side
 
@@ -133,45 +133,53 @@ class Transformed:
             then: what is done with the answer while it is in the cache, (pixels, O) -> (pixels, L); may work in place.
         """
         rows, columns = (size - taps + 1 for size, taps in zip(x.shape[2:], self.shape[2:], strict=True))
-        corners = list(itertools.product(range(len(x)), range(0, rows, self.side), range(0, columns, self.side)))
+        # tiles that are answered in equal parts, so that the layers behind work on hardly a pixel too many
+        high, wide = (-(-size // -(-size // self.side)) for size in (rows, columns))
+        corners = list(itertools.product(range(len(x)), range(0, rows, high), range(0, columns, wide)))
         passes = -(-len(corners) // max(1, PIXELS // self.side))
         tiles = -(-len(corners) // passes)
-        scratch = self._scratch(tiles)
+        scratch = self._scratch(tiles, high, wide)
         seen, answer = scratch.seen, None
         for first in range(0, len(corners), tiles):
             some = corners[first : first + tiles]
             for j, (i, top, left) in enumerate(some):
                 cut = x[i, :, top : top + seen.shape[1], left : left + len(seen)].permute(2, 1, 0)
-                seen[: len(cut), : cut.shape[1], j] = cut  # what lies beyond the map does not matter: it is cut off below
-            found = self._tiles(scratch, min(rows, self.side), then)
+                if cut.shape[:2] != seen.shape[:2]:
+                    seen[:, :, j] = 0  # beyond the map, where the answer is cut off below
+                seen[: len(cut), : cut.shape[1], j] = cut
+            found = self._tiles(scratch, then)
             if answer is None:
                 answer = found.new_empty(len(x), rows, columns, found.shape[3])
             for j, (i, top, left) in enumerate(some):
-                into = answer[i, top : top + self.side, left : left + self.side]
+                into = answer[i, top : top + high, left : left + wide]
                 into.copy_(found[: into.shape[0], : into.shape[1], j])
         assert answer is not None
         return answer.permute(0, 3, 1, 2)
 
-    def _scratch(self, tiles: int) -> _Scratch:
-        """Memory to work in. Taken once for all passes, since pages new to a process cost more than what is done with them."""
+    def _scratch(self, tiles: int, high: int, wide: int) -> _Scratch:
+        """Memory to work in, for tiles of which so many rows and columns are answered.
+
+        Taken once for all passes, since pages new to a process cost more than what is done with them.
+        """
         height, channels, o = self._kernel.shape[1:]
-        wide, make = len(self._columns), functools.partial(torch.empty, dtype=self.at_least)
+        frequencies, make = len(self._columns), functools.partial(torch.empty, dtype=self.at_least)
         return _Scratch(
-            seen=torch.zeros(self._columns.shape[1], height, tiles, channels // 2, dtype=self.at_least),
-            columns=make(wide, height * tiles * channels // 2),
+            seen=make(self._columns.shape[1], height, tiles, channels // 2),
+            columns=make(frequencies, height * tiles * channels // 2),
             rows=make(2 * height, tiles * channels // 2),
             factors=torch.empty(height, 2, tiles, 2, channels // 2, dtype=self.dtype),
             products=torch.empty(height, 2 * tiles, o, dtype=self.dtype),
-            back=make(wide, self.side, tiles * o),
-            pixels=make(self.side, tiles * o),
+            back=make(frequencies, high, tiles * o),
+            pixels=make(wide, tiles * o),
         )
 
-    def _tiles(self, scratch: _Scratch, rows: int, then: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """The answer for the tiles in ``scratch.seen``, (w, h, tiles, C) -> (rows, side, tiles, L)."""
+    def _tiles(self, scratch: _Scratch, then: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """The answer for the tiles in ``scratch.seen``, (w, h, tiles, C) -> (high, wide, tiles, L)."""
         seen, columns, factors, products, back, pixels = (
             scratch.seen, scratch.columns, scratch.factors, scratch.products, scratch.back, scratch.pixels
         )  # fmt: skip
-        height, tiles = seen.shape[1:3]
+        (height, tiles), high, wide = seen.shape[1:3], back.shape[1], len(pixels)
+        rows_back = self._rows_back.view(2, self.side, -1)[:, :high].flatten(0, 1)
         _multiply(self._columns, seen.flatten(1), columns)
         for f, kernel in enumerate(self._kernel):
             _multiply(self._rows, columns[2 * f : 2 * f + 2].view(2 * height, -1), scratch.rows)
@@ -182,18 +190,18 @@ class Transformed:
             torch.bmm(factors.view(height, 2 * tiles, -1), kernel, out=products)
             if f == 0:
                 products[0, :tiles] += self._bias
-            _multiply(self._rows_back, products.to(self.at_least).view(2 * height, -1), back[2 * f : 2 * f + 2].view(2 * self.side, -1))
+            _multiply(rows_back, products.to(self.at_least).view(2 * height, -1), back[2 * f : 2 * f + 2].view(2 * high, -1))
         found: Tensor | None = None
-        for row in range(rows):
-            _multiply(self._columns_back, back[:, row], pixels)
-            answer = pixels.view(self.side * tiles, -1)
+        for row in range(high):
+            _multiply(self._columns_back[:wide], back[:, row], pixels)
+            answer = pixels.view(wide * tiles, -1)
             answer = answer.relu_() if self.relu else answer
             answer = answer if then is None else then(answer)
             if found is None:
-                found = answer.new_empty(rows, *answer.shape)
+                found = answer.new_empty(high, *answer.shape)
             found[row] = answer
         assert found is not None
-        return found.view(rows, self.side, tiles, -1)
+        return found.view(high, wide, tiles, -1)
 
 
 class _Scratch(NamedTuple):
@@ -204,8 +212,8 @@ class _Scratch(NamedTuple):
     rows: Tensor      # (2·h, tiles·C), of one frequency along the columns
     factors: Tensor   # (h, 2, tiles, 2, C), the left matrices of the products
     products: Tensor  # (h, 2·tiles, O)
-    back: Tensor      # (2·frequencies, side, tiles·O)
-    pixels: Tensor    # (side, tiles·O), a row of each tile
+    back: Tensor      # (2·frequencies, high, tiles·O), the rows that are answered
+    pixels: Tensor    # (wide, tiles·O), the columns that are answered in a row of each tile
 
 
 def fourier(n: int) -> Tensor:
