@@ -103,6 +103,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add = with_data(bench("train", measure_train, "training, against the paper's minibatches of patches", 5), 6)
     add("--also", nargs="*", default=["48x48", "16x112"], metavar="CROPSxSIDE", help="other batches of crops (default: 48x48 16x112)")
     add("--target", type=float, default=0, metavar="IOU", help="also the time until validation reaches it (default: 0, do not measure)")
+    add("--lr", nargs="*", default=[], metavar="PROTOCOL=LR", help="learning rates, such as strided=0.03 (default: those of training)")
     add("--limit", type=float, default=600, metavar="S", help="seconds after which a training is given up (default: 600)")
     add("--seeds", type=int, default=1, metavar="N", help="trainings of each kind, of which the median counts (default: 1)")
     add("--every", type=float, default=150, metavar="N", help="billions of multiply-adds between validations (default: 150)")
@@ -956,8 +957,9 @@ def measure_target(
             runs[name].append(one := time_to_target(arguments, kind, seed, device))
             print(f"{name}, seed {seed}: IoU {one['iou']:.1f} after {one['seconds_cpu']:.0f} CPU s", file=sys.stderr)
     key, bases = "seconds" if device.type == "cuda" else "seconds_cpu", [name for name in kinds if name.startswith("paper")]
-    rows = [["", "s", "CPU s", "labelled outputs", "IoU then", *(f"times as fast as {base}" for base in bases)]]
-    found: dict[str, Any] = {"iou": arguments.target, "limit_s": arguments.limit, "pictures": arguments.pictures, "runs": runs}
+    rows = [["", "learning rate", "s", "CPU s", "labelled outputs", "IoU then", *(f"times as fast as {base}" for base in bases)]]
+    about = {"iou": arguments.target, "limit_s": arguments.limit, "pictures": arguments.pictures, "every": arguments.every}
+    found: dict[str, Any] = {**about, "runs": runs}
     for name, each in runs.items():
         middle = {k: median(one[k] for one in each) for k in ("seconds", "seconds_cpu", "outputs", "iou")}
         times = {base: median(other[key] / one[key] for one, other in zip(each, runs[base], strict=True)) for base in bases}
@@ -965,8 +967,8 @@ def measure_target(
         found[name] = {**middle, "missed": missed, "times": times}
         reached = f"{middle['iou']:.1f}" if not missed else f"{middle['iou']:.1f}, not reached in {missed} of {len(each)}"
         more = {base: "> " * any(not one["reached"] for one in runs[base]) for base in bases}  # they were given up, and took longer
-        rows.append([name, *(f"{'> ' * bool(missed)}{middle[k]:.0f}" for k in ("seconds", "seconds_cpu", "outputs")), reached,
-                     *(f"{more[base]}{times[base]:.1f}" for base in bases)])  # fmt: skip
+        took = [f"{'> ' * bool(missed)}{middle[k]:.0f}" for k in ("seconds", "seconds_cpu", "outputs")]
+        rows.append([name, f"{each[0]['lr']:g}", *took, reached, *(f"{more[base]}{times[base]:.1f}" for base in bases)])
     sentence = (
         f"Training until the IoU of {arguments.pictures} validation pictures of each dataset, scored strided, is {arguments.target:g} for "
         f"the first time, at most {arguments.limit:g} s; median of {arguments.seeds} seeds, constant learning rate, validation not counted:"
@@ -1015,7 +1017,7 @@ def time_to_target(arguments: argparse.Namespace, kind: Kind, seed: int, device:
             validate=validate, report=report, title=f"{kind.protocol}, {kind.precision}",
         )  # fmt: skip
     last = found["history"][-1]
-    return {**found, **last, "reached": last["iou"] >= arguments.target}
+    return {**found, **last, "lr": settings.lr, "reached": last["iou"] >= arguments.target}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -1269,7 +1271,7 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
     from densemtmd.runs import output_space
     from densemtmd.training import TrainSettings
 
-    given = {**(choice("protocol", kind.protocol).get("train") or {}), **kind.changes}
+    given = {**(choice("protocol", kind.protocol).get("train") or {}), **kind.changes, **learning_rate(arguments, kind.protocol)}
     settings = TrainSettings(**given, precision=kind.precision, workers=arguments.workers, checkpoint_seconds=60.0, patience=0)
     model = choice("model", arguments.model)
     datasets = open_datasets(arguments.datasets, arguments.data_root)
@@ -1292,6 +1294,15 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
     )  # fmt: skip
     labelsets = {dataset.name: dataset.labelset.name for dataset in datasets}
     return Training(network, mixture, settings, validation, labelsets, time.perf_counter() - began)
+
+
+def learning_rate(arguments: argparse.Namespace, protocol: str) -> dict[str, float]:
+    """That which --lr gives a protocol, if it does."""
+    given = dict(text.partition("=")[::2] for text in getattr(arguments, "lr", []))
+    try:
+        return {"lr": float(given[protocol])} if protocol in given else {}
+    except ValueError:
+        raise UserError(f"--lr gives {protocol} {given[protocol]!r}, expected a number as in {protocol}=0.01") from None
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
