@@ -89,7 +89,7 @@ def make_arguments() -> argparse.ArgumentParser:
         add("--seconds", type=float, default=seconds, metavar="S", help=f"of a turn (default: {seconds:g})")
         return add
 
-    add = bench("label", measure_label, "labelling every pixel, against other ways to do it and the machine's best rate", 5)
+    add = bench("label", measure_label, "labelling every pixel, against other ways to do it and the machine's best rate", 3)
     sizes = ["240x320", "375x1242", "1024x2048"]
     add("--sizes", nargs="+", default=sizes, metavar="HxW", help=f"pixels of the pictures (default: {' '.join(sizes)})")
     add("--labels", type=int, default=68, metavar="N", help="outputs of the network (default: 68)")
@@ -845,7 +845,7 @@ def measure_train(arguments: argparse.Namespace) -> Told:
     lines = [rates, "Where the time of a step goes:", parts_table]
     if arguments.target:
         del learners
-        values["target"], more = measure_target(arguments, {name: kind for name, kind in kinds.items() if not kind.changes}, device)
+        values["target"], more = measure_target(arguments, kinds, device)
         lines += more
     return Told(f"train {', '.join(arguments.datasets)}: {arguments.model} on {device}, median of {arguments.turns} turns", values, lines)
 
