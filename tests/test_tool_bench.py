@@ -287,12 +287,13 @@ def test_time_to_a_score(bench, tmp_path, training, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "score_pictures", slow)
         given = ["--turns", 1, "--also", "--every", 0.02, "--seeds", 2]
-        told, text = run(bench, tmp_path, *training, *given, "--target", 1, "--pictures", 3)
+        told, text = run(bench, tmp_path, *training, *given, "--target", 1, "--pictures", 3, "--lr", "small=0.02")
     target = told["target"]
     for name in told["kinds"]:
         runs = target["runs"][name]
         assert len(runs) == 2 and target[name]["missed"] == 0
         for one in runs:
+            assert one["lr"] == (0.02 if name.startswith("small") else 0.01)
             assert one["reached"] and one["iou"] >= 1 and all(before["iou"] < 1 for before in one["history"][:-1])
             assert one["outputs"] == one["history"][-1]["outputs"] > 0
             assert 0 < one["seconds_cpu"] < 0.2 * (1 + len(one["history"]))
@@ -310,6 +311,8 @@ def test_time_to_a_score(bench, tmp_path, training, capsys):
 def test_train_needs_another_protocol(bench, tmp_path, capsys, training):
     given = [*map(str, training), "--model", "small", "--protocol", "paper"]
     assert bench.main(given) == 1 and "--protocol is paper" in capsys.readouterr().err
+    given = [*map(str, training), "--model", "small", "--lr", "small=fast"]
+    assert bench.main(given) == 1 and "--lr gives small 'fast', expected a number" in capsys.readouterr().err
     given = [*map(str, training), "--model", "small", "--also", "48"]
     assert bench.main(given) == 1 and "--also has '48', expected crops x pixels" in capsys.readouterr().err
 

@@ -89,7 +89,7 @@ def make_arguments() -> argparse.ArgumentParser:
         add("--seconds", type=float, default=seconds, metavar="S", help=f"of a turn (default: {seconds:g})")
         return add
 
-    add = bench("label", measure_label, "labelling every pixel, against other ways to do it and the machine's best rate", 5)
+    add = bench("label", measure_label, "labelling every pixel, against other ways to do it and the machine's best rate", 3)
     sizes = ["240x320", "375x1242", "1024x2048"]
     add("--sizes", nargs="+", default=sizes, metavar="HxW", help=f"pixels of the pictures (default: {' '.join(sizes)})")
     add("--labels", type=int, default=68, metavar="N", help="outputs of the network (default: 68)")
@@ -103,6 +103,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add = with_data(bench("train", measure_train, "training, against the paper's minibatches of patches", 5), 6)
     add("--also", nargs="*", default=["48x48", "16x112"], metavar="CROPSxSIDE", help="other batches of crops (default: 48x48 16x112)")
     add("--target", type=float, default=0, metavar="IOU", help="also the time until validation reaches it (default: 0, do not measure)")
+    add("--lr", nargs="*", default=[], metavar="PROTOCOL=LR", help="learning rates, such as strided=0.03 (default: those of training)")
     add("--limit", type=float, default=600, metavar="S", help="seconds after which a training is given up (default: 600)")
     add("--seeds", type=int, default=1, metavar="N", help="trainings of each kind, of which the median counts (default: 1)")
     add("--every", type=float, default=150, metavar="N", help="billions of multiply-adds between validations (default: 150)")
@@ -706,7 +707,7 @@ def measure_scale(arguments: argparse.Namespace) -> Told:
             if millions <= dense_to:
                 works["dense"] = partial(predictor.all, image)
             with torch.inference_mode():
-                predictor.all(image[:64, :64])  # to warm up
+                predictor.all(first_strip(image, device)[:, :64])  # warms up, and makes what strips of this height need once
                 turns = [{name: one_pass(work, device) for name, work in works.items()} for _ in range(arguments.turns)]
             row: dict[str, Any] = {"labels": labels, "pixels": image.shape[0] * image.shape[1]}
             for name in works:
@@ -844,7 +845,7 @@ def measure_train(arguments: argparse.Namespace) -> Told:
     lines = [rates, "Where the time of a step goes:", parts_table]
     if arguments.target:
         del learners
-        values["target"], more = measure_target(arguments, {name: kind for name, kind in kinds.items() if not kind.changes}, device)
+        values["target"], more = measure_target(arguments, kinds, device)
         lines += more
     return Told(f"train {', '.join(arguments.datasets)}: {arguments.model} on {device}, median of {arguments.turns} turns", values, lines)
 
@@ -956,8 +957,9 @@ def measure_target(
             runs[name].append(one := time_to_target(arguments, kind, seed, device))
             print(f"{name}, seed {seed}: IoU {one['iou']:.1f} after {one['seconds_cpu']:.0f} CPU s", file=sys.stderr)
     key, bases = "seconds" if device.type == "cuda" else "seconds_cpu", [name for name in kinds if name.startswith("paper")]
-    rows = [["", "s", "CPU s", "labelled outputs", "IoU then", *(f"times as fast as {base}" for base in bases)]]
-    found: dict[str, Any] = {"iou": arguments.target, "limit_s": arguments.limit, "pictures": arguments.pictures, "runs": runs}
+    rows = [["", "learning rate", "s", "CPU s", "labelled outputs", "IoU then", *(f"times as fast as {base}" for base in bases)]]
+    about = {"iou": arguments.target, "limit_s": arguments.limit, "pictures": arguments.pictures, "every": arguments.every}
+    found: dict[str, Any] = {**about, "runs": runs}
     for name, each in runs.items():
         middle = {k: median(one[k] for one in each) for k in ("seconds", "seconds_cpu", "outputs", "iou")}
         times = {base: median(other[key] / one[key] for one, other in zip(each, runs[base], strict=True)) for base in bases}
@@ -965,8 +967,8 @@ def measure_target(
         found[name] = {**middle, "missed": missed, "times": times}
         reached = f"{middle['iou']:.1f}" if not missed else f"{middle['iou']:.1f}, not reached in {missed} of {len(each)}"
         more = {base: "> " * any(not one["reached"] for one in runs[base]) for base in bases}  # they were given up, and took longer
-        rows.append([name, *(f"{'> ' * bool(missed)}{middle[k]:.0f}" for k in ("seconds", "seconds_cpu", "outputs")), reached,
-                     *(f"{more[base]}{times[base]:.1f}" for base in bases)])  # fmt: skip
+        took = [f"{'> ' * bool(missed)}{middle[k]:.0f}" for k in ("seconds", "seconds_cpu", "outputs")]
+        rows.append([name, f"{each[0]['lr']:g}", *took, reached, *(f"{more[base]}{times[base]:.1f}" for base in bases)])
     sentence = (
         f"Training until the IoU of {arguments.pictures} validation pictures of each dataset, scored strided, is {arguments.target:g} for "
         f"the first time, at most {arguments.limit:g} s; median of {arguments.seeds} seeds, constant learning rate, validation not counted:"
@@ -1015,7 +1017,7 @@ def time_to_target(arguments: argparse.Namespace, kind: Kind, seed: int, device:
             validate=validate, report=report, title=f"{kind.protocol}, {kind.precision}",
         )  # fmt: skip
     last = found["history"][-1]
-    return {**found, **last, "reached": last["iou"] >= arguments.target}
+    return {**found, **last, "lr": settings.lr, "reached": last["iou"] >= arguments.target}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -1269,7 +1271,7 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
     from densemtmd.dense import geometry
     from densemtmd.training import TrainSettings
 
-    given = {**(choice("protocol", kind.protocol).get("train") or {}), **kind.changes}
+    given = {**(choice("protocol", kind.protocol).get("train") or {}), **kind.changes, **learning_rate(arguments, kind.protocol)}
     settings = TrainSettings(**given, precision=kind.precision, workers=arguments.workers, checkpoint_seconds=60.0, patience=0)
     model = choice("model", arguments.model)
     datasets = open_datasets(arguments.datasets, arguments.data_root)
@@ -1292,6 +1294,15 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
     )  # fmt: skip
     labelsets = {dataset.name: dataset.labelset.name for dataset in datasets}
     return Training(network, mixture, settings, validation, labelsets, time.perf_counter() - began)
+
+
+def learning_rate(arguments: argparse.Namespace, protocol: str) -> dict[str, float]:
+    """That which --lr gives a protocol, if it does."""
+    given = dict(text.partition("=")[::2] for text in getattr(arguments, "lr", []))
+    try:
+        return {"lr": float(given[protocol])} if protocol in given else {}
+    except ValueError:
+        raise UserError(f"--lr gives {protocol} {given[protocol]!r}, expected a number as in {protocol}=0.01") from None
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
