@@ -22,7 +22,7 @@ from densemtmd.datasets.truth import Truth
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.fast import freeze
-from densemtmd.inference import dense_logits, fused_probabilities, strided_logits
+from densemtmd.inference import dense_logits_of_all, fused_probabilities, strided_logits
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
@@ -170,14 +170,13 @@ def score_answers(
                 for name, own in targets.items()
             }
             counts = {name: torch.zeros(labels[name], labels[name], dtype=torch.int64, device=device) for name in labels}
-            strips: Iterable[Sequence[tuple[slice, Tensor]]] = (
-                zip(*(dense_logits(dense, image, device) for dense in denses), strict=True)
+            strips: Iterable[tuple[slice, list[Tensor]]] = (
+                dense_logits_of_all(denses, image, device)
                 if denses
-                else [[(slice(0, -(-len(image) // step)), strided_logits(network, image, where, device)) for network in networks]]
+                else [(slice(0, -(-len(image) // step)), [strided_logits(network, image, where, device) for network in networks])]
             )
-            for strip in strips:  # the same rows of each network
-                rows = strip[0][0]
-                for name, ids in answers(networks, [logits for _, logits in strip], target).items():
+            for rows, logits in strips:
+                for name, ids in answers(networks, logits, target).items():
                     counts[name] += confusion(ids, target[name][rows], labels[name])
             for name, count in counts.items():
                 matrices[name].append(count)

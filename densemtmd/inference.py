@@ -79,17 +79,34 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
     return torch.cat(answers), strides.pop()
 
 
-def dense_logits(dense: Dense | Frozen, image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W))."""
+def dense_logits(
+    dense: Dense | Frozen, image: np.ndarray, device: torch.device, rows_grain: int | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W)).
+
+    Strips are of multiples of ``rows_grain`` rows where that is possible, by default of the network's own grain.
+    """
     height, width = image.shape[:2]
     wide = TILE.get(device.type, TILE["cuda"])[1]
-    grain = dense.grain if isinstance(dense, Frozen) else 1
+    grain = grain_of(dense)
     if device.type == "cpu":  # a tile for each thread at least, however small the picture, but none so narrow that it is mostly border
         wide = min(wide, max(dense.geometry.patch, -(-width // torch.get_num_threads() // grain) * grain))
-    for rows in strips(height, width, device, grain):
+    for rows in strips(height, width, device, rows_grain or grain):
         columns = pieces(width, wide, grain if wide >= grain else 1)
         tiles = side_by_side([partial(_tile, dense, image, rows, part, device) for part in columns], device)
         yield rows, torch.cat(tiles, 2)
+
+
+def dense_logits_of_all(denses: Sequence[Dense | Frozen], image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, list[Tensor]]]:
+    """The logits of several networks for the same rows at a time, whatever strips each of them would cut by itself."""
+    grain = max(map(grain_of, denses))
+    for strip in zip(*(dense_logits(dense, image, device, grain) for dense in denses), strict=True):
+        yield strip[0][0], [logits for _, logits in strip]
+
+
+def grain_of(dense: Dense | Frozen) -> int:
+    """Pixels of which the sides of a piece of a picture best are multiples."""
+    return dense.grain if isinstance(dense, Frozen) else 1
 
 
 def strips(height: int, width: int, device: torch.device, grain: int = 1) -> list[slice]:
@@ -215,10 +232,9 @@ class Predictor:
         answer = np.empty(image.shape[:2], np.uint8)
         named = [n for n, network in enumerate(self.networks) if set(network.space.names) & set(merged.groups)]
         with torch.inference_mode():
-            strips = zip(*(dense_logits(self._dense[n], image, self.device) for n in named), strict=True)
-            for parts in strips:  # the same rows of each network
-                fused = fused_probabilities([self.networks[n] for n in named], [logits for _, logits in parts], merged)
-                answer[parts[0][0]] = fused.argmax(0).to(torch.uint8).cpu().numpy()
+            for rows, logits in dense_logits_of_all([self._dense[n] for n in named], image, self.device):
+                fused = fused_probabilities([self.networks[n] for n in named], logits, merged)
+                answer[rows] = fused.argmax(0).to(torch.uint8).cpu().numpy()
         return answer
 
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from toy import MODEL, small_network
 
-from densemtmd import Labelset, OutputSpace, Predictor, checkpoint, densify, inference
+from densemtmd import Labelset, OutputSpace, Predictor, checkpoint, densify, fast, inference
 from densemtmd.backbones.patchnet import PatchNet
 from densemtmd.datasets.sample import as_input
 from densemtmd.dense import Geometry, geometry
 from densemtmd.errors import UserError
 from densemtmd.fast import freeze
 from densemtmd.inference import bordered, checkpoints_of, dense_logits, pieces, strided_logits
+from densemtmd.merging import Merged
 
 KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
 XU = Labelset("xu", ["sky", "ground", "movable"])
@@ -240,6 +241,17 @@ def test_from_the_folder_of_a_run_with_a_network_per_dataset(tmp_path, monkeypat
     predictor.all(image)
     assert len(ran) == 3
     assert (predictor.all(image, ["xu", "he"])["he"] == together["he"]).all() and ran[3:] == [("he",), ("xu",)]
+
+
+def test_networks_that_would_cut_other_strips_are_merged_on_the_same_rows(monkeypatch):
+    """The large convolution of one of them is transformed, in tiles that reach over 80 pixels."""
+    monkeypatch.setattr(fast, "_wins", lambda *_: True)
+    predictor = Predictor([small_network(HE), PatchNet(OutputSpace([XU]), widths=(4, 16, 16), hidden=8).eval()], "cpu")
+    image, merged = picture(300, 12), Merged(Labelset("m", ["sky", "ground", "rest"]), {"he": (0, -1), "xu": (0, 1, -1)}, 2)
+    rows = [[rows for _, rows, _ in predictor.logits(image, [name])] for name in ("he", "xu")]
+    assert rows[0] == [slice(0, 150), slice(150, 300)] and rows[1] == [slice(0, 160), slice(160, 300)]
+    expected = merged.fuse({name: torch.from_numpy(predictor.probabilities(image, name)) for name in ("he", "xu")}).argmax(0).numpy()
+    assert (predictor.merged(image, merged) != expected).mean() < 0.001 and len(np.unique(expected)) > 1
 
 
 def test_nothing_to_load(tmp_path, network):

@@ -213,16 +213,18 @@ def test_peak_memory(bench):
 @pytest.fixture
 def training(bench, tmp_path):
     """What ``bench train`` is given: a toy dataset, small networks and the paper's protocol at toy size."""
-    (tmp_path / "conf" / "protocol" / "paper.yaml").write_text("train: {crop: 1, batch: 16, border: valid}")
+    (tmp_path / "conf" / "protocol" / "paper.yaml").write_text("train: {crop: 1, batch: 16, border: valid, optimizer: sgd, lr: 0.01}")
     yaml = write_toy(tmp_path, "squares", "square", size=(60, 64))
     return ["train", yaml, "--data-root", tmp_path, "--protocol", "small", "--seconds", 0.2]
 
 
-def test_train(bench, tmp_path, capsys, training, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_train(bench, tmp_path, capsys, training, monkeypatch, optimizer):
     from densemtmd import training as room
 
     original = room.precision_on
     monkeypatch.setattr(room, "precision_on", lambda device, precision: original(device, precision.replace("auto", "bfloat16")))
+    (tmp_path / "conf" / "protocol" / "small.yaml").write_text(f"train: {{crop: 16, batch: 4, optimizer: {optimizer}}}")
     told, text = run(bench, tmp_path, *training, "--turns", 3, "--also", "2x24")
     kinds = told["kinds"]
     assert list(kinds) == ["paper, float32", "small, float32", "paper, bfloat16", "small, bfloat16", "2 crops of 24×24"]
@@ -293,7 +295,7 @@ def test_time_to_a_score(bench, tmp_path, training, capsys):
         runs = target["runs"][name]
         assert len(runs) == 2 and target[name]["missed"] == 0
         for one in runs:
-            assert one["lr"] == (0.02 if name.startswith("small") else 0.01)
+            assert one["lr"] == (0.02 if name.startswith("small") else 0.001) and one["optimizer"] == "adam"  # of --protocol, for all
             assert one["reached"] and one["iou"] >= 1 and all(before["iou"] < 1 for before in one["history"][:-1])
             assert one["outputs"] == one["history"][-1]["outputs"] > 0
             assert 0 < one["seconds_cpu"] < 0.2 * (1 + len(one["history"]))

@@ -19,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -103,7 +103,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add = with_data(bench("train", measure_train, "training, against the paper's minibatches of patches", 5), 6)
     add("--also", nargs="*", default=["48x48", "16x112"], metavar="CROPSxSIDE", help="other batches of crops (default: 48x48 16x112)")
     add("--target", type=float, default=0, metavar="IOU", help="also the time until validation reaches it (default: 0, do not measure)")
-    add("--lr", nargs="*", default=[], metavar="PROTOCOL=LR", help="learning rates, such as strided=0.03 (default: those of training)")
+    add("--lr", nargs="*", default=[], metavar="PROTOCOL=LR", help="learning rates, such as strided=0.03 (default: that of --protocol)")
     add("--limit", type=float, default=600, metavar="S", help="seconds after which a training is given up (default: 600)")
     add("--seeds", type=int, default=1, metavar="N", help="trainings of each kind, of which the median counts (default: 1)")
     add("--every", type=float, default=150, metavar="N", help="billions of multiply-adds between validations (default: 150)")
@@ -801,7 +801,8 @@ def measure_train(arguments: argparse.Namespace) -> Told:
     """Labelled outputs a second of training with --protocol, against the paper's minibatches, by turns; where the time goes; and with
     --target the time until the validation pictures are answered that well.
 
-    All with the same network and optimiser. Steps are measured on batches made before, and cutting these beside them.
+    All with the same network, and the optimiser and learning rate of --protocol. Steps are measured on batches made before, and cutting
+    these beside them.
     """
     from densemtmd import checkpoint
     from densemtmd.training import precision_on
@@ -932,7 +933,10 @@ def parts_of_a_step(learn: Callable[[int], object], load: Callable[[int], object
 
         return one
 
-    with stopwatch(torch.Tensor, "backward", step, "backward", clock), stopwatch(torch.optim.SGD, "step", step, "optimizer", clock):
+    with ExitStack() as watches:
+        watches.enter_context(stopwatch(torch.Tensor, "backward", step, "backward", clock))
+        for optimizers in (torch.optim.SGD, torch.optim.AdamW):
+            watches.enter_context(stopwatch(optimizers, "step", step, "optimizer", clock))
         ((step_s, step_cpu_s),) = timed((counted(learn, step),), seconds, device)
     with stopwatch(mixing, "cut", batch, "cut", time.process_time):
         ((_, load_cpu_s),) = timed((counted(load, batch),), seconds / 4, device)
@@ -968,7 +972,8 @@ def measure_target(
         reached = f"{middle['iou']:.1f}" if not missed else f"{middle['iou']:.1f}, not reached in {missed} of {len(each)}"
         more = {base: "> " * any(not one["reached"] for one in runs[base]) for base in bases}  # they were given up, and took longer
         took = [f"{'> ' * bool(missed)}{middle[k]:.0f}" for k in ("seconds", "seconds_cpu", "outputs")]
-        rows.append([name, f"{each[0]['lr']:g}", *took, reached, *(f"{more[base]}{times[base]:.1f}" for base in bases)])
+        rate = f"{each[0]['lr']:g} of {each[0]['optimizer']}"
+        rows.append([name, rate, *took, reached, *(f"{more[base]}{times[base]:.1f}" for base in bases)])
     sentence = (
         f"Training until the IoU of {arguments.pictures} validation pictures of each dataset, scored strided, is {arguments.target:g} for "
         f"the first time, at most {arguments.limit:g} s; median of {arguments.seeds} seeds, constant learning rate, validation not counted:"
@@ -1017,7 +1022,7 @@ def time_to_target(arguments: argparse.Namespace, kind: Kind, seed: int, device:
             validate=validate, report=report, title=f"{kind.protocol}, {kind.precision}",
         )  # fmt: skip
     last = found["history"][-1]
-    return {**found, **last, "lr": settings.lr, "reached": last["iou"] >= arguments.target}
+    return {**found, **last, "optimizer": settings.optimizer, "lr": settings.lr, "reached": last["iou"] >= arguments.target}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -1271,7 +1276,9 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
     from densemtmd.dense import geometry
     from densemtmd.training import TrainSettings
 
-    given = {**(choice("protocol", kind.protocol).get("train") or {}), **kind.changes, **learning_rate(arguments, kind.protocol)}
+    given, compared = (choice("protocol", name).get("train") or {} for name in (kind.protocol, arguments.protocol))
+    usual = TrainSettings(**compared)
+    given |= {"optimizer": usual.optimizer, "lr": usual.lr, **kind.changes, **learning_rate(arguments, kind.protocol)}
     settings = TrainSettings(**given, precision=kind.precision, workers=arguments.workers, checkpoint_seconds=60.0, patience=0)
     model = choice("model", arguments.model)
     datasets = open_datasets(arguments.datasets, arguments.data_root)
