@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy import write_toy
@@ -145,7 +146,7 @@ def test_the_answers_of_a_strip_are_those_of_the_picture(bench, small_tiles):
     from densemtmd import inference
 
     image = bench.a_picture(23, 31)
-    strip = bench.first_strip(image, torch.device("cpu"))
+    strip = bench.first_strip(image, SimpleNamespace(device=torch.device("cpu"), _dense=[None]))
     assert strip.shape == (12, 31, 3)
     assert inference.strips(12, 31, torch.device("cpu")) == [slice(0, 12)]
     assert inference.strips(23, 31, torch.device("cpu"))[0] == slice(0, 12)

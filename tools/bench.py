@@ -500,7 +500,7 @@ def ways_to_label(network: Any, predictor: Any, rough: Any, image: np.ndarray, w
     rewritten = dilated(network)
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     height, width = image.shape[:2]
-    strip, (rows, columns) = first_strip(image, device), first_tile(image, device)
+    strip, (rows, columns) = first_strip(image, predictor), first_tile(image, device)
     tile = f"a tile of {rows.stop}×{columns.stop}"
     of_tile = height * width / (rows.stop * columns.stop)
     shifts = [(i, j) for i in range(where.stride) for j in range(where.stride)]
@@ -605,12 +605,12 @@ def first_tile(image: np.ndarray, device: Any) -> tuple[slice, slice]:
     return rows, columns
 
 
-def first_strip(image: np.ndarray, device: Any) -> np.ndarray:
-    """The picture's first strip of rows, as the dense pass cuts them."""
+def first_strip(image: np.ndarray, predictor: Any) -> np.ndarray:
+    """The picture's first strip of rows, as the predictor's dense pass cuts them."""
     from densemtmd import inference
 
     height, width = image.shape[:2]
-    return image[inference.strips(height, width, device)[0]]
+    return image[inference.strips(height, width, predictor.device, inference.grain_of(predictor._dense[0]))[0]]
 
 
 def check_ways(ways: Mapping[str, Way], image: np.ndarray, predictor: Any) -> tuple[dict[str, float], float | None]:
@@ -707,7 +707,7 @@ def measure_scale(arguments: argparse.Namespace) -> Told:
             if millions <= dense_to:
                 works["dense"] = partial(predictor.all, image)
             with torch.inference_mode():
-                predictor.all(first_strip(image, device)[:, :64])  # warms up, and makes what strips of this height need once
+                predictor.all(first_strip(image, predictor)[:, :64])  # warms up, and makes what strips of this height need once
                 turns = [{name: one_pass(work, device) for name, work in works.items()} for _ in range(arguments.turns)]
             row: dict[str, Any] = {"labels": labels, "pixels": image.shape[0] * image.shape[1]}
             for name in works:
