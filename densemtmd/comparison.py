@@ -45,7 +45,10 @@ pictures of different places, but an interval from fewer videos would itself be 
 
 PAPER = Path(__file__).with_name("paper_tables.csv")
 """The tables of the paper: a line per number, with a note where it was corrected, derived from others, or cannot be known. Of other
-people's methods the note says where and when they were published; those that came after the paper are in ``table7_later``."""
+people's methods the note says where and when they were published; those that came after the paper are under :data:`LATER`."""
+
+LATER = "table7_later"
+"""What stands in :data:`PAPER` beside Table 7 and is not of the paper."""
 
 OWN = ("nf", "jt", "jtsc")
 """The rows of Table 7 that are the paper's own method."""
@@ -596,7 +599,7 @@ def paper_numbers(table: str) -> dict[tuple[str, str, str], tuple[float, str]]:
         UserError: a table that the paper does not have.
     """
     lines = paper_lines()
-    if table not in (known := dict.fromkeys(line["table"] for line in lines)):
+    if table not in (known := dict.fromkeys(line["table"] for line in lines if line["table"] != LATER)):
         raise UserError(f"the paper has no table {table!r}; {nearest(table, known)}")
     return {(x["row"], x["dataset"], x["score"]): (float(x["value"]), x["note"]) for x in lines if x["table"] == table and x["value"]}
 
@@ -622,7 +625,7 @@ def published(table: Table) -> list[Published]:
         return []
     methods: dict[str, list[dict[str, str]]] = {}
     for line in paper_lines():
-        if line["table"] in ("table7", "table7_later") and line["value"]:
+        if line["table"] in ("table7", LATER) and line["value"]:
             methods.setdefault(line["method"].replace("Ours,", "the paper,"), []).append(line)
 
     def source(lines: Sequence[Mapping[str, str]]) -> str:

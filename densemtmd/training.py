@@ -526,14 +526,16 @@ def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
         UserError: the file cannot be read, or is not of such a training.
     """
     tensors, about = checkpoint.load(path)
+    kept = {"exp_avg", "exp_avg_sq", "step"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
     try:
         checkpoint.load_weights(network, tensors)
         for name, parameter in network.named_parameters():
-            for key, prefix in MOMENTA.items():
-                if (momentum := tensors.get(prefix + name)) is None:
-                    continue
+            found = {key: tensors[prefix + name] for key, prefix in MOMENTA.items() if prefix + name in tensors}
+            if found and found.keys() != kept:
+                raise ValueError(f"of {name} there is {', '.join(found)}, expected {', '.join(sorted(kept))}")
+            for key, momentum in found.items():
                 if key == "step":  # a number of its own, on the CPU
-                    optimizer.state[parameter][key] = momentum.clone()
+                    optimizer.state[parameter][key] = momentum.reshape(()).clone()
                     continue
                 if momentum.shape != parameter.shape:
                     raise ValueError(f"the momentum of {name} is {tuple(momentum.shape)}, not {tuple(parameter.shape)}")

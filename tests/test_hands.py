@@ -370,6 +370,7 @@ def test_mistakes_are_sentences(tmp_path):
     write_predictions(tmp_path / "five.txt", np.ones((5, 14, 3)))
     (tmp_path / "nan.txt").write_text(" ".join(["nan"] * 42))
     (tmp_path / "centres.txt").write_text("1 2 3\n1 2\n")
+    (tmp_path / "nowhere.txt").write_text("invalid invalid invalid\n1 nan 3\n")
     cases = [
         (lambda: nyu.read_depth(grey), ["grey.png", "8 bits of grey", "three channels"]),
         (lambda: nyu.read_depth(deep), ["deep.png", "16 bits of grey"]),
@@ -391,6 +392,7 @@ def test_mistakes_are_sentences(tmp_path):
         (lambda: read_predictions(tmp_path / "five.txt", NYU, 8252), ["five.txt has 5 lines, expected 8252"]),
         (lambda: read_predictions(tmp_path / "five.txt", ICVL), ["five.txt, line 1", "42 numbers, expected 48"]),
         (lambda: read_predictions(tmp_path / "nan.txt", NYU), ["nan.txt, frame 1", "not finite"]),
+        (lambda: read_centres(tmp_path / "nowhere.txt", 2), ["nowhere.txt, line 2", "not finite", "three times invalid"]),
         (lambda: read_centres(tmp_path / "centres.txt", 2), ["centres.txt, line 2", "2 numbers, expected 3"]),
     ]
     for call, words in cases:

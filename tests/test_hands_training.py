@@ -526,7 +526,11 @@ def test_published_errors_stand_beside_with_their_sources(runs, tmp_path, capsys
     assert compare.main([*rows, "--paper", "table6"]) == 0
     printed = capsys.readouterr().out
     assert "V2V-PoseNet" not in printed and "must not be compared" in printed
-    assert compare.main([*rows, "--paper", "table9"]) == 1 and "no table 'table9'" in capsys.readouterr().err
+    assert compare.main([*rows, "--paper", "table9"]) == 1
+    error = capsys.readouterr().err
+    assert "no table 'table9'" in error and "table7_later" not in error
+    assert compare.main([*rows, "--paper", "table2"]) == 1
+    assert "--paper table2 has no numbers for the rows nf, jt, jtsc on nyu, icvl" in capsys.readouterr().err
 
 
 def test_tables_of_real_hands_say_where_to_get_them(tmp_path, capsys):

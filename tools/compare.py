@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--tracking-uri", metavar="URI", help="MLflow's store (default: sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set)")
     arguments = parser.parse_args(argv)
 
+    from densemtmd.comparison import beside
     from densemtmd.files import atomic_write, check_writable
 
     if arguments.out:
@@ -72,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = read(arguments)
     if arguments.paper:
         table = replace(table, paper=arguments.paper)
+        if not beside(table):
+            rows, columns = ", ".join(table.rows), ", ".join(table.columns)
+            raise UserError(f"--paper {arguments.paper} has no numbers for the rows {rows} on {columns}: name another table")
     if arguments.confusions:
         files = confusions(table, *arguments.confusions, arguments.dataset)
     elif table.curve is not None and arguments.baseline is None:

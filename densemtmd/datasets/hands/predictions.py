@@ -53,12 +53,15 @@ def read_centres(path: str | Path, frames: int) -> np.ndarray:
         (N, 3) float64; NaN where there is none.
 
     Raises:
-        UserError: a line without three numbers, or another number of lines than of frames.
+        UserError: a line without three finite numbers, or another number of lines than of frames.
     """
     path = Path(path)
     what = "a line per frame, x y z of the hand's centre in mm, y up"
-    lines = text_lines(path, what)
-    rows = [[np.nan] * 3 if words == ["invalid"] * 3 else numbers_of(words, 3, path, number, what) for number, words in lines]
+    rows = []
+    for number, words in text_lines(path, what):
+        rows.append([np.nan] * 3 if words == ["invalid"] * 3 else numbers_of(words, 3, path, number, what))
+        if words != ["invalid"] * 3 and not np.isfinite(rows[-1]).all():
+            raise UserError(f"{path}, line {number}: it holds a value that is not finite, expected {what}; or three times invalid")
     if len(rows) != frames:
         raise UserError(f"{path} has {len(rows)} line{'s' * (len(rows) != 1)}, expected {frames}: {what}")
     return np.array(rows, float)
