@@ -274,7 +274,8 @@ def test_what_two_tables_print_is_the_same():
 
 
 def test_corrections_are_marked():
-    notes = {(table, *key): (value, note) for table in ROWS for key, (value, note) in comparison.paper_numbers(table).items()}
+    own = [table for table in ROWS if table != comparison.LATER]
+    notes = {(table, *key): (value, note) for table in own for key, (value, note) in comparison.paper_numbers(table).items()}
     for key, value, words in [
         (("table2", "jtsc", "total", "iou"), 47.46, "printed 47.10, the columns give 47.46"),
         (("table1_kitti7_stanford", "jtsc_gr_de", "kitti7", "global"), 81.86, "printed 81.26"),
