@@ -72,7 +72,7 @@ VALIDATION_PICTURES = 8
 
 @dataclass
 class ScoreSettings:
-    """How the trained network is scored on the test pictures: ``score.<name>=<value>``."""
+    """How the trained network is scored, and on which pictures: ``score.<name>=<value>``."""
 
     scoring: str = setting("dense", "dense: every labelled pixel; strided: every 4th pixel of every 4th row, at a 16th of the cost")
     interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")

@@ -59,8 +59,11 @@ def read_centres(path: str | Path, frames: int) -> np.ndarray:
     what = "a line per frame, x y z of the hand's centre in mm, y up"
     rows = []
     for number, words in text_lines(path, what):
-        rows.append([np.nan] * 3 if words == ["invalid"] * 3 else numbers_of(words, 3, path, number, what))
-        if words != ["invalid"] * 3 and not np.isfinite(rows[-1]).all():
+        if words == ["invalid"] * 3:
+            rows.append([np.nan] * 3)
+            continue
+        rows.append(numbers_of(words, 3, path, number, what))
+        if not np.isfinite(rows[-1]).all():
             raise UserError(f"{path}, line {number}: it holds a value that is not finite, expected {what}; or three times invalid")
     if len(rows) != frames:
         raise UserError(f"{path} has {len(rows)} line{'s' * (len(rows) != 1)}, expected {frames}: {what}")
