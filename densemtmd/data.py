@@ -26,27 +26,10 @@ from densemtmd.datasets.sample import Sample
 from densemtmd.datasets.splits import Folds
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
-from densemtmd.settings import setting
+from densemtmd.settings import DataSettings
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task, nearest
 
 T = TypeVar("T")
-
-
-@dataclass
-class DataSettings:
-    """Which datasets are trained on: a file in ``conf/data/``, or ``data.<name>=<value>``."""
-
-    name: str = setting("own", "what runs and tables call the choice")
-    datasets: list[str] = field(default_factory=list, metadata={"help": "built-in names (conf/dataset/), or paths of your own YAMLs"})
-    add: Any = setting(None, "one more of these, or a list: data=stanford data.add=mine.yaml trains on both")
-    domain: Any = setting(None, "another domain than the datasets' own: for all of them, or by their own, as in {kitti: street}")
-    split: str | None = setting(None, "another of the splits that a dataset's YAML names, such as official")
-    fold: int | None = setting(None, "which fold tests, where a dataset's split is by folds")
-    share: dict[str, Any] | None = setting(
-        None, "of datasets' pictures to train and validate on, {stanford: 0.25}: what if fewer were labelled?"
-    )
-    world: dict[str, Any] | None = setting(None, "settings of the street world in which those of the seven lie; rendered where absent")
-    otherworld: dict[str, Any] | None = setting(None, "settings of the other world, for the dataset of that name; rendered where absent")
 
 
 @dataclass(frozen=True)
@@ -99,7 +82,7 @@ def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
     Raises:
         UserError: a setting of a world that is unknown, or no whole number.
     """
-    from densemtmd.datasets.synthetic import annotators, hands, otherworld
+    from densemtmd.worlds import annotators, hands, otherworld
 
     of_hands = [name for name in data.datasets if load_dataset_config(name).task.kind == KeypointSet.kind]
     of_streets = tuple(name for name in data.datasets if name in annotators.ANNOTATORS)
@@ -108,7 +91,7 @@ def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
     others = whole_numbers("data.otherworld", data.otherworld or {}, ("images", "width", "height", "seed"))
     places: dict[str, Path] = {}
     if data.world is not None and of_hands:
-        places |= dict.fromkeys(of_hands, hands.ensure_hands(root, hands.HandSettings(**world)))
+        places |= dict.fromkeys(of_hands, hands.ensure_hands(root, hands.HandWorldSettings(**world)))
     elif data.world is not None and of_streets:
         places |= dict.fromkeys(of_streets, annotators.ensure_streets(root, annotators.StreetSettings(**world, annotators=of_streets)))
     if data.otherworld is not None and otherworld.NAME in data.datasets:

@@ -18,7 +18,6 @@ from torch import Tensor
 from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Sample, as_input
-from densemtmd.datasets.truth import Truth
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.fast import freeze
@@ -26,6 +25,7 @@ from densemtmd.inference import dense_logits_of_all, fused_probabilities, stride
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
+from densemtmd.truth import Truth
 
 SCORINGS = ("dense", "strided")
 """How pictures are scored: at every pixel, or at every stride-th pixel of every stride-th row."""

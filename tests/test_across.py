@@ -11,10 +11,10 @@ from densemtmd import evaluation
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.sample import Sample
-from densemtmd.datasets.truth import known_truths
 from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import Labelset, OutputSpace
+from densemtmd.truth import known_truths
 
 
 def test_answers_across_annotators_are_those_of_each_by_itself(tmp_path):

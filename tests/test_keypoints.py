@@ -31,7 +31,7 @@ PUBLISHED = {
 
 @pytest.fixture
 def evaluate(monkeypatch):
-    import evaluate
+    from densemtmd.commands import evaluate
 
     return evaluate.main
 

@@ -11,7 +11,6 @@ from torch import nn
 from toy import write_toy
 
 from densemtmd import Labelset, OutputSpace, checkpoint, densify
-from densemtmd.data import DataSettings
 from densemtmd.datasets import crops
 from densemtmd.datasets import mixing as mixing_module
 from densemtmd.datasets.mixing import Mixture, Source
@@ -21,10 +20,11 @@ from densemtmd.errors import UserError
 from densemtmd.evaluation import domain_probe
 from densemtmd.losses import dataset_softmax, domain_loss, equilibrium_weights, selective_cross_entropy
 from densemtmd.network import JointNetwork, SharedContext, reverse_gradient
-from densemtmd.runs import RunSettings, ScoreSettings, run
+from densemtmd.runs.run import run
+from densemtmd.settings import ContextSettings, DataSettings, ReversalSettings, RunSettings, ScoreSettings, TrainSettings, validate
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import VOID
-from densemtmd.training import ContextSettings, ReversalSettings, TrainSettings, check_parts, make_optimizer, train_step
+from densemtmd.training import make_optimizer, train_step
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -127,7 +127,7 @@ def test_finetuning_wants_two_datasets():
 )
 def test_settings_that_mean_nothing_are_refused(context, reversal, words):
     with pytest.raises(UserError, match=words):
-        check_parts(ContextSettings(**context), ReversalSettings(**reversal))
+        validate(RunSettings(context=ContextSettings(**context), reversal=ReversalSettings(**reversal)))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def settings(data, folder, name, **changes):
 @pytest.mark.parametrize("name", ["jtsc_gr_de", "finetune"])
 def test_a_list_of_stages_replays_to_the_same_weights(data, tmp_path, name, monkeypatch):
     few = {"train": 2, "val": 1}
-    monkeypatch.setattr("densemtmd.runs.PROBE_BATCHES", few)
+    monkeypatch.setattr("densemtmd.runs.run.PROBE_BATCHES", few)
     first, again = (run(settings(data, tmp_path / part, name)) for part in ("first", "again"))
     files = sorted(path.relative_to(first) for path in first.rglob("*.safetensors"))
     assert len(files) == 4  # best and last of both stages

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def bench(monkeypatch, tmp_path):
     """The tool, with a network and crops so small that a step takes a millisecond."""
-    import bench
+    from densemtmd.commands import bench
 
     for group, name, text in (
         ("model", "small", "{name: patchnet, widths: [4, 6, 8], hidden: 8, dropout: 0.3}"),

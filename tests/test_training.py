@@ -18,7 +18,8 @@ from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.dense import densify, geometry, split_phases
 from densemtmd.errors import UserError
-from densemtmd.training import Budget, State, TrainSettings, budget, check_settings, fit, learning_rate, make_optimizer
+from densemtmd.settings import RunSettings, TrainSettings, validate
+from densemtmd.training import Budget, State, budget, check_workers, fit, learning_rate, make_optimizer
 
 SPACE = OutputSpace([Labelset("left", ["other", "red"]), Labelset("right", ["blue", "other", "grey"])])
 MODEL = {"name": "patchnet", "widths": [4, 6, 8], "hidden": 12, "dropout": 0.2}
@@ -197,8 +198,8 @@ def test_state_counts_epochs_by_its_history():
 )
 def test_settings_out_of_range_are_refused_at_once(name, value, words):
     with pytest.raises(UserError, match=f"train.{name} is .*{words}"):
-        check_settings(TrainSettings(**{name: value}))
-    check_settings(TrainSettings())
+        validate(RunSettings(train=TrainSettings(**{name: value})))
+    validate(RunSettings())
 
 
 needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="workers are forked")
@@ -206,9 +207,9 @@ needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_meth
 
 def test_workers_need_fork(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
-    check_settings(TrainSettings(workers=0))
+    check_workers(0)
     with pytest.raises(UserError, match=r"train\.workers is 2, expected 0 on "):
-        check_settings(TrainSettings(workers=2))
+        check_workers(2)
 
 
 @needs_fork

@@ -1,10 +1,4 @@
-"""A run: from settings to a folder with a trained network, its scores, and a record of both.
-
-A run folder ``runs/<time>-<name>/`` holds ``config.yaml`` (every setting, the datasets' own YAMLs included),
-``best.safetensors`` and ``last.safetensors`` of the network that answers (one subfolder per stage where a strategy has
-several), ``scores.json``, ``per_image.npz`` (each test picture's confusion matrix, from which every table can be
-recomputed), ``splits/`` (who trained on what) and ``figures/``.
-"""
+"""A run: from settings to a folder (:mod:`densemtmd.runs.folder`) with a trained network, its scores, and a record of both."""
 
 from __future__ import annotations
 
@@ -15,110 +9,39 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL.Image import Image
 from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation, keypoints, plots, poses, report
-from densemtmd.data import DataSettings, Loaded, load, open_configs, open_data, output_space, rendered, spread
+from densemtmd.data import Loaded, load, open_data, output_space, spread
 from densemtmd.datasets.cache import cache_folder
-from densemtmd.datasets.config import parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset, Item
 from densemtmd.datasets.hands.augment import Augmentation
-from densemtmd.datasets.hands.mixing import UNITS, HandMixture, HandSource, as_seen
+from densemtmd.datasets.hands.mixing import HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import hand_set
 from densemtmd.datasets.mixing import Mixture, Source, shares
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.dense import geometry
 from densemtmd.errors import UserError
-from densemtmd.files import atomic_write, check_writable, read_yaml, remove_strays
+from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text
 from densemtmd.inference import strided_logits
 from densemtmd.network import JointNetwork
-from densemtmd.settings import from_plain, setting
+from densemtmd.runs.folder import make_folder, new_folder, record, reopen, tracked
+from densemtmd.settings import ContextSettings, RunSettings, ScoreSettings, validate
 from densemtmd.strategies import Stage, stages
-from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task, nearest
+from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
-from densemtmd.training import (
-    OVERFIT,
-    OVERFIT_MM,
-    ContextSettings,
-    ReversalSettings,
-    State,
-    TrainSettings,
-    budget,
-    check_parts,
-    check_settings,
-    fit,
-    overfitted,
-)
-
-FOUND = "found"
-"""The key of ``config.yaml`` under which the datasets' own YAMLs and folders stand."""
-
-SCORED = ("test", "val")
-"""Splits that a finished run can be scored on."""
+from densemtmd.training import OVERFIT, OVERFIT_MM, State, budget, check_workers, fit, overfitted
 
 VALIDATION_PICTURES = 8
 """About so many validation pictures are kept, labelled, after each epoch; the same ones every time."""
-
-
-@dataclass
-class ScoreSettings:
-    """How the trained network is scored, and on which pictures: ``score.<name>=<value>``."""
-
-    scoring: str = setting("dense", "dense: every labelled pixel; strided: every 4th pixel of every 4th row, at a 16th of the cost")
-    interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
-    split: str = setting("test", "test; val: the validation pictures, to choose settings by without a look at the test pictures")
-    probe: bool = setting(True, "with several domains: how well a fresh classifier tells them apart by the features")
-
-    @property
-    def way(self) -> dict[str, Any]:
-        """Which pixels are scored."""
-        return {"scoring": self.scoring, "interior": self.interior}
-
-
-@dataclass
-class HandSettings:
-    """How hands are shown to the network: ``hands.<name>=<value>``. Augmentation is off by default, as in the paper."""
-
-    rotate: float = setting(0.0, "degrees by which training hands are turned in the picture at most")
-    scale: float = setting(0.0, "share of its size by which a training hand is made larger or smaller at most")
-    shift: float = setting(0.0, "mm by which a training hand is moved at most, in each direction")
-    loss: str = setting("cube", "cube: errors as parts of the cube, so that 1 mm in ICVL's smaller one weighs 1.44 times as much; mm")
-
-    @property
-    def augmentation(self) -> Augmentation:
-        return Augmentation(self.rotate, self.scale, self.shift)
-
-
-@dataclass
-class RunSettings:
-    """All settings of a run; the groups ``data``, ``model`` and ``strategy`` are files in ``conf/``."""
-
-    data: DataSettings = field(default_factory=DataSettings)
-    model: dict[str, Any] = field(default_factory=dict)  # which network: a file in conf/model/
-    strategy: dict[str, Any] = field(default_factory=dict)  # how to train: a file in conf/strategy/
-    train: TrainSettings = field(default_factory=TrainSettings)
-    context: ContextSettings = field(default_factory=ContextSettings)
-    reversal: ReversalSettings = field(default_factory=ReversalSettings)
-    hands: HandSettings = field(default_factory=HandSettings)
-    score: ScoreSettings = field(default_factory=ScoreSettings)
-    seed: int = setting(0, "of weights, batches and dropout")
-    data_root: str = setting("data", "the folder that holds the datasets' folders")
-    cache: str = setting("auto", "where decoded pictures are kept for later runs: auto (.cache in the data root), none, or a folder")
-    runs: str = setting("runs", "the folder that run folders are made in")
-    debug: bool = setting(False, "everything at toy size, to see within seconds whether it works")
-    name: str | None = setting(None, "of the run; by default <data>-<strategy>")
-    tracking: str = setting("mlflow", "mlflow, or none")
-    tracking_uri: str | None = setting(None, "MLflow's store; by default sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set")
 
 
 @dataclass(frozen=True)
@@ -272,25 +195,14 @@ def take_over(wanted: Mapping[str, Any], home: Path, table: Path) -> None:
 
 def check(settings: RunSettings) -> None:
     """Refuses, before anything is loaded, settings that would fail later."""
-    check_settings(settings.train)
-    check_parts(settings.context, settings.reversal)
+    validate(settings)
     budget(settings.train, 1)
     shares([1], settings.train.mixing)
     with torch.device("meta"):  # which has no memory
         backbones.build(settings.model, OutputSpace([Labelset("any", ["one", "other"])]))
-    if not 0 <= settings.seed < 2**32:
-        raise UserError(f"seed is {settings.seed}, expected 0 to {2**32 - 1}")
+    check_workers(settings.train.workers)
     if settings.name and Path(settings.name).name != settings.name:
         raise UserError(f"name is {settings.name!r}, expected one without {os.sep}: it becomes the name of a folder below {settings.runs}")
-    if settings.tracking not in ("mlflow", "none"):
-        raise UserError(f"tracking is {settings.tracking!r}; {nearest(settings.tracking, ('mlflow', 'none'))}")
-    settings.hands.augmentation  # noqa: B018 (refuses what is out of range)
-    if settings.hands.loss not in UNITS:
-        raise UserError(f"hands.loss is {settings.hands.loss!r}; {nearest(settings.hands.loss, UNITS)}")
-    if settings.score.scoring not in evaluation.SCORINGS:
-        raise UserError(f"score.scoring is {settings.score.scoring!r}; {nearest(settings.score.scoring, evaluation.SCORINGS)}")
-    if settings.score.split not in SCORED:
-        raise UserError(f"score.split is {settings.score.split!r}; {nearest(settings.score.split, SCORED)}")
     checkpoint.device_of(settings.train.device)
 
 
@@ -328,7 +240,7 @@ def load_for(settings: RunSettings, datasets: Sequence[Dataset]) -> dict[str, Lo
     train = settings.train
     cache = None if settings.debug else cache_folder(settings.cache, settings.data_root)
     return load(
-        datasets, settings.model, cache=cache, flip=train.flip, border=train.border, margin=settings.hands.augmentation.margin,
+        datasets, settings.model, cache=cache, flip=train.flip, border=train.border, margin=augmentation(settings).margin,
         at_most=2 if settings.debug else 0,
     )  # fmt: skip
 
@@ -429,6 +341,11 @@ def train_stage(
     return network, state
 
 
+def augmentation(settings: RunSettings) -> Augmentation:
+    """How hands are turned, scaled and moved."""
+    return Augmentation(settings.hands.rotate, settings.hands.scale, settings.hands.shift)
+
+
 def domains_of(data: Sequence[Loaded]) -> list[str]:
     """The names of the domains of some datasets, in their order; none where all are of one domain, and there is nothing to tell apart."""
     domains = list(dict.fromkeys(d.dataset.domain for d in data))
@@ -453,7 +370,7 @@ def make_mixture(
             HandSource(d.name, space.index(d.task.name), domains.index(d.dataset.domain) if domains else 0, d.hands[split]) for d in data
         ]
         return HandMixture(
-            hands, space, size=poses.size_of(network), batch=train.batch, mixing=mixing, augmentation=settings.hands.augmentation,
+            hands, space, size=poses.size_of(network), batch=train.batch, mixing=mixing, augmentation=augmentation(settings),
             unit=settings.hands.loss, equilibrium=equilibrium, seed=seed,
         )  # fmt: skip
     sources = [
@@ -591,92 +508,6 @@ def score_all(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSett
 # The folder and the record
 
 
-def new_folder(runs: Path, name: str) -> Path:
-    """Makes ``<runs>/<time>-<name>``, with a number behind it where another run started in the same second."""
-    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}"
-    for number in range(1, 1000):
-        folder = runs / (stem if number == 1 else f"{stem}-{number}")
-        if make_folder(folder):
-            return folder
-    raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
-
-
-def make_folder(folder: Path) -> bool:
-    """Makes the folder of a run; False where there is one already."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise UserError(f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written") from None
-    return True
-
-
-def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
-    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what.
-
-    What is relative to where the user stands is written in full: the run may be resumed from elsewhere.
-    """
-    cache = settings.cache if settings.cache in ("auto", "none") else str(Path(settings.cache).expanduser().absolute())
-    settings = replace(settings, data_root=str(Path(settings.data_root).absolute()), cache=cache)
-    found = {
-        d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
-        for d in datasets
-    }
-    write_text(folder / "config.yaml", yaml.safe_dump({**asdict(settings), FOUND: found}, sort_keys=False, allow_unicode=True))
-    for dataset in datasets:
-        for split, items in dataset.splits.items():
-            write_text(folder / "splits" / dataset.name / f"{split}.txt", "".join(f"{item.key}\n" for item in items))
-
-
-def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, list[Dataset]]:
-    """The settings and datasets of a run, from its folder alone: what its YAMLs and the lists beside them said then holds, whatever they
-    say now, and where they are gone.
-
-    Args:
-        folder: of the run.
-        data_root: where the datasets lie now, if they have moved since.
-
-    Raises:
-        UserError: no run there, a damaged ``config.yaml``, or pictures of a split that are gone.
-    """
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise UserError(
-            f"{folder} is no run's folder: it has no config.yaml; expected one that tools/train.py made, such as runs/<time>-<name>"
-        )
-    try:
-        data = dict(read_yaml(file, "the settings of a run"))
-        found = data.pop(FOUND)
-        settings = from_plain(RunSettings, data)
-        if data_root is not None:
-            settings = replace(settings, data_root=str(data_root))
-        worlds = {} if data_root is None else rendered(settings.data, data_root)
-        roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
-        configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), roots[name]) for name, d in found.items()]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
-        raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
-    try:
-        return settings, open_configs(configs, settings.data, folder / "splits")
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-
-
-def tracked(folder: Path) -> dict[str, str | None]:
-    """The ids under which the tracker knows a run (``""``) and its stages."""
-    file = folder / "tracking.json"
-    if not file.is_file():
-        return {}
-    try:
-        known = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        known = None
-    if not isinstance(known, dict) or not all(value is None or isinstance(value, str) for value in known.values()):
-        raise UserError(f"{file} is damaged, expected ids of runs in MLflow: remove it, and the run goes on without MLflow")
-    return known
-
-
 def child(tracker: Tracker, stage: str, folder: Path) -> Tracker:
     """The tracker of one stage's network: a new child of the run's, or the one that an earlier attempt began."""
     known = tracked(folder)
@@ -762,24 +593,3 @@ def keep_scores(
     write_json(folder / "scores.json", scored)
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file of a run holds.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}): it is damaged, remove it") from None
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_text(path, json.dumps(data, indent=1, allow_nan=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

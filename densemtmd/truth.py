@@ -85,7 +85,7 @@ def known_truths(datasets: Iterable[Dataset]) -> list[Truth]:
 
 def _home(dataset: Dataset) -> tuple[str, ...]:
     """Datasets of one home have their truth in common."""
-    from densemtmd.datasets.synthetic.annotators import ANNOTATORS
+    from densemtmd.worlds.annotators import ANNOTATORS
 
     if dataset.labelset.name in ANNOTATORS and (dataset.folder.parent / "truth" / dataset.name).is_dir():
         return ("streets", str(dataset.folder.parent.absolute()))
@@ -99,9 +99,9 @@ def _of_one_source(datasets: Sequence[Dataset]) -> Truth:
 
 
 def _of_a_street_world(datasets: Sequence[Dataset]) -> Truth:
-    from densemtmd.datasets.synthetic.annotators import words
-    from densemtmd.datasets.synthetic.textures import Fine
-    from densemtmd.datasets.synthetic.worlds import fine_truth
+    from densemtmd.worlds.annotators import words
+    from densemtmd.worlds.textures import Fine
+    from densemtmd.worlds.world import fine_truth
 
     tables = {}
     for dataset in datasets:

@@ -29,9 +29,9 @@ from PIL import Image
 from scipy.io import savemat
 from tqdm import tqdm
 
-from densemtmd.datasets.synthetic.textures import Fine
 from densemtmd.errors import UserError
 from densemtmd.tasks import Colour
+from densemtmd.worlds.textures import Fine
 
 J = TypeVar("J")
 
@@ -196,7 +196,7 @@ def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
             ``Training_00/<sequence>_<frame>`` for ros, the number of the picture in the other world).
 
     Returns:
-        (H, W) uint8, :class:`~densemtmd.datasets.synthetic.textures.Fine`.
+        (H, W) uint8, :class:`~densemtmd.worlds.textures.Fine`.
 
     Raises:
         UserError: no such picture.
