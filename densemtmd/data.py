@@ -24,9 +24,9 @@ from densemtmd.datasets.hands.dataset import HandDataset, Hands, load_hands
 from densemtmd.datasets.mixing import check_samples
 from densemtmd.datasets.sample import Sample
 from densemtmd.datasets.splits import Folds
-from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.settings import DataSettings
+from densemtmd.stack import geometry_of
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task, nearest
 
 T = TypeVar("T")
@@ -222,7 +222,7 @@ def load(
     for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
         print(line)
     with torch.device("meta"):
-        where = geometry(backbones.build(model, output_space(datasets)))
+        where = geometry_of(backbones.build(model, output_space(datasets)))
     loaded = {}
     for dataset, found in zip(datasets, decoded, strict=True):
         check_samples(dataset.name, found.splits["train"], where, flip=flip, border=border)

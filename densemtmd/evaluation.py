@@ -18,12 +18,12 @@ from torch import Tensor
 from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Sample, as_input
-from densemtmd.dense import geometry
 from densemtmd.errors import UserError
-from densemtmd.fast import freeze
+from densemtmd.fast import fast_form
 from densemtmd.inference import dense_logits_of_all, fused_probabilities, strided_logits
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
+from densemtmd.stack import geometry_of
 from densemtmd.tasks import VOID, Labelset, nearest
 from densemtmd.truth import Truth
 
@@ -156,11 +156,11 @@ def score_answers(
     training = [network.training for network in networks]
     for network in networks:
         network.eval()
-    geometries = [geometry(network) for network in networks]
+    geometries = [geometry_of(network) for network in networks]
     where = geometries[0]
     if any(other != where for other in geometries):
         raise UserError("the networks see patches of different sizes or strides, expected one for all: score them one by one")
-    denses = [freeze(network, precision) for network in networks] if scoring == "dense" else None
+    denses = [fast_form(network, precision) for network in networks] if scoring == "dense" else None
     step = 1 if denses else where.stride
     matrices: dict[str, list[Tensor]] = {name: [] for name in labels}
     with torch.inference_mode():

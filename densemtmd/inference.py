@@ -17,12 +17,14 @@ from torch import Tensor
 
 from densemtmd import checkpoint
 from densemtmd.datasets.sample import as_input
-from densemtmd.dense import Dense, Geometry, geometry, reflect
+from densemtmd.dense import Dense
 from densemtmd.errors import UserError
-from densemtmd.fast import Frozen, freeze
+from densemtmd.fast import Fast, fast_form
+from densemtmd.geometry import Geometry, reflect
 from densemtmd.losses import dataset_softmax
 from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork
+from densemtmd.stack import geometry_of
 from densemtmd.tasks import Labelset, OutputSpace
 
 TILE = {"cpu": (240, 512), "cuda": (256, 1024)}
@@ -71,7 +73,7 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
     """
     answers, strides = [], set()
     for network in networks:
-        where = geometry(network)
+        where = geometry_of(network)
         strides.add(where.stride)
         answers.append(dataset_softmax(strided_logits(network, image, where, device)[None], network.space)[0])
     if len(strides) > 1:
@@ -80,7 +82,7 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
 
 
 def dense_logits(
-    dense: Dense | Frozen, image: np.ndarray, device: torch.device, rows_grain: int | None = None
+    dense: Dense | Fast, image: np.ndarray, device: torch.device, rows_grain: int | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W)).
 
@@ -97,16 +99,16 @@ def dense_logits(
         yield rows, torch.cat(tiles, 2)
 
 
-def dense_logits_of_all(denses: Sequence[Dense | Frozen], image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, list[Tensor]]]:
+def dense_logits_of_all(denses: Sequence[Dense | Fast], image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, list[Tensor]]]:
     """The logits of several networks for the same rows at a time, whatever strips each of them would cut by itself."""
     grain = max(map(grain_of, denses))
     for strip in zip(*(dense_logits(dense, image, device, grain) for dense in denses), strict=True):
         yield strip[0][0], [logits for _, logits in strip]
 
 
-def grain_of(dense: Dense | Frozen) -> int:
+def grain_of(dense: Dense | Fast) -> int:
     """Pixels of which the sides of a piece of a picture best are multiples."""
-    return dense.grain if isinstance(dense, Frozen) else 1
+    return dense.grain if isinstance(dense, Fast) else 1
 
 
 def strips(height: int, width: int, device: torch.device, grain: int = 1) -> list[slice]:
@@ -117,7 +119,7 @@ def strips(height: int, width: int, device: torch.device, grain: int = 1) -> lis
     return pieces(height, high, grain if high >= grain else 1)
 
 
-def _tile(dense: Dense | Frozen, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:
+def _tile(dense: Dense | Fast, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:
     return dense(bordered(image, rows, columns, dense.geometry, device))[0]
 
 
@@ -167,7 +169,7 @@ class Predictor:
     def __init__(self, networks: Sequence[JointNetwork], device: str = "auto", precision: str = "float32") -> None:
         self.device, self.precision = checkpoint.device_of(device), precision
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
-        self._dense = [freeze(network, precision, measure=True) for network in self.networks]
+        self._dense = [fast_form(network, precision, measure=True) for network in self.networks]
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])
 
     @classmethod

@@ -11,11 +11,11 @@ from torch import nn
 from densemtmd import correlation
 from densemtmd.correlation import Correspondence, Evidence
 from densemtmd.datasets.sample import Sample
-from densemtmd.dense import geometry
 from densemtmd.inference import strided_logits, strided_probabilities
 from densemtmd.losses import dataset_softmax
 from densemtmd.network import JointNetwork
 from densemtmd.report import correspondence_scores, correspondences_text, matrix_csv
+from densemtmd.stack import geometry_of
 from densemtmd.tasks import VOID, Labelset, OutputSpace
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def test_the_matrix_is_the_average_of_the_predictions_per_label():
     with torch.inference_mode():
         for name, pictures in samples.items():
             for sample in pictures:
-                logits = strided_logits(network, sample.image, geometry(network), CPU)
+                logits = strided_logits(network, sample.image, geometry_of(network), CPU)
                 probabilities = dataset_softmax(logits[None], space)[0].numpy()
                 target = sample.target[::2, ::2]
                 for y, x in np.ndindex(target.shape):

@@ -12,11 +12,11 @@ from toy import MODEL, small_network
 from densemtmd import Labelset, OutputSpace, Predictor, checkpoint, densify, fast, inference
 from densemtmd.backbones.patchnet import PatchNet
 from densemtmd.datasets.sample import as_input
-from densemtmd.dense import Geometry, geometry
 from densemtmd.errors import UserError
-from densemtmd.fast import freeze
+from densemtmd.geometry import Geometry
 from densemtmd.inference import bordered, checkpoints_of, dense_logits, pieces, strided_logits
 from densemtmd.merging import Merged
+from densemtmd.stack import geometry_of
 
 KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
 XU = Labelset("xu", ["sky", "ground", "movable"])
@@ -106,7 +106,7 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
     cpu = torch.device("cpu")
     for size in SIZES:
         with torch.inference_mode():
-            logits = strided_logits(network, picture(*size), geometry(network), cpu)
+            logits = strided_logits(network, picture(*size), geometry_of(network), cpu)
         torch.testing.assert_close(logits, expected[size][:, ::4, ::4], atol=1e-4, rtol=1e-4)
 
 
@@ -114,9 +114,9 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
 def test_the_strided_pass_in_tiles_is_that_in_one(network, tile, monkeypatch):
     image, cpu = picture(50, 71), torch.device("cpu")
     with torch.inference_mode():
-        whole = strided_logits(network, image, geometry(network), cpu)
+        whole = strided_logits(network, image, geometry_of(network), cpu)
         monkeypatch.setitem(inference.TILE, "cpu", tile)
-        torch.testing.assert_close(strided_logits(network, image, geometry(network), cpu), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(strided_logits(network, image, geometry_of(network), cpu), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_wide_picture_is_answered_in_lower_strips(network, monkeypatch):
@@ -137,7 +137,7 @@ def test_pieces_are_whole_tiles_of_the_transformed_convolution(monkeypatch):
     monkeypatch.setattr(inference, "bordered", lambda image, *where: asked.append(where[:2]) or bordered(image, *where))
     with torch.inference_mode():
         image = picture(250, 130)
-        frozen, plain = (torch.cat([logits for _, logits in dense_logits(form(net), image, cpu)], 1) for form in (freeze, densify))
+        frozen, plain = (torch.cat([logits for _, logits in dense_logits(form(net), image, cpu)], 1) for form in (fast_form, densify))
     torch.testing.assert_close(frozen, plain, atol=1e-5, rtol=1e-5)
     assert [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in asked[:4]] == [
         (0, 160, 0, 80), (0, 160, 80, 130), (160, 250, 0, 80), (160, 250, 80, 130)

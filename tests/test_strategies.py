@@ -15,9 +15,9 @@ from densemtmd.datasets import crops
 from densemtmd.datasets import mixing as mixing_module
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Batch, Sample, as_input
-from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
 from densemtmd.evaluation import domain_probe
+from densemtmd.geometry import Geometry
 from densemtmd.losses import dataset_softmax, domain_loss, equilibrium_weights, selective_cross_entropy
 from densemtmd.network import JointNetwork, SharedContext, reverse_gradient
 from densemtmd.runs.run import run

@@ -28,13 +28,13 @@ from densemtmd.datasets.hands.mixing import HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import hand_set
 from densemtmd.datasets.mixing import Mixture, Source, shares
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text
 from densemtmd.inference import strided_logits
 from densemtmd.network import JointNetwork
 from densemtmd.runs.folder import make_folder, new_folder, record, reopen, tracked
 from densemtmd.settings import ContextSettings, RunSettings, ScoreSettings, validate
+from densemtmd.stack import geometry_of
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
@@ -289,7 +289,7 @@ def train_stage(
     seed = settings.seed + stage.depth * 2**32
     mixture = make_mixture(data, "train", network, settings, seed, mixing=train.mixing, equilibrium=stage.equilibrium)
     tracker.params({"mixture": mixture.about()})
-    where = geometry(network)
+    where = geometry_of(network)
     strided_pass = sum(
         math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train
     ) + sum(len(d.hands["train"]) for d in everything if d.hands)
@@ -380,7 +380,7 @@ def make_mixture(
         for d in data
     ]
     return Mixture(
-        sources, geometry(network), crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
+        sources, geometry_of(network), crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
         mixing=mixing, equilibrium=equilibrium, seed=seed,
     )  # fmt: skip
 
@@ -415,7 +415,7 @@ def answered(network: JointNetwork, data: Loaded, at_most: int, device: torch.de
 
 def labelled(network: JointNetwork, labelset: Labelset, sample: Sample, device: torch.device) -> Image:
     """A picture with its labels as the network gives them at the moment, in blocks of one strided answer each."""
-    where = geometry(network)
+    where = geometry_of(network)
     network.eval()
     with torch.inference_mode():
         logits = strided_logits(network, sample.image, where, device)[network.space.slice(labelset.name)]
