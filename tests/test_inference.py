@@ -16,7 +16,6 @@ from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry
 from densemtmd.inference import bordered, checkpoints_of, dense_logits, pieces, strided_logits
 from densemtmd.merging import Merged
-from densemtmd.stack import geometry_of
 
 KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
 XU = Labelset("xu", ["sky", "ground", "movable"])
@@ -106,7 +105,7 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
     cpu = torch.device("cpu")
     for size in SIZES:
         with torch.inference_mode():
-            logits = strided_logits(network, picture(*size), geometry_of(network), cpu)
+            logits = strided_logits(network, picture(*size), cpu)
         torch.testing.assert_close(logits, expected[size][:, ::4, ::4], atol=1e-4, rtol=1e-4)
 
 
@@ -114,9 +113,9 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
 def test_the_strided_pass_in_tiles_is_that_in_one(network, tile, monkeypatch):
     image, cpu = picture(50, 71), torch.device("cpu")
     with torch.inference_mode():
-        whole = strided_logits(network, image, geometry_of(network), cpu)
+        whole = strided_logits(network, image, cpu)
         monkeypatch.setitem(inference.TILE, "cpu", tile)
-        torch.testing.assert_close(strided_logits(network, image, geometry_of(network), cpu), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(strided_logits(network, image, cpu), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_wide_picture_is_answered_in_lower_strips(network, monkeypatch):
