@@ -19,7 +19,8 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import backbones, checkpoint, evaluation, keypoints, plots, poses, report
+from densemtmd import backbones, checkpoint, evaluation, keypoints, poses, report
+from densemtmd import draw as plots
 from densemtmd.data import Loaded, load, open_data, output_space, spread
 from densemtmd.datasets.cache import cache_folder
 from densemtmd.datasets.folder import Dataset, Item
