@@ -13,9 +13,9 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "settings", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "worlds", "truth",
-    "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "report", "draw", "tracking", "strategies",
-    "training", "comparison", "runs", "commands",
+    "errors", "machine", "files", "tasks", "settings", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "worlds",
+    "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "report", "draw", "tracking",
+    "strategies", "training", "comparison", "runs", "commands",
 )  # fmt: skip
 """From the top down."""
 

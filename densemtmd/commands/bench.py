@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from densemtmd.commands.cli import make_parser, tool
 from densemtmd.errors import UserError
+from densemtmd.machine import cores, processor
 
 if TYPE_CHECKING:  # torch and the rest are imported where they are used, so that --help answers at once
     import numpy as np
@@ -162,21 +163,6 @@ def machine() -> dict[str, Any]:
     return {"date": datetime.date.today().isoformat(), "cores": cores(), "threads": torch.get_num_threads(), "gpu": gpu,
             "processor": processor(), "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__,
             "numpy": numpy.__version__}  # fmt: skip
-
-
-def cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor() -> str:
-    """The processor's name, where the system tells."""
-    import platform
-
-    about = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in about.read_text().splitlines() if "model name" in line] if about.exists() else []
-    return names[0] if names else platform.processor()
 
 
 @contextmanager
