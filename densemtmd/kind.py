@@ -40,6 +40,7 @@ class Measure:
     key: str                      # in scores.json: iou
     name: str                     # for people: IoU
     unit: str                     # of a difference: points of IoU
+    axis: str                     # of its curve while a network trains: IoU, validation, %
     digits: int = 1               # behind the point, in tables
     less_is_better: bool = False
     paper: str = ""               # what paper_tables.csv calls it, where that is not the key

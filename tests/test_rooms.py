@@ -13,9 +13,9 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "files", "tasks", "settings", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "worlds", "truth",
-    "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "report", "plots", "tracking", "strategies",
-    "training", "comparison", "runs", "commands",
+    "errors", "machine", "files", "tasks", "settings", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "worlds",
+    "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "report", "draw", "tracking",
+    "strategies", "training", "comparison", "runs", "bench", "commands",
 )  # fmt: skip
 """From the top down."""
 
@@ -83,7 +83,7 @@ def test_a_room_imports_only_rooms_above_it(room):
 def test_imports_are_found_wherever_they_stand():
     source = """
 import os.path, torch as t
-from densemtmd import plots
+from densemtmd import draw
 from . import sample
 from ..tasks import VOID
 def f():
@@ -91,7 +91,7 @@ def f():
         import mlflow
         from densemtmd.runs import run as go
 """
-    expected = {"os.path", "torch", "densemtmd.plots", "densemtmd.datasets.sample", "densemtmd.tasks.VOID", "mlflow", "densemtmd.runs.run"}
+    expected = {"os.path", "torch", "densemtmd.draw", "densemtmd.datasets.sample", "densemtmd.tasks.VOID", "mlflow", "densemtmd.runs.run"}
     assert imports(source, "densemtmd.datasets") == expected
 
 
@@ -101,7 +101,7 @@ def test_optional_libraries_are_imported_in_one_place():
         "hydra": {PACKAGE / "commands" / "train.py"},
         "omegaconf": {PACKAGE / "commands" / "train.py"},
         "kornia": {PACKAGE / "backbones" / "patchnet.py"},
-        "matplotlib": {PACKAGE / "plots.py", PACKAGE / "tracking.py"},
+        "matplotlib": {PACKAGE / "draw" / "labels.py", PACKAGE / "draw" / "figures.py", PACKAGE / "tracking.py"},
     }
     used = {library: set() for library in homes}
     for file in [*files(PACKAGE), *files(TOOLS)]:

@@ -139,7 +139,7 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     """The scores of a file of answers about hands."""
     import numpy as np
 
-    from densemtmd import keypoints, plots, report
+    from densemtmd import draw, keypoints, report
     from densemtmd.datasets.hands.predictions import read_predictions
     from densemtmd.datasets.hands.sets import hand_set
     from densemtmd.files import atomic_write, check_writable, write_json, write_text
@@ -156,7 +156,7 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     print(f"{report.keypoints_table(scored)}\n\n{report.errors_table(scored)}\n")
     print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
     if arguments.out:
-        plots.within_figure({name: mm}, arguments.out / "figures" / "within.png")
+        draw.within_figure({name: mm}, arguments.out / "figures" / "within.png")
         with atomic_write(arguments.out / "per_image.npz") as temporary:
             np.savez_compressed(temporary, **{f"{name}/mm": mm, f"{name}/px": errors[name].px, f"{name}/pictures": np.array(frames.keys)})
         write_text(arguments.out / "scores.md", report.errors_markdown(scored))

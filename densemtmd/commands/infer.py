@@ -167,7 +167,7 @@ def find_hands(
     """
     import json
 
-    from densemtmd import keypoints, plots, poses
+    from densemtmd import draw, keypoints, poses
     from densemtmd.checkpoint import device_of, load_network
     from densemtmd.datasets.hands.predictions import read_centres
     from densemtmd.datasets.hands.sets import hand_set
@@ -199,7 +199,7 @@ def find_hands(
             hands, uvd = hand_set(task), seen_by.camera.to_uvd(xyz)
             told[task] = keypoints.coordinates(hands.keypoints.keypoints, uvd, xyz)
             with atomic_write(out / f"{name}.{task}.skeleton.png") as temporary:
-                plots.skeleton(depth, uvd, hands, title=task, box=cube.box(seen_by.camera)).save(temporary)
+                draw.skeleton(depth, uvd, hands, title=task, box=cube.box(seen_by.camera)).save(temporary)
         with atomic_write(out / f"{name}.keypoints.json") as temporary:
             temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
         print(f"{one_line(str(name))}: {', '.join(f'{task} {len(points)} keypoints' for task, points in told.items())}")
@@ -299,7 +299,7 @@ def label_picture(
     predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str], merged: Merged | None = None
 ) -> Iterator[str]:
     """Label one picture (H, W, 3) and write the answers beside ``stem``; for each labelset a line with the shares of its classes."""
-    from densemtmd.plots import class_shares, overlay, save_indexed, sheet
+    from densemtmd.draw import class_shares, overlay, save_indexed, sheet
     from densemtmd.tasks import Labelset
 
     wide = max(map(len, labelsets))

@@ -27,6 +27,7 @@ from densemtmd.datasets.sample import Sample
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, deal, divide, joined, too_few
 from densemtmd.errors import UserError
 from densemtmd.kind import kind_of_encoding
+from densemtmd.machine import cores
 from densemtmd.tasks import VOID, Labelset, Task, nearest
 
 T = TypeVar("T")
@@ -251,8 +252,7 @@ def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Samp
 def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
     """``work`` of each picture, in their order; a few are worked on ahead, on as many threads as there are cores, at
     most eight."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(8, cores)
+    threads = min(8, cores())
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

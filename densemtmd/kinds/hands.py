@@ -16,7 +16,7 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import keypoints, plots, poses, report
+from densemtmd import keypoints, poses, report
 from densemtmd.datasets.config import DEFAULT_SPLIT, Codes, DatasetConfig, _mapping, _text
 from densemtmd.datasets.folder import Dataset, Loaded, _find_folder, few_pictures, spread
 from densemtmd.datasets.hands.augment import Augmentation
@@ -24,6 +24,8 @@ from densemtmd.datasets.hands.dataset import Hands, as_listed, load_hands, open_
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import HAND_SETS, HandSet, hand_set
 from densemtmd.datasets.sample import Batch, Batches
+from densemtmd.draw.figures import within_figure
+from densemtmd.draw.skeletons import crop_skeleton
 from densemtmd.errors import UserError
 from densemtmd.kind import Across, Kind, Measure
 from densemtmd.losses import selective_l2
@@ -47,8 +49,8 @@ class Keypoints(Kind):
     model = "handnet"
     shows = "hands in depth"
     measures = (
-        Measure("mm", "mm", "mm of mean error", digits=2, less_is_better=True, paper="3d_mm"),
-        Measure("px", "px", "px of mean error", digits=2, less_is_better=True, paper="2d_px"),
+        Measure("mm", "mm", "mm of mean error", "mean 3D error, validation, mm", digits=2, less_is_better=True, paper="3d_mm"),
+        Measure("px", "px", "px of mean error", "mean 2D error, validation, px", digits=2, less_is_better=True, paper="2d_px"),
     )
     chief = measures[0]
     settings = ("hands",)
@@ -180,7 +182,7 @@ class Keypoints(Kind):
         return report.errors_markdown(scored)
 
     def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
-        plots.within_figure({name: errors[..., 0] for name, errors in found.items()}, folder / "within.png")
+        within_figure({name: errors[..., 0] for name, errors in found.items()}, folder / "within.png")
 
     def drawn(self, network: JointNetwork, data: Loaded, at_most: int, device: torch.device) -> list[tuple[str, Image]]:
         hands: Hands = data.pictures["val"]
@@ -188,7 +190,7 @@ class Keypoints(Kind):
         images = as_seen(some, poses.size_of(network))
         found = poses.answers(network, data.dataset.task.name, images, device)
         who = annotator(data.dataset)
-        return [(key, plots.crop_skeleton(image, one, who)) for key, image, one in zip(some.keys, images, found, strict=True)]
+        return [(key, crop_skeleton(image, one, who)) for key, image, one in zip(some.keys, images, found, strict=True)]
 
     def measured(self, scored: Mapping[str, Any], split: str) -> str:
         return f"Mean errors of keypoints on the {split} frames"

@@ -16,13 +16,15 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import evaluation, plots, report
+from densemtmd import evaluation, report
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import load_all
 from densemtmd.datasets.config import DatasetConfig, parse_labelled
 from densemtmd.datasets.folder import Dataset, Loaded, few_pictures, load_split, open_labelled, spread
 from densemtmd.datasets.mixing import Mixture, Source, check_samples
 from densemtmd.datasets.sample import Batch, Batches, Sample, as_input
+from densemtmd.draw.figures import confusion_figure
+from densemtmd.draw.labels import overlay
 from densemtmd.inference import strided_logits
 from densemtmd.kind import Across, Kind, Measure
 from densemtmd.losses import selective_cross_entropy
@@ -42,9 +44,9 @@ class Pixels(Kind):
     model = "patchnet"
     shows = "pictures in colour"
     measures = (
-        Measure("global", "Global", "points of Global"),
-        Measure("average", "Average", "points of Average"),
-        Measure("iou", "IoU", "points of IoU"),
+        Measure("global", "Global", "points of Global", "Global, validation, %"),
+        Measure("average", "Average", "points of Average", "Average, validation, %"),
+        Measure("iou", "IoU", "points of IoU", "IoU, validation, %"),
     )
     chief = measures[2]
     merges = True
@@ -203,7 +205,7 @@ class Pixels(Kind):
     def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
         for name, matrices in found.items():
             if matrices.sum():
-                plots.confusion_figure(matrices.sum(0), labelset(tasks[name]), folder / f"confusion_{name}.png")
+                confusion_figure(matrices.sum(0), labelset(tasks[name]), folder / f"confusion_{name}.png")
 
     def drawn(self, network: JointNetwork, data: Loaded, at_most: int, device: torch.device) -> list[tuple[str, Image]]:
         task = labelset(data.dataset.task)
@@ -237,7 +239,7 @@ def labelled(network: JointNetwork, task: Labelset, sample: Sample, device: torc
         logits = strided_logits(network, sample.image, device)[network.space.slice(task.name)]
     ids = logits.argmax(0).to(torch.uint8).cpu().numpy().repeat(stride, 0).repeat(stride, 1)
     height, width = sample.target.shape
-    return plots.overlay(sample.image, ids[:height, :width], task)
+    return overlay(sample.image, ids[:height, :width], task)
 
 
 KIND = Pixels()

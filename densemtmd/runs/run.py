@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from densemtmd import backbones, checkpoint, evaluation, plots
+from densemtmd import backbones, checkpoint, evaluation
 from densemtmd.data import domains_of, load, open_data, output_space
 from densemtmd.datasets.folder import Dataset, Item, Loaded
 from densemtmd.datasets.mixing import shares
+from densemtmd.draw.figures import curves_figure
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text
 from densemtmd.kind import kind_of, kind_of_scores
@@ -134,7 +135,7 @@ def carry_out(
             take_over(recipes[stage.name], home, table.folder)
         with nullcontext(tracker) if home == folder else child(tracker, stage.name, folder) as log:
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
-            plots.curves_figure(state.history, home / "figures" / "curves.png")
+            curves_figure(state.history, home / "figures" / "curves.png")
             if stage.answers:
                 matrices |= score_all(network, data, settings.score, device)
                 if settings.score.probe and (named := domains_of(data)):
