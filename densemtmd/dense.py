@@ -39,11 +39,14 @@ class Geometry:
 
     Output (i, j) of the strided network sees the ``patch``×``patch`` pixels from (i·stride, j·stride) on, and is about
     the pixel ``centre`` further down and right. A network that answers at every pixel of its input has patch 1, stride
-    1.
+    1; it pads its input by reflection to a ``multiple``, and an answer may depend noticeably on pixels up to
+    ``context`` away.
     """
 
     patch: int
     stride: int
+    multiple: int = 1
+    context: int = 0
 
     @property
     def centre(self) -> int:
