@@ -27,8 +27,9 @@ DECODERS = ("unet", "unetplusplus", "linknet", "manet", "fpn", "deeplabv3", "dee
 ENCODER = "tf_efficientnet_lite0"
 """The default: small, quick on a CPU, and its weights come from a package."""
 
-CONTEXT = 128
-"""Pixels beyond a pixel by which its answer noticeably changes: about half of what EfficientNet-Lite0 sees."""
+CONTEXT = 192
+"""Pixels beyond a pixel by which its answer noticeably changes: on frames of CamVid those of EfficientNet-Lite0 under U-Net, SegFormer
+or none change by 1 % of their spread where what lies farther away is cut off (by 5 % at 128 pixels, 0.1 % at 320)."""
 
 
 class EncoderDecoder(PaddedNetwork):

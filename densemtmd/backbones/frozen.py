@@ -92,7 +92,7 @@ class FrozenTrunk(PaddedNetwork):
             context=math.ceil(CONTEXT / scale),
         )  # fmt: skip
         self.encoder_name, self.weights = encoder, weights
-        trunk.requires_grad_(False)
+        trunk.requires_grad_(False).eval()
         for module in features.hidden:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -185,11 +185,15 @@ class Trunk(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = (-(-size // self.grid) for size in x.shape[-2:])
-        if self.scale != 1:
-            x = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False, antialias=self.scale < 1)
         # As many pixels as the cells of the grid cover, the last ones' parts beyond the picture included.
-        least = [math.ceil(cells * self.grid * self.scale) for cells in (rows, columns)]
-        maps = self.encoder(padded(self.normalise(x), 32, least))
+        height, width = (-(-math.ceil(cells * self.grid * self.scale) // 32) * 32 for cells in (rows, columns))
+        if self.scale == 1:
+            x = padded(x, 32, (height, width))
+        else:
+            x = padded(x, 1, (math.ceil(height / self.scale) + 1, math.ceil(width / self.scale) + 1))
+            x = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False, antialias=self.scale < 1)
+            x = x[..., :height, :width]
+        maps = self.encoder(self.normalise(x))
         sides = [self._on_grid(maps[STRIDES.index(stride)], stride)[..., :rows, :columns] for stride in self.strides]
         return torch.cat(sides, 1)
 
