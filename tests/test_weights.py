@@ -271,5 +271,5 @@ def test_what_is_not_installed_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(torchvision_cpu, "import_torchvision", fail)
     for imported in (torchvision_cpu.import_timm, torchvision_cpu.import_smp):
-        with refused("cannot be imported here (torchvision cannot be imported: something else)", "pip install 'densemtmd[backbones]'"):
+        with refused("cannot be imported here (torchvision cannot be imported: something else)", "pip install -c constraints.txt"):
             imported()

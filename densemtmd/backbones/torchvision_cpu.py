@@ -69,5 +69,5 @@ def _imported(name: str) -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"pretrained encoders need {name}, which cannot be imported here ({error}): "
-            "pip install 'densemtmd[backbones]' and then pip install --no-deps torchvision"
+            "pip install -c constraints.txt 'densemtmd[backbones]'"
         ) from None
