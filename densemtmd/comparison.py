@@ -27,10 +27,9 @@ from densemtmd import evaluation
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
 from densemtmd.report import ERRORS, measures
-from densemtmd.settings import from_plain
+from densemtmd.settings import TrainSettings, from_plain
 from densemtmd.strategies import stages
 from densemtmd.tasks import nearest
-from densemtmd.training import TrainSettings
 
 TABLE = "table.yaml"
 """In the folder of a table: which rows and seeds it is to have."""

@@ -36,10 +36,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densemtmd.datasets.sample import Sample
-from densemtmd.datasets.truth import Truth
 from densemtmd.inference import strided_probabilities
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import VOID, OutputSpace
+from densemtmd.truth import Truth
 
 RELATIONS = ("same", "part_of", "contains", "none")
 

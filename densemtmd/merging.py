@@ -88,7 +88,7 @@ class Merged:
         return q
 
     def from_truth(self, classes: Sequence[str], tables: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What the merged labelset calls each class of a truth (see :class:`densemtmd.datasets.truth.Truth`): (256,) uint8.
+        """What the merged labelset calls each class of a truth (see :class:`densemtmd.truth.Truth`): (256,) uint8.
 
         A class is the merged label that names what some labelset calls it; of which nobody names a thing, it is the rest. It is void, and
         not scored, where two merged labels claim it, where there is no rest, and where nobody can tell: all labelsets that name some

@@ -43,6 +43,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from densemtmd.errors import UserError
+from densemtmd.machine import cores, processor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -299,8 +300,8 @@ def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = [torch.cuda.get_device_name(i) for i in range(count)]
     tags["hardware.gpu"] = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"
-    tags["hardware.cpu"] = _cpu()
-    tags["hardware.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    tags["hardware.cpu"] = processor()
+    tags["hardware.cores"] = str(cores())
     return tags
 
 
@@ -814,14 +815,6 @@ def _git_tags() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": json.dumps(dirty)}
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _write_bytes(data: bytes, path: Path) -> None:

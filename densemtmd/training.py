@@ -29,137 +29,23 @@ from densemtmd import checkpoint, evaluation
 from densemtmd.datasets.mixing import made_ahead
 from densemtmd.datasets.sample import Batch, Batches, as_input
 from densemtmd.errors import UserError
-from densemtmd.losses import domain_loss, selective_cross_entropy, selective_l2
-from densemtmd.network import FORMS, JointNetwork, reverse_gradient
-from densemtmd.settings import from_plain, setting
-from densemtmd.tasks import KeypointSet, OutputSpace, nearest
+from densemtmd.kind import kind_of, kind_of_scores
+from densemtmd.losses import domain_loss
+from densemtmd.network import JointNetwork, reverse_gradient
+from densemtmd.settings import ContextSettings, ReversalSettings, TrainSettings, from_plain
 
 STEPS_UNREAD = 10
 """The loss is read, shown and recorded once in so many steps."""
 
-MOST = 100_000
-"""Crops in a batch, labelled pixels along a crop, batches to overfit."""
 
-MOST_WORKERS = 256
-
-OVERFIT = 99.0
-"""Percent of the outputs of its few batches that an overfitted network must get right: then the training can learn at all."""
-
-OVERFIT_MM = 10.0
-"""Likewise of keypoints the mean error that is left at most, mm: about a fifth of that of always answering the mean pose."""
-
-
-@dataclass
-class TrainSettings:
-    """How networks are trained: ``train.<name>=<value>`` on the command line."""
-
-    epochs: float | None = setting(20.0, "budget: an epoch is one strided pass over the training pictures (see epoch_outputs)")
-    minutes: float | None = setting(
-        None, "budget: wall-clock minutes, validation included; the first budget that is used up ends the training"
-    )
-    outputs: int | None = setting(None, "budget: labelled outputs of the network")
-    epoch_outputs: int = setting(250_000, "an epoch has at most this many labelled outputs; after each the network is validated")
-    patience: int = setting(10, "early stopping: epochs without a better validation score before the training ends; 0: never")
-    crop: int = setting(8, "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches")
-    batch: int = setting(64, "crops per step; they mix the datasets")
-    mixing: str = setting("pixels", "shares of the datasets: pixels (the paper), uniform, temperature:2, or weights such as kundu:2+xu:1")
-    flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
-    colour: float = setting(0.0, "share by which the saturation, contrast and brightness of a crop are changed at most; 0: the paper")
-    border: str = setting(
-        "reflect", "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside"
-    )
-    optimizer: str = setting("adam", "adam (section 4.4; with decoupled weight decay), or sgd (section 4.1)")
-    lr: float = setting(0.001, "learning rate after warm-up; of sgd about ten times that of adam")
-    momentum: float = setting(0.9, "of SGD, with Nesterov's correction")
-    weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms")
-    warmup: float = setting(0.02, "share of the budget over which the learning rate climbs from 0")
-    schedule: str = setting("cosine", "cosine: the learning rate then falls to 0 along a cosine; constant: it stays")
-    precision: str = setting("auto", "float32; bfloat16 for the layers where it is safe; auto: bfloat16 where the hardware computes in it")
-    device: str = setting("auto", "auto (a GPU where there is one), cpu, cuda, ...")
-    workers: int = setting(0, "processes that cut the crops, for a GPU that learns faster than one core cuts; 0: a thread")
-    validation_pictures: int = setting(40, "at most this many validation pictures per dataset are scored after an epoch; 0: all")
-    overfit: int = setting(0, "a check that the training can learn: so many batches, over and over, until 99 % are right (hands: to 10 mm)")
-    checkpoint_seconds: float = setting(60.0, "seconds between checkpoints; there is one after each epoch too")
-
-
-@dataclass
-class ContextSettings:
-    """The shared context θ' of the strategies that have it: ``context.<name>=<value>``."""
-
-    form: str = setting("paper", "paper: new answers from those under all labelsets; residual: added to the joint network's, zero at first")
-    hidden: int = setting(300, "channels of the hidden layer (the paper's, for hands)")
-    inner_weight: float = setting(0.0, "share of the loss that stays on the joint network's own answers; 0: the paper")
-    trunk: str = setting("finetuned", "finetuned: the joint network goes on learning below the context; frozen: it does not")
-
-
-@dataclass
-class ReversalSettings:
-    """Gradient reversal of the strategies that have it: ``reversal.<name>=<value>``."""
-
-    strength: float = setting(0.1, "λ: the domain classifier's gradient reaches the features multiplied by -λ")
-    schedule: str = setting("ramp", "ramp: λ grows from 0 as in Ganin and Lempitsky 2015; constant: it stays")
-    hidden: int = setting(128, "channels of the domain classifier's hidden layer")
-    lr: float = setting(10.0, "its learning rate, in multiples of train.lr: it must keep up with the features that flee from it")
-
-    def at(self, progress: float) -> float:
-        """λ when a share ``progress`` of the budget is used up; ramped it is λ·(2 / (1 + exp(−10·progress)) − 1)."""
-        return self.strength * (1.0 if self.schedule == "constant" else 2 / (1 + math.exp(-10 * min(progress, 1.0))) - 1)
-
-
-def check_parts(context: ContextSettings, reversal: ReversalSettings) -> None:
-    """Refuses settings of the shared context and of gradient reversal that mean nothing.
+def check_workers(workers: int) -> None:
+    """Refuses ``train.workers`` where processes cannot be forked.
 
     Raises:
-        UserError: a word that is not one of a setting's choices, or a number out of its range.
+        UserError: they cannot.
     """
-    words = {
-        "context.form": (context.form, FORMS),
-        "context.trunk": (context.trunk, ("finetuned", "frozen")),
-        "reversal.schedule": (reversal.schedule, ("ramp", "constant")),
-    }
-    for name, (value, known) in words.items():
-        if value not in known:
-            raise UserError(f"{name} is {value!r}; {nearest(value, known)}")
-    for name, width in (("context.hidden", context.hidden), ("reversal.hidden", reversal.hidden)):
-        if not 1 <= width <= MOST:
-            raise UserError(f"{name} is {width}, expected 1 to {MOST} channels")
-    if not 0 <= context.inner_weight < 1:
-        raise UserError(f"context.inner_weight is {context.inner_weight}, expected at least 0 and below 1: at 1 the context learns nothing")
-    for name, number in (("strength", reversal.strength), ("lr", reversal.lr)):
-        if not 0 <= number < math.inf:
-            raise UserError(f"reversal.{name} is {number}, expected at least 0")
-
-
-def check_settings(settings: TrainSettings) -> None:
-    """Refuses, before anything is loaded, what would only show itself in the middle of a training.
-
-    Raises:
-        UserError: a word that is not one of a setting's choices, or a number out of its range.
-    """
-    choices = {
-        "optimizer": ("sgd", "adam"), "schedule": ("cosine", "constant"), "precision": ("auto", "float32", "bfloat16"),
-        "border": ("reflect", "valid"),
-    }  # fmt: skip
-    for name, known in choices.items():
-        if (value := getattr(settings, name)) not in known:
-            raise UserError(f"train.{name} is {value!r}; {nearest(value, known)}")
-    least = {
-        "epoch_outputs": 1, "patience": 0, "crop": 0, "batch": 1, "lr": 0, "weight_decay": 0, "validation_pictures": 0, "overfit": 0,
-        "checkpoint_seconds": 0, "workers": 0,
-    }  # fmt: skip
-    for name, minimum in least.items():
-        if not (value := getattr(settings, name)) >= minimum:  # not, so that NaN is refused too
-            raise UserError(f"train.{name} is {value}, expected at least {minimum}")
-    for name in ("crop", "batch", "overfit"):
-        if (value := getattr(settings, name)) > MOST:
-            raise UserError(f"train.{name} is {value}, expected at most {MOST}: nothing larger fits into a memory")
-    if settings.workers > MOST_WORKERS:
-        raise UserError(f"train.workers is {settings.workers}, expected at most {MOST_WORKERS}: one per core of the machine is plenty")
-    if settings.workers and "fork" not in multiprocessing.get_all_start_methods():
-        raise UserError(f"train.workers is {settings.workers}, expected 0 on {sys.platform}, whose processes cannot share the pictures")
-    for name in ("momentum", "warmup", "colour"):
-        if not 0 <= (value := getattr(settings, name)) < 1:
-            raise UserError(f"train.{name} is {value}, expected at least 0 and below 1")
+    if workers and "fork" not in multiprocessing.get_all_start_methods():
+        raise UserError(f"train.workers is {workers}, expected 0 on {sys.platform}, whose processes cannot share the pictures")
 
 
 @dataclass(frozen=True)
@@ -256,24 +142,11 @@ def precision_on(device: torch.device, precision: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def selective_loss(outputs: Tensor, batch: Batch, space: OutputSpace) -> Tensor:
-    """The loss of a batch, over what each sample's own annotator says: of labels (Eq. 2), or of keypoints (section 4.4)."""
-    if space.kind == KeypointSet.kind:
-        known = batch.target.isfinite()
-        return selective_l2(outputs, batch.target.nan_to_num(), known, batch.task, space, batch.weight)
-    return selective_cross_entropy(outputs, batch.target, batch.task, space, batch.weight)
-
-
 def quality(scored: Mapping[str, Any]) -> float:
-    """What decides which epoch is best, the higher the better: the IoU, or minus the mean error in mm, of all tasks pooled."""
-    pooled = scored["pooled"]
-    return -pooled["mm"] if "mm" in pooled else pooled["iou"] or 0.0
-
-
-def overfitted(scored: Mapping[str, Any]) -> bool:
-    """Whether the scores on ``train.overfit`` batches show that the training can learn."""
-    pooled = scored["pooled"]
-    return pooled["mm"] <= OVERFIT_MM if "mm" in pooled else (pooled["global"] or 0.0) >= OVERFIT
+    """What decides which epoch is best, the higher the better: the kind's chief measure of all tasks pooled, or minus it."""
+    chief = kind_of_scores(scored).chief
+    value = scored["pooled"][chief.key] or 0.0
+    return -value if chief.less_is_better else value
 
 
 def train_step(
@@ -303,6 +176,7 @@ def train_step(
         outputs = network.outputs(as_input(batch.image))
         seen = outputs.features if outputs.discriminated is None else outputs.discriminated
         domains = None if network.discriminator is None else network.discriminator(reverse_gradient(seen, reversal))
+    selective_loss = kind_of(network.space.kind).loss
     loss = selective_loss(outputs.answer, batch, network.space)
     if inner_weight:
         inner = selective_loss(outputs.joint, batch, network.space)
@@ -477,7 +351,7 @@ def end_epoch(state: State, scored: dict[str, Any], ended: bool, settings: Train
     score = quality(scored)
     if state.best_score is None or score > state.best_score:
         state.best_score, state.best_epoch = score, state.epoch
-    learned = settings.overfit > 0 and overfitted(scored)
+    learned = settings.overfit > 0 and kind_of_scores(scored).learned(scored) is None
     stale = settings.patience > 0 and state.epoch - state.best_epoch >= settings.patience
     state.done = ended or stale or learned
 

@@ -13,8 +13,8 @@ from densemtmd import Labelset, OutputSpace, checkpoint, densify
 from densemtmd.backbones import build
 from densemtmd.backbones.encoder_decoder import DECODERS, EncoderDecoder, aligned
 from densemtmd.backbones.padded import PaddedNetwork, cells_to_pixels, padded
-from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry
 from densemtmd.losses import selective_cross_entropy
 from densemtmd.network import reverse_gradient
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import train
 import yaml
 from toy import write_toy
 
 from densemtmd import checkpoint
-from densemtmd.data import DataSettings, open_data
-from densemtmd.experiments import curve, read_experiment
+from densemtmd.commands import train
+from densemtmd.data import open_data
+from densemtmd.runs.table import curve, read_experiment
+from densemtmd.settings import DataSettings
 from densemtmd.strategies import stages
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -41,7 +42,7 @@ def arguments(data, tmp_path, monkeypatch):
     rows = {"jt": ["strategy=jt"], "sc": ["strategy=jtsc"], "nf": ["strategy=nf"]}
     experiment.write_text(yaml.safe_dump({"rows": rows, "settings": SMALL, "seeds": [0, 1]}, sort_keys=False))
     table = read_experiment(experiment)
-    monkeypatch.setattr("densemtmd.experiments.read_experiment", lambda path: table)
+    monkeypatch.setattr("densemtmd.runs.table.read_experiment", lambda path: table)
     return ["experiment=street7", "name=toys", "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={root}"]
 
 
@@ -182,7 +183,7 @@ def test_a_curve_has_each_share_alone_and_with_the_others(data, tmp_path, monkey
     listed = Path("runs/own-curve-squares/alone-50%-seed0/splits/squares/train.txt").read_text().splitlines()
     assert len(listed) == 3
 
-    import compare
+    from densemtmd.commands import compare
 
     assert compare.main(["own-curve-squares", "--out", "out"]) == 0
     table = Path("out/table.md").read_text()

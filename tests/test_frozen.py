@@ -10,8 +10,8 @@ from toy import needs_backbones, refused
 from densemtmd import checkpoint, densify
 from densemtmd.backbones import build
 from densemtmd.backbones.frozen import FrozenTrunk, Standardise
-from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry
 from densemtmd.losses import selective_cross_entropy
 from densemtmd.network import reverse_gradient
 

@@ -33,8 +33,7 @@ from PIL import Image
 from scipy.io import savemat
 from toy import write_toy
 
-from densemtmd import Labelset, OutputSpace, backbones, checkpoint, runs, training
-from densemtmd.data import DataSettings
+from densemtmd import Labelset, OutputSpace, backbones, checkpoint, training
 from densemtmd.datasets import labels
 from densemtmd.datasets.config import load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import open_dataset
@@ -42,6 +41,9 @@ from densemtmd.datasets.labels import code_table, read_labels
 from densemtmd.datasets.pictures import open_picture, read_picture
 from densemtmd.errors import UserError
 from densemtmd.inference import Predictor
+from densemtmd.runs import run as runs
+from densemtmd.runs.folder import reopen, tracked
+from densemtmd.settings import DataSettings, RunSettings
 from densemtmd.strategies import stages
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest shows what the package hides: see test_the_libraries_keep_quiet
@@ -503,7 +505,7 @@ def trained(tmp_path_factory):
     """A finished run on two small datasets."""
     root = tmp_path_factory.mktemp("trained")
     files = [str(write_toy(root, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
-    settings = runs.RunSettings(
+    settings = RunSettings(
         data=DataSettings(datasets=files),
         model={"name": "patchnet", "widths": [2, 3, 4], "hidden": 5, "dropout": 0.1},
         strategy={"name": "jt", "stages": [{"name": "jt", "datasets": "all"}]},
@@ -526,7 +528,7 @@ def test_settings_of_runs(run):
         (run / "config.yaml").write_bytes(content)
 
         def work():
-            settings, opened = runs.reopen(run)
+            settings, opened = reopen(run)
             try:
                 runs.check(settings)
                 stages(settings.strategy, [dataset.name for dataset in opened])
@@ -543,13 +545,13 @@ def test_other_files_of_runs(run, name):
     for n in range(20):
         kind, damaged = damaged_bytes(content, chance)
         (run / name).write_bytes(damaged)
-        attempt(run / name, (n, kind), lambda: (runs.reopen(run), runs.tracked(run)))
+        attempt(run / name, (n, kind), lambda: (reopen(run), tracked(run)))
     assert attempt.refused
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "scores.json", "per_image.npz"])
 def test_runs_to_compare(trained, run, name, monkeypatch, capsys):
-    import compare
+    from densemtmd.commands import compare
 
     config = yaml.safe_load((run / "config.yaml").read_text()) | {"seed": 1}
     scores = json.loads((run / "scores.json").read_text())

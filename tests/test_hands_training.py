@@ -7,16 +7,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import infer
 import numpy as np
 import pytest
 import torch
-import train
 import yaml
 from PIL import Image
 from scipy.io import loadmat, savemat
 
 from densemtmd import backbones, checkpoint, poses
+from densemtmd.commands import infer, train
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.hands.augment import Augmentation
@@ -24,9 +23,9 @@ from densemtmd.datasets.hands.crop import Cube, crop
 from densemtmd.datasets.hands.dataset import load_hands
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
-from densemtmd.datasets.synthetic.hands import HandSettings, ensure_hands
 from densemtmd.errors import UserError
 from densemtmd.tasks import OutputSpace
+from densemtmd.worlds.hands import HandWorldSettings, ensure_hands
 
 TOOLS = Path(__file__).parents[1] / "tools"
 WORLD = ["data=hands", "data.world.frames=60", "data.world.test=24", "tracking=none"]
@@ -38,7 +37,7 @@ SPACE = OutputSpace([NYU.keypoints, ICVL.keypoints])
 def root(tmp_path_factory):
     """A data root with a small hand world."""
     root = tmp_path_factory.mktemp("hands")
-    ensure_hands(root, HandSettings(frames=60, test=24), progress=False, workers=1)
+    ensure_hands(root, HandWorldSettings(frames=60, test=24), progress=False, workers=1)
     return root
 
 
@@ -233,7 +232,7 @@ def test_overfitting_scores_the_hands_of_its_batches(datasets, root, tmp_path, c
 
 @pytest.mark.parametrize("table, more, world", [("table6", [], True), ("table6", ["data=nyu_icvl"], False), ("table7", [], False)])
 def test_tables_of_hands_compose(table, more, world):
-    from densemtmd.experiments import read_experiment
+    from densemtmd.runs.table import read_experiment
 
     experiment = read_experiment(train.CONF / "experiment" / f"{table}.yaml")
     assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == table
@@ -263,7 +262,7 @@ def blank(path):
 
 
 def test_frames_without_a_hand_are_left_out_of_the_training_and_not_of_the_test(root, tmp_path, capsys, runs):
-    import evaluate
+    from densemtmd.commands import evaluate
 
     (world,) = root.glob("hands-60-*")
     shutil.copytree(world / "nyu", tmp_path / "nyu")
@@ -373,7 +372,7 @@ def test_infer_takes_centres_from_a_file(runs, root, tmp_path, capsys):
 
 
 def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
-    import evaluate
+    from densemtmd.commands import evaluate
 
     Image.fromarray(np.zeros((240, 320), np.uint16)).save(tmp_path / "empty.png")
     Image.fromarray(np.full((240, 320), 700, np.uint16)).save(tmp_path / "wall.png")
@@ -416,7 +415,7 @@ def test_as_a_command(runs, root, tmp_path):
 
 
 def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, monkeypatch, capsys):
-    import compare
+    from densemtmd.commands import compare
 
     assert compare.main([str(runs["nf"]), str(runs["jt"]), str(runs["jtsc"]), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -436,7 +435,7 @@ def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, mon
 
 
 def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch, capsys):
-    import evaluate
+    from densemtmd.commands import evaluate
 
     for strategy in ("jtsc", "nf"):
         assert evaluate.main([str(runs[strategy]), "--out", str(tmp_path / strategy)]) == 0
@@ -450,7 +449,7 @@ def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch,
 
 def test_answers_across_annotators_are_scored_against_the_truth(runs, root, tmp_path, capsys):
     """Of a joint network and of two that know nothing of each other; each answer by hand."""
-    import evaluate
+    from densemtmd.commands import evaluate
 
     (world,) = root.glob("hands-60-*")
     folders = {"nyu": "nyu/test/depth_1_{:07d}.png", "icvl": "icvl/Testing/Depth/{}.png"}
@@ -506,7 +505,7 @@ def test_the_papers_numbers_stand_beside(runs):
 
 
 def test_published_errors_stand_beside_with_their_sources(runs, tmp_path, capsys):
-    import compare
+    from densemtmd.commands import compare
 
     rows = [str(runs[row]) for row in ("nf", "jt", "jtsc")]
     assert compare.main([*rows, "--paper", "table7", "--out", str(tmp_path)]) == 0

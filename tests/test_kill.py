@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import train
 from toy import write_toy
 
-from densemtmd import Predictor, checkpoint, runs
+from densemtmd import Predictor, checkpoint
+from densemtmd.commands import train
+from densemtmd.runs import run as runs
 
 KILLS = int(os.environ.get("DENSEMTMD_KILLS", "5"))
 """More of them, for a longer look: DENSEMTMD_KILLS=100 pytest tests/test_kill.py"""

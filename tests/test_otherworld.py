@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densemtmd.data import DataSettings, open_data, output_space
+from densemtmd.data import open_data, output_space
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
-from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
-from densemtmd.datasets.synthetic.countryside import build
-from densemtmd.datasets.synthetic.otherworld import FOREGROUND, WORDS, OtherSettings, ensure_otherworld, translate
-from densemtmd.datasets.synthetic.streets import lens, project, render
-from densemtmd.datasets.synthetic.textures import Fine
-from densemtmd.datasets.synthetic.worlds import fine_truth
 from densemtmd.errors import UserError
+from densemtmd.settings import DataSettings
 from densemtmd.tasks import VOID
+from densemtmd.worlds.annotators import StreetSettings, ensure_streets
+from densemtmd.worlds.countryside import build
+from densemtmd.worlds.otherworld import FOREGROUND, WORDS, OtherSettings, ensure_otherworld, translate
+from densemtmd.worlds.streets import lens, project, render
+from densemtmd.worlds.textures import Fine
+from densemtmd.worlds.world import fine_truth
 
 MODEST = OtherSettings(images=60, width=160, height=120)
 TINY = OtherSettings(images=4, width=64, height=48, seed=1)

@@ -5,14 +5,15 @@ import json
 import shutil
 from pathlib import Path
 
-import evaluate
 import pytest
-import train
 import yaml
 from toy import write_toy
 
-from densemtmd import checkpoint, runs, training
+from densemtmd import checkpoint, training
+from densemtmd.commands import evaluate, train
 from densemtmd.errors import UserError
+from densemtmd.runs import run as runs
+from densemtmd.runs.folder import reopen
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -73,7 +74,7 @@ def test_the_yamls_and_their_lists_may_be_gone(interrupted, tmp_path, monkeypatc
     assert evaluate.main([str(run)]) == 0
     assert json.loads((run / "evaluations" / "own-test-dense" / "scores.json").read_text()) == json.loads((run / "scores.json").read_text())
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    _, datasets = runs.reopen(run)
+    _, datasets = reopen(run)
     for dataset in datasets:
         for split, items in dataset.splits.items():
             assert [item.key for item in items] == listed[Path("splits", dataset.name, f"{split}.txt")].split()
@@ -83,7 +84,7 @@ def test_pictures_that_came_later_are_no_part_of_it(interrupted, tmp_path):
     run, _ = interrupted
     for folder in ("images", "labels"):
         shutil.copy(tmp_path / "squares" / folder / "000.png", tmp_path / "squares" / folder / "100.png")
-    _, datasets = runs.reopen(run)
+    _, datasets = reopen(run)
     assert sum(len(items) for items in datasets[0].splits.values()) == 11
 
 
@@ -101,4 +102,4 @@ def test_a_list_that_is_gone_is_refused(interrupted):
     run, _ = interrupted
     (run / "splits" / "half" / "val.txt").unlink()
     with pytest.raises(UserError, match=r"half/val\.txt cannot be read .*, expected the keys of val"):
-        runs.reopen(run)
+        reopen(run)

@@ -11,20 +11,21 @@ from torch import nn
 from toy import write_toy
 
 from densemtmd import Labelset, OutputSpace, checkpoint, densify
-from densemtmd.data import DataSettings
+from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.datasets import crops
 from densemtmd.datasets import mixing as mixing_module
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Batch, Sample, as_input
-from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
 from densemtmd.evaluation import domain_probe
+from densemtmd.geometry import Geometry
 from densemtmd.losses import dataset_softmax, domain_loss, equilibrium_weights, selective_cross_entropy
-from densemtmd.network import JointNetwork, SharedContext, reverse_gradient
-from densemtmd.runs import RunSettings, ScoreSettings, run
+from densemtmd.network import SharedContext, reverse_gradient
+from densemtmd.runs.run import run
+from densemtmd.settings import ContextSettings, DataSettings, ReversalSettings, RunSettings, ScoreSettings, TrainSettings, validate
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import VOID
-from densemtmd.training import ContextSettings, ReversalSettings, TrainSettings, check_parts, make_optimizer, train_step
+from densemtmd.training import make_optimizer, train_step
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -41,8 +42,8 @@ def strategy(name):
 def small_network(space=SPACE, inputs=3, width=8, seed=0):
     """One pixel in, one answer out: a feature layer and a linear classifier."""
     torch.manual_seed(seed)
-    return JointNetwork(
-        nn.Sequential(nn.Conv2d(inputs, width, 1), nn.ReLU()), nn.Sequential(nn.Conv2d(width, space.channels, 1)), space
+    return PatchClassifier(
+        nn.Sequential(nn.Conv2d(inputs, width, 1), nn.ReLU()), nn.Sequential(nn.Conv2d(width, space.channels, 1)), space, width
     )
 
 
@@ -127,7 +128,7 @@ def test_finetuning_wants_two_datasets():
 )
 def test_settings_that_mean_nothing_are_refused(context, reversal, words):
     with pytest.raises(UserError, match=words):
-        check_parts(ContextSettings(**context), ReversalSettings(**reversal))
+        validate(RunSettings(context=ContextSettings(**context), reversal=ReversalSettings(**reversal)))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def settings(data, folder, name, **changes):
 @pytest.mark.parametrize("name", ["jtsc_gr_de", "finetune"])
 def test_a_list_of_stages_replays_to_the_same_weights(data, tmp_path, name, monkeypatch):
     few = {"train": 2, "val": 1}
-    monkeypatch.setattr("densemtmd.runs.PROBE_BATCHES", few)
+    monkeypatch.setattr("densemtmd.runs.run.PROBE_BATCHES", few)
     first, again = (run(settings(data, tmp_path / part, name)) for part in ("first", "again"))
     files = sorted(path.relative_to(first) for path in first.rglob("*.safetensors"))
     assert len(files) == 4  # best and last of both stages
@@ -300,7 +301,7 @@ def domains_toy(step, size=32):
 def test_a_fresh_probe_separates_the_domains_only_without_reversal(strength):
     """One feature is red, the other starts as green plus blue: it is free to forget the green, and does so where it pays."""
     torch.manual_seed(0)
-    network = JointNetwork(nn.Sequential(nn.Conv2d(3, 2, 1)), nn.Sequential(nn.Conv2d(2, SPACE.channels, 1)), SPACE)
+    network = PatchClassifier(nn.Sequential(nn.Conv2d(3, 2, 1)), nn.Sequential(nn.Conv2d(2, SPACE.channels, 1)), SPACE, 2)
     weight = network.features[0].weight
     with torch.no_grad():
         weight[:] = torch.tensor([[4.0, 0, 0], [0, 1, 1]])[:, :, None, None]
@@ -402,7 +403,7 @@ def test_what_a_linear_classifier_cannot_tell_the_context_can():
     """On frozen features, a is no linear function of them, but one of b's posterior: JTSC solves it, JT does not."""
     torch.manual_seed(0)
     features = nn.Sequential(nn.Conv2d(1, 1, 1))
-    network = JointNetwork(features, nn.Sequential(nn.Conv2d(1, SPACE.channels, 1)), SPACE)
+    network = PatchClassifier(features, nn.Sequential(nn.Conv2d(1, SPACE.channels, 1)), SPACE, 1)
     nn.init.constant_(features[0].weight, 2.0)
     nn.init.constant_(features[0].bias, -1.0)
     features.requires_grad_(False)

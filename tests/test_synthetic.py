@@ -16,8 +16,9 @@ from scipy.ndimage import distance_transform_edt
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.labels import code_table, read_labels
-from densemtmd.datasets.synthetic import annotators, textures
-from densemtmd.datasets.synthetic.annotators import (
+from densemtmd.errors import UserError
+from densemtmd.worlds import annotators, textures
+from densemtmd.worlds.annotators import (
     ANNOTATORS,
     HABITS,
     WORDS,
@@ -29,11 +30,10 @@ from densemtmd.datasets.synthetic.annotators import (
     translate,
     words,
 )
-from densemtmd.datasets.synthetic.scene import Camera, Scene, Site, build
-from densemtmd.datasets.synthetic.streets import Picture, _majority, lens, project, render
-from densemtmd.datasets.synthetic.textures import Fine, Material
-from densemtmd.datasets.synthetic.worlds import fine_truth
-from densemtmd.errors import UserError
+from densemtmd.worlds.scene import Camera, Scene, Site, build
+from densemtmd.worlds.streets import Picture, _majority, lens, project, render
+from densemtmd.worlds.textures import Fine, Material
+from densemtmd.worlds.world import fine_truth
 
 MODEST = StreetSettings(images=8, frames=2, width=192, height=80, seed=3)
 TINY = StreetSettings(images=3, frames=1, width=64, height=48, annotators=("he", "ros"))

@@ -10,10 +10,10 @@ import torch
 from densemtmd.datasets.hands import icvl, nyu
 from densemtmd.datasets.hands.locate import locate
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
-from densemtmd.datasets.synthetic import hand
-from densemtmd.datasets.synthetic.depth import View, draw_spheres, sense
-from densemtmd.datasets.synthetic.hands import HandSettings, ensure_hands, picture_path, render_crops, shoot
 from densemtmd.errors import UserError
+from densemtmd.worlds import hand
+from densemtmd.worlds.depth import View, draw_spheres, sense
+from densemtmd.worlds.hands import HandWorldSettings, ensure_hands, picture_path, render_crops, shoot
 
 
 def some(count=40, size=1.0, seed=0):
@@ -167,7 +167,7 @@ def test_crops_are_rendered_by_the_hundred():
 # -------------------------------------------------------------------------------------------------------------------------- the files
 
 
-SMALL = HandSettings(frames=30, test=24)
+SMALL = HandWorldSettings(frames=30, test=24)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_a_larger_world_begins_like_a_smaller_one(world, tmp_path):
 def test_mistakes_are_sentences(tmp_path):
     for settings, words in [({"frames": 3}, "frames of the hand world is 3"), ({"test": 20}, "expected 21 to"), ({"seed": -1}, "seed")]:
         with pytest.raises(UserError, match=words):
-            HandSettings(**settings)
+            HandWorldSettings(**settings)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="the hand world could not be written"):
-        ensure_hands(tmp_path / "file", HandSettings(frames=10, test=21), progress=False)
+        ensure_hands(tmp_path / "file", HandWorldSettings(frames=10, test=21), progress=False)

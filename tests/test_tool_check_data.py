@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def tool():
-    import check_data
+    from densemtmd.commands import check_data
 
     return check_data
 

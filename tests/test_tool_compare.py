@@ -17,7 +17,7 @@ KITTI = ("he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang")
 @pytest.fixture
 def compare(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    import compare
+    from densemtmd.commands import compare
 
     return compare
 

@@ -4,11 +4,11 @@ import csv
 import json
 import shutil
 
-import correlate
 import numpy as np
 import pytest
-import train
 from toy import write_toy
+
+from densemtmd.commands import correlate, train
 
 SMALL = [
     "tracking=none", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=2000", "train.crop=16", "train.batch=4",
@@ -76,8 +76,7 @@ def test_without_an_answer_key_nothing_is_scored(tmp_path, capsys):
 
 
 def test_cross_scores_and_a_merged_answer(street_run, tmp_path, capsys):
-    import evaluate
-    import infer
+    from densemtmd.commands import evaluate, infer
 
     assert evaluate.main([str(street_run), "--cross", "--strided"]) == 0
     printed = capsys.readouterr().out

@@ -2,13 +2,14 @@
 
 import json
 
-import train
 from PIL import Image
+
+from densemtmd.commands import train
 
 
 def test_from_nothing_to_a_labelled_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    import demo
+    from densemtmd.commands import demo
 
     compose = train.compose
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import evaluate
 import numpy as np
 import pytest
-import train
 from toy import write_toy
+
+from densemtmd.commands import evaluate, train
 
 TOOLS = Path(__file__).parents[1] / "tools"
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from densemtmd import checkpoint
 from densemtmd.backbones import build
-from densemtmd.cli import make_parser, newest_run, tool
+from densemtmd.commands.cli import make_parser, newest_run, tool
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.errors import UserError
 from densemtmd.inference import Predictor

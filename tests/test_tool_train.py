@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import train
 import yaml
 from PIL import Image
 from toy import write_toy
 
 from densemtmd import Predictor, checkpoint, evaluation
+from densemtmd.commands import train
 from densemtmd.data import open_data, output_space
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_dataset
-from densemtmd.runs import RunSettings
+from densemtmd.settings import RunSettings
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # but by the process of test_as_a_command
 

@@ -16,9 +16,11 @@ from densemtmd import Labelset, OutputSpace, checkpoint, evaluation
 from densemtmd.backbones import build
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.dense import densify, geometry, split_phases
+from densemtmd.dense import densify
 from densemtmd.errors import UserError
-from densemtmd.training import Budget, State, TrainSettings, budget, check_settings, fit, learning_rate, make_optimizer
+from densemtmd.settings import RunSettings, TrainSettings, validate
+from densemtmd.stack import geometry_of, split_phases
+from densemtmd.training import Budget, State, budget, check_workers, fit, learning_rate, make_optimizer
 
 SPACE = OutputSpace([Labelset("left", ["other", "red"]), Labelset("right", ["blue", "other", "grey"])])
 MODEL = {"name": "patchnet", "widths": [4, 6, 8], "hidden": 12, "dropout": 0.2}
@@ -48,7 +50,7 @@ def make_training(seed=0, **changes):
     network = build(MODEL, SPACE).to(memory_format=torch.channels_last)
     sources = [Source(name, k, k, make_samples(k)) for k, name in enumerate(SPACE.names)]
     mixture = Mixture(
-        sources, geometry(network), crop=settings.crop, batch=settings.batch, flip=True, border="reflect", mixing="pixels", seed=seed
+        sources, geometry_of(network), crop=settings.crop, batch=settings.batch, flip=True, border="reflect", mixing="pixels", seed=seed
     )
     validation = {name: make_samples(k, 2, seed=1) for k, name in enumerate(SPACE.names)}
 
@@ -137,7 +139,7 @@ def test_running_statistics_fit_the_dense_pass(tmp_path):
     """Batch norm sees strided crops in training; in the dense pass its inputs must be spread as its statistics say."""
     network, _ = train(tmp_path, 20_000)
     pictures = torch.from_numpy(np.stack([s.image for k in (0, 1) for s in make_samples(k, 8, seed=2)])).permute(0, 3, 1, 2)
-    x, worst = torch.nn.functional.pad(as_input(pictures), geometry(network).border * 2, "reflect"), 0.0
+    x, worst = torch.nn.functional.pad(as_input(pictures), geometry_of(network).border * 2, "reflect"), 0.0
     with torch.no_grad():
         for step in densify(network.eval())._steps:
             if isinstance(step.layer, torch.nn.BatchNorm2d):
@@ -197,8 +199,8 @@ def test_state_counts_epochs_by_its_history():
 )
 def test_settings_out_of_range_are_refused_at_once(name, value, words):
     with pytest.raises(UserError, match=f"train.{name} is .*{words}"):
-        check_settings(TrainSettings(**{name: value}))
-    check_settings(TrainSettings())
+        validate(RunSettings(train=TrainSettings(**{name: value})))
+    validate(RunSettings())
 
 
 needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="workers are forked")
@@ -206,9 +208,9 @@ needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_meth
 
 def test_workers_need_fork(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
-    check_settings(TrainSettings(workers=0))
+    check_workers(0)
     with pytest.raises(UserError, match=r"train\.workers is 2, expected 0 on "):
-        check_settings(TrainSettings(workers=2))
+        check_workers(2)
 
 
 @needs_fork

@@ -7,9 +7,9 @@ from toy import write_toy
 
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
-from densemtmd.datasets.synthetic.annotators import StreetSettings, ensure_streets
-from densemtmd.datasets.truth import known_truths
 from densemtmd.tasks import VOID
+from densemtmd.truth import known_truths
+from densemtmd.worlds.annotators import StreetSettings, ensure_streets
 
 
 @pytest.fixture(scope="module")

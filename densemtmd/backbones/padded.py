@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densemtmd.backbones.weights import Origin
-from densemtmd.dense import Geometry, reflect
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry, reflect
 from densemtmd.network import Discriminator, JointNetwork, Outputs
 from densemtmd.tasks import Labelset, OutputSpace, nearest
 
@@ -89,8 +89,8 @@ class PaddedNetwork(JointNetwork):
         multiple: int,
         context: int,
     ) -> None:
-        super().__init__(features, classifier, space)
-        self.feature_channels, self.deepest_channels = feature_channels, deepest_channels
+        super().__init__(features, classifier, space, feature_channels)
+        self.deepest_channels = deepest_channels
         self.stride, self.multiple, self.context_pixels = stride, multiple, context
 
     @property
@@ -140,12 +140,12 @@ class PaddedNetwork(JointNetwork):
         place = len(self.parts_to_learn())
         return [*of_parts[:place], ("head", head), *of_parts[place:]]
 
-    def labeller(self, precision: str = "float32", measure: bool = False) -> Labeller:
+    def labeller(self, precision: str = "float32", measure: bool = False) -> Whole:
         """What labels whole pictures or tiles of them: (B, 3, H, W) in [0, 1] -> (B, C, H, W)."""
-        return Labeller(self, precision)
+        return Whole(self, precision)
 
 
-class Labeller:
+class Whole:
     """A padded network as it labels, without gradients. Shares the network's weights.
 
     Raises:

@@ -26,8 +26,10 @@ from tqdm import tqdm
 
 from densemtmd.data import open_data
 from densemtmd.errors import UserError
-from densemtmd.files import check_writable, read_yaml
-from densemtmd.runs import FOUND, RunSettings, Table, check, resume, run, tracked, write_json, write_text
+from densemtmd.files import check_writable, read_yaml, write_json, write_text
+from densemtmd.runs.folder import FOUND, tracked
+from densemtmd.runs.run import Table, check, resume, run
+from densemtmd.settings import RunSettings
 from densemtmd.tasks import nearest
 from densemtmd.tracking import environment_tags, open_tracker
 

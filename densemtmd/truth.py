@@ -83,9 +83,23 @@ def known_truths(datasets: Iterable[Dataset]) -> list[Truth]:
     return truths
 
 
+def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:
+    """:func:`known_truths`, of which there is at least one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if truths := known_truths(datasets):
+        return truths
+    raise UserError(
+        f"of the pictures of {', '.join(d.name for d in datasets)} no more is known than each annotator drew, expected those of a street "
+        "world or of two or more datasets that derive from one, such as --data camvid7"
+    )
+
+
 def _home(dataset: Dataset) -> tuple[str, ...]:
     """Datasets of one home have their truth in common."""
-    from densemtmd.datasets.synthetic.annotators import ANNOTATORS
+    from densemtmd.worlds.annotators import ANNOTATORS
 
     if dataset.labelset.name in ANNOTATORS and (dataset.folder.parent / "truth" / dataset.name).is_dir():
         return ("streets", str(dataset.folder.parent.absolute()))
@@ -99,9 +113,9 @@ def _of_one_source(datasets: Sequence[Dataset]) -> Truth:
 
 
 def _of_a_street_world(datasets: Sequence[Dataset]) -> Truth:
-    from densemtmd.datasets.synthetic.annotators import words
-    from densemtmd.datasets.synthetic.textures import Fine
-    from densemtmd.datasets.synthetic.worlds import fine_truth
+    from densemtmd.worlds.annotators import words
+    from densemtmd.worlds.textures import Fine
+    from densemtmd.worlds.world import fine_truth
 
     tables = {}
     for dataset in datasets:

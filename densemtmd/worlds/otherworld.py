@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from densemtmd.datasets.config import load_dataset_config
-from densemtmd.datasets.synthetic.countryside import build
-from densemtmd.datasets.synthetic.streets import render
-from densemtmd.datasets.synthetic.textures import Fine
-from densemtmd.datasets.synthetic.worlds import check_ranges, ensure_world, render_all, smooth, write_classes, write_truth
+from densemtmd.worlds.countryside import build
+from densemtmd.worlds.streets import render
+from densemtmd.worlds.textures import Fine
+from densemtmd.worlds.world import check_ranges, ensure_world, render_all, smooth, write_classes, write_truth
 
 VERSION = 1
 """Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""

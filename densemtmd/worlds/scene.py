@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from densemtmd.datasets.synthetic import textures
-from densemtmd.datasets.synthetic.textures import (
+from densemtmd.worlds import textures
+from densemtmd.worlds.textures import (
     GABLE_SLOPE,
     VEIL,
     Colour,

@@ -30,9 +30,9 @@ from densemtmd.datasets.hands.camera import Camera
 from densemtmd.datasets.hands.crop import Cube, crop_again
 from densemtmd.datasets.hands.locate import INNER, ROUNDS
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU, HandSet
-from densemtmd.datasets.synthetic.depth import View, draw_spheres, sense
-from densemtmd.datasets.synthetic.hand import SIZES, as_icvl, as_nyu, draw_pose, flesh, move
-from densemtmd.datasets.synthetic.worlds import check_ranges, ensure_world, render_all, write_mat
+from densemtmd.worlds.depth import View, draw_spheres, sense
+from densemtmd.worlds.hand import SIZES, as_icvl, as_nyu, draw_pose, flesh, move
+from densemtmd.worlds.world import check_ranges, ensure_world, render_all, write_mat
 
 VERSION = 1
 """Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""
@@ -62,7 +62,7 @@ SCENES = {
 
 
 @dataclass(frozen=True)
-class HandSettings:
+class HandWorldSettings:
     """Which hand world.
 
     Args:
@@ -200,7 +200,7 @@ def _mass(seen: np.ndarray, wide: Cube, centre: np.ndarray, side: float) -> np.n
 # ------------------------------------------------------------------------------------------------------------------------ on disk
 
 
-def ensure_hands(data_root: str | Path, settings: HandSettings, progress: bool = True, workers: int | None = None) -> Path:
+def ensure_hands(data_root: str | Path, settings: HandWorldSettings, progress: bool = True, workers: int | None = None) -> Path:
     """The folder of a hand world, with the folders ``nyu`` and ``icvl``; rendered if it is not there, as :func:`.ensure_world` says."""
     name = f"hands-{settings.frames}"
     return ensure_world(
@@ -221,7 +221,7 @@ class _Job:
     count: int
 
 
-def _write_world(folder: Path, settings: HandSettings, progress: bool, workers: int) -> None:
+def _write_world(folder: Path, settings: HandWorldSettings, progress: bool, workers: int) -> None:
     counts = {"train": settings.frames, "test": settings.test}
     jobs = [
         _Job(folder, settings.seed, name, split, sequence, first, min(SEQUENCE, counts[split] - first))

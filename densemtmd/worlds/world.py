@@ -29,9 +29,10 @@ from PIL import Image
 from scipy.io import savemat
 from tqdm import tqdm
 
-from densemtmd.datasets.synthetic.textures import Fine
 from densemtmd.errors import UserError
+from densemtmd.machine import cores
 from densemtmd.tasks import Colour
+from densemtmd.worlds.textures import Fine
 
 J = TypeVar("J")
 
@@ -111,7 +112,7 @@ def default_workers() -> int:
     """
     if not sys.platform.startswith("linux"):
         return 1
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, cores())
 
 
 def check_ranges(settings: Any, what: str, **ranges: tuple[int, int]) -> None:
@@ -196,7 +197,7 @@ def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
             ``Training_00/<sequence>_<frame>`` for ros, the number of the picture in the other world).
 
     Returns:
-        (H, W) uint8, :class:`~densemtmd.datasets.synthetic.textures.Fine`.
+        (H, W) uint8, :class:`~densemtmd.worlds.textures.Fine`.
 
     Raises:
         UserError: no such picture.

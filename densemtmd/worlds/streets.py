@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from densemtmd.datasets.synthetic.scene import FIRST, Camera, Caster, Light, Optics, Panel, Ridge, Row, Scene
-from densemtmd.datasets.synthetic.textures import VEIL, Fine, noise
+from densemtmd.worlds.scene import FIRST, Camera, Caster, Light, Optics, Panel, Ridge, Row, Scene
+from densemtmd.worlds.textures import VEIL, Fine, noise
 
 FINER = 2         # samples per pixel in each direction
 NEAR = 0.25       # metres: nothing nearer is seen

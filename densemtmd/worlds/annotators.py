@@ -23,10 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from densemtmd.datasets.config import Code, DatasetConfig, load_dataset_config
-from densemtmd.datasets.synthetic.scene import build
-from densemtmd.datasets.synthetic.streets import Picture, render
-from densemtmd.datasets.synthetic.textures import Fine
-from densemtmd.datasets.synthetic.worlds import (
+from densemtmd.errors import UserError
+from densemtmd.tasks import VOID, nearest
+from densemtmd.worlds.scene import build
+from densemtmd.worlds.streets import Picture, render
+from densemtmd.worlds.textures import Fine
+from densemtmd.worlds.world import (
     check_ranges,
     ensure_world,
     render_all,
@@ -36,8 +38,6 @@ from densemtmd.datasets.synthetic.worlds import (
     write_png,
     write_truth,
 )
-from densemtmd.errors import UserError
-from densemtmd.tasks import VOID, nearest
 
 VERSION = 1
 """Of the world: raise it whenever the same settings give other pictures or labels, so that no cached world is taken for it."""

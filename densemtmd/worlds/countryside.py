@@ -1,6 +1,6 @@
 """What stands in the other world: open country with roads, lakes, woods, farms and mountains, in other seasons and another light.
 
-It is made of what the streets are made of (:mod:`densemtmd.datasets.synthetic.scene`), and seen by another camera: a photographer's, from
+It is made of what the streets are made of (:mod:`densemtmd.worlds.scene`), and seen by another camera: a photographer's, from
 the eye's height or from a hill, with a longer lens.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densemtmd.datasets.synthetic import textures
-from densemtmd.datasets.synthetic.scene import (
+from densemtmd.worlds import textures
+from densemtmd.worlds.scene import (
     BARK,
     NEEDLES,
     STEEL,
@@ -30,7 +30,7 @@ from densemtmd.datasets.synthetic.scene import (
     vehicle,
     walker,
 )
-from densemtmd.datasets.synthetic.textures import Colour, Land
+from densemtmd.worlds.textures import Colour, Land
 
 
 @dataclass(frozen=True)

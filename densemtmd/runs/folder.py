@@ -1,0 +1,116 @@
+"""What a run leaves behind: its folder, from which it can go on, be compared and label pictures.
+
+A run folder ``runs/<time>-<name>/`` holds ``config.yaml`` (every setting, the datasets' own YAMLs included),
+``best.safetensors`` and ``last.safetensors`` of the network that answers (one subfolder per stage where a strategy has
+several), ``scores.json``, ``per_image.npz`` (each test picture's confusion matrix, from which every table can be
+recomputed), ``splits/`` (who trained on what) and ``figures/``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from textwrap import shorten
+
+import yaml
+
+from densemtmd.data import open_configs, rendered
+from densemtmd.datasets.config import parse_dataset_config, standalone
+from densemtmd.datasets.folder import Dataset
+from densemtmd.errors import UserError
+from densemtmd.files import read_yaml, write_text
+from densemtmd.settings import RunSettings, from_plain
+
+FOUND = "found"
+"""The key of ``config.yaml`` under which the datasets' own YAMLs and folders stand."""
+
+
+def new_folder(runs: Path, name: str) -> Path:
+    """Makes ``<runs>/<time>-<name>``, with a number behind it where another run started in the same second."""
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}"
+    for number in range(1, 1000):
+        folder = runs / (stem if number == 1 else f"{stem}-{number}")
+        if make_folder(folder):
+            return folder
+    raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
+
+
+def make_folder(folder: Path) -> bool:
+    """Makes the folder of a run; False where there is one already."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise UserError(f"the run's folder {folder} cannot be made ({error.strerror}): set runs= to a folder that can be written") from None
+    return True
+
+
+def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
+    """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what.
+
+    What is relative to where the user stands is written in full: the run may be resumed from elsewhere.
+    """
+    cache = settings.cache if settings.cache in ("auto", "none") else str(Path(settings.cache).expanduser().absolute())
+    settings = replace(settings, data_root=str(Path(settings.data_root).absolute()), cache=cache)
+    found = {
+        d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
+        for d in datasets
+    }
+    write_text(folder / "config.yaml", yaml.safe_dump({**asdict(settings), FOUND: found}, sort_keys=False, allow_unicode=True))
+    for dataset in datasets:
+        for split, items in dataset.splits.items():
+            write_text(folder / "splits" / dataset.name / f"{split}.txt", "".join(f"{item.key}\n" for item in items))
+
+
+def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, list[Dataset]]:
+    """The settings and datasets of a run, from its folder alone: what its YAMLs and the lists beside them said then holds, whatever they
+    say now, and where they are gone.
+
+    Args:
+        folder: of the run.
+        data_root: where the datasets lie now, if they have moved since.
+
+    Raises:
+        UserError: no run there, a damaged ``config.yaml``, or pictures of a split that are gone.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} is no run's folder: it has no config.yaml; expected one that tools/train.py made, such as runs/<time>-<name>"
+        )
+    try:
+        data = dict(read_yaml(file, "the settings of a run"))
+        found = data.pop(FOUND)
+        settings = from_plain(RunSettings, data)
+        if data_root is not None:
+            settings = replace(settings, data_root=str(data_root))
+        worlds = {} if data_root is None else rendered(settings.data, data_root)
+        roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
+        configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), roots[name]) for name, d in found.items()]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
+        raise UserError(f"{file} cannot be read as the settings of a run ({reason}): it is damaged, or of another version") from None
+    try:
+        return settings, open_configs(configs, settings.data, folder / "splits")
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def tracked(folder: Path) -> dict[str, str | None]:
+    """The ids under which the tracker knows a run (``""``) and its stages."""
+    file = folder / "tracking.json"
+    if not file.is_file():
+        return {}
+    try:
+        known = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict) or not all(value is None or isinstance(value, str) for value in known.values()):
+        raise UserError(f"{file} is damaged, expected ids of runs in MLflow: remove it, and the run goes on without MLflow")
+    return known
+
+
