@@ -167,8 +167,8 @@ def read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # of a broken or hostile file there are as many kinds as ways to write one
         if type(error).__name__ == "UnpicklingError":
             raise UserError(
-                f"{path} holds more than tensors, or is no file of torch: nothing of it was run; give a state dict saved by itself, best as "
-                ".safetensors"
+                f"{path} holds more than tensors, or is no file of torch: nothing of it was run; give a state dict saved by itself, best "
+                "as .safetensors"
             ) from None
         reason = shorten(str(error) or type(error).__name__, 160, placeholder=" …")
         raise UserError(f"{path} cannot be read as weights ({reason}): expected a state dict of tensors") from None
