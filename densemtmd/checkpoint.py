@@ -22,6 +22,7 @@ from torch import Tensor
 from densemtmd import backbones
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
+from densemtmd.kind import kinds
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import OutputSpace
 
@@ -97,7 +98,7 @@ def load_network(path: Path) -> JointNetwork:
     tensors, about = load(path)
     try:
         with torch.device("meta"):  # without memory, so that none is wasted on a description that does not fit
-            network = backbones.build(about["model"], OutputSpace.from_json(about["space"]))
+            network = backbones.build(about["model"], OutputSpace.from_json(about["space"], [kind.task for kind in kinds().values()]))
             add_parts(network, about.get("parts", {}))
         load_weights(network, tensors, assign=True)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:  # a UserError is a ValueError

@@ -1,6 +1,6 @@
 """The dense form made fast: weights frozen, batch norms folded into convolutions, work cut to fit the caches.
 
-:func:`freeze` reads a stack as :func:`densemtmd.dense.densify` does and gives the same answers up to rounding. What it does besides:
+:func:`fast_form` reads a stack as :func:`densemtmd.dense.densify` does and gives the same answers up to rounding. What it does besides:
 
 - A batch norm is an affine map of each channel, and so is a convolution: the norm is multiplied into the convolution before it, or,
   behind a ReLU, into the one after it. Nothing is padded in a patch classifier, so this is exact.
@@ -20,6 +20,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
@@ -28,8 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densemtmd.dense import Pair, densify, split_phases
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry, Pair
+from densemtmd.stack import read_stack, split_phases, square_patch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAST = torch.channels_last
@@ -44,10 +46,10 @@ STRIP = 4096
 """Columns at a time of a wide matrix in the transforms: what is read of it and written stays in the cache."""
 
 
-def freeze(net: nn.Module, precision: str | None = None, channels: int | None = None, measure: bool = False) -> Frozen:
+def fast_form(net: nn.Module, precision: str | None = None, channels: int | None = None, measure: bool = False) -> Fast:
     """The dense form of a patch classifier as it is now: fast, with weights of its own that later training does not change.
 
-    ``freeze(net)(x)`` equals ``densify(net)(x)`` up to rounding.
+    ``fast_form(net)(x)`` equals ``densify(net)(x)`` up to rounding.
 
     Args:
         net: as :func:`densemtmd.dense.densify` takes it, in eval mode, where it shall run.
@@ -61,7 +63,7 @@ def freeze(net: nn.Module, precision: str | None = None, channels: int | None = 
     """
     if precision is not None and precision not in PRECISIONS:
         raise UserError(f"precision is {precision!r}, expected {' or '.join(PRECISIONS)}")
-    return Frozen(net, None if precision is None else PRECISIONS[precision], channels, measure)
+    return Fast(net, None if precision is None else PRECISIONS[precision], channels, measure)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -325,7 +327,8 @@ def _product(weight: Tensor, bias: Tensor, relu: bool) -> Callable[[Tensor], Ten
     ops = torch.ops.mkldnn
     packed: Tensor | None = None
     if weight.dtype != torch.float64 and torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise"):
-        packed = ops._reorder_linear_weight(weight, PIXELS)  # once, and not at each call
+        with suppress(RuntimeError):  # in bfloat16 a CPU without AVX-512 has no packed product
+            packed = ops._reorder_linear_weight(weight, PIXELS)  # once, and not at each call
 
     def run(x: Tensor) -> Tensor:
         pixels = x.to(weight.dtype).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
@@ -376,7 +379,7 @@ def _read(net: nn.Module, dtype: torch.dtype, device: torch.device, channels: in
             waiting = None
         read.append(layer)
 
-    for step in densify(net, channels)._steps:
+    for step in read_stack(net, channels, inference=True):
         layer, last = step.layer, read[-1] if read else None
         if isinstance(layer, nn.Conv2d | nn.Linear):
             weight = layer.weight.detach().to(torch.float64, copy=True).view(len(layer.weight), -1, *step.kernel)
@@ -413,11 +416,12 @@ def _read(net: nn.Module, dtype: torch.dtype, device: torch.device, channels: in
 # Running it
 
 
-class Frozen:
-    """The dense form of ``net`` as it was when it was frozen, made by :func:`freeze`."""
+class Fast:
+    """The dense form of ``net`` as it was when it was frozen, made by :func:`fast_form`."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype | None, channels: int | None, measure: bool) -> None:
-        self.net, self.geometry = net, densify(net, channels).geometry
+        steps = read_stack(net, channels, inference=True)
+        self.geometry = Geometry(square_patch(steps, net), math.prod(step.stride for step in steps))
         some = next((p for p in net.parameters()), torch.zeros(()))
         self.dtype = some.dtype if dtype is None else dtype
         layers = _read(net, self.dtype, some.device, channels, measure)
@@ -426,6 +430,21 @@ class Frozen:
         tail = windows[-1] + 1 if windows else 0
         last = windows[-1] if windows and layers[windows[-1]].stride == 1 else tail
         self._front, self._window, self._tail = layers[:last], layers[last:tail], layers[tail:]
+
+    @property
+    def patch(self) -> int:
+        """As :attr:`densemtmd.dense.Dense.patch`."""
+        return self.geometry.patch
+
+    @property
+    def stride(self) -> int:
+        """As :attr:`densemtmd.dense.Dense.stride`."""
+        return self.geometry.stride
+
+    @property
+    def centre(self) -> int:
+        """As :attr:`densemtmd.dense.Dense.centre`."""
+        return self.geometry.centre
 
     @property
     def grain(self) -> int:

@@ -24,8 +24,8 @@ from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.duplicates import fingerprint
 from densemtmd.datasets.folder import Dataset, Item, load_split, open_dataset
-from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry
 
 
 def opened(root: Path, name: str = "squares", **changes: Any) -> Dataset:

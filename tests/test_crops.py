@@ -10,8 +10,9 @@ from toy import small_network
 from densemtmd import Labelset
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.dense import Geometry, geometry
+from densemtmd.geometry import Geometry
 from densemtmd.losses import selective_cross_entropy
+from densemtmd.stack import geometry_of
 
 GEOMETRIES = [Geometry(46, 4), Geometry(1, 1), Geometry(2, 1), Geometry(5, 2), Geometry(6, 4), Geometry(3, 7)]
 
@@ -129,7 +130,7 @@ def test_a_strided_pass_is_training_on_single_patches(start, flip, valid):
     So what is learned from crops is what the paper learns from minibatches of patches (section 4.1).
     """
     network = small_network(Labelset("a", ["x", "y", "z", "w"]), Labelset("b", ["u", "v", "t", "s", "r"])).double()
-    where = geometry(network)
+    where = geometry_of(network)
     assert where == Geometry(46, 4)
     sample = make_sample(61, 70)
     crop, target = cut(sample, *start, 4, 5, where, flip=flip, valid=valid)

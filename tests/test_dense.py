@@ -9,8 +9,9 @@ from torch import nn
 
 from densemtmd import Labelset, OutputSpace, densify
 from densemtmd.backbones.patchnet import PatchNet
-from densemtmd.dense import Geometry, geometry, reflect, split_phases, weave_phases
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry, reflect
+from densemtmd.stack import geometry_of, split_phases, weave_phases
 
 
 def settle(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -184,7 +185,7 @@ def test_training_mode_is_refused_by_the_layer_that_it_matters_to():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     with pytest.raises(UserError, match=r"'1' .*eval"):
         densify(net)
-    assert geometry(net) == Geometry(3, 1) and net.training  # where the outputs lie does not depend on the mode
+    assert geometry_of(net) == Geometry(3, 1) and net.training  # where the outputs lie does not depend on the mode
 
 
 def test_a_picture_smaller_than_a_patch_is_refused():
@@ -194,7 +195,7 @@ def test_a_picture_smaller_than_a_patch_is_refused():
 
 def test_the_strided_network_answers_on_the_grid_that_its_geometry_says():
     net = settle(PatchNet(SPACE, widths=(3, 4, 5), hidden=6))
-    where = geometry(net)
+    where = geometry_of(net)
     x = torch.randn(1, 3, 70, 83, dtype=torch.float64)
     with torch.no_grad():
         strided, dense = net(x), densify(net)(x)

@@ -13,9 +13,9 @@ from toy import small_network
 from densemtmd import Labelset, inference
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.evaluation import confusion, inside_only, per_class, report, score_pictures, scores
+from densemtmd.stack import geometry_of
 
 
 @st.composite
@@ -201,7 +201,7 @@ def samples():
 @pytest.fixture(scope="module")
 def plain_answers(network, samples):
     """For each picture the answers under "b", each from a patch of its own."""
-    where, found = geometry(network), []
+    where, found = geometry_of(network), []
     for sample in samples:
         patches = np.stack([cut(sample, *place, 1, 1, where)[0] for place in np.ndindex(sample.target.shape)])
         with torch.inference_mode():

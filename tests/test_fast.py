@@ -15,7 +15,7 @@ from torch import nn
 from densemtmd import Predictor, densify, fast
 from densemtmd.backbones.patchnet import PatchNet
 from densemtmd.errors import UserError
-from densemtmd.fast import Transformed, fourier, freeze
+from densemtmd.fast import Transformed, fast_form, fourier
 
 
 def picture(shape, dtype=torch.float64, seed=0):
@@ -80,9 +80,9 @@ def test_random_stacks(stack, batch, extra, cut_small):
     with torch.no_grad():
         if cut_small:
             with small():
-                answer = freeze(net, channels=channels)(x)
+                answer = fast_form(net, channels=channels)(x)
         else:
-            answer = freeze(net, channels=channels)(x)
+            answer = fast_form(net, channels=channels)(x)
         torch.testing.assert_close(answer, dense(x), rtol=0, atol=1e-9)
 
 
@@ -94,20 +94,20 @@ def test_patchnet(size, form):
     if form:
         net.add_context(form, hidden=6)
     net, x = settle(net), picture((2, 3, *size)).abs()
-    frozen, plain = freeze(net), densify(net)
+    frozen, plain = fast_form(net), densify(net)
     assert frozen.geometry == plain.geometry
     with torch.no_grad():
         expected = plain(x)
         torch.testing.assert_close(frozen(x), expected, rtol=0, atol=1e-9)
         with small():
-            torch.testing.assert_close(freeze(net)(x), expected, rtol=0, atol=1e-9)
-        single = freeze(net.float())(x.float())
+            torch.testing.assert_close(fast_form(net)(x), expected, rtol=0, atol=1e-9)
+        single = fast_form(net.float())(x.float())
     assert single.dtype == torch.float32
     assert (single - expected).abs().max() < 1e-4 * (expected.max() - expected.min())
 
 
 def count_layers(net, **how):
-    frozen = freeze(settle(net), **how)
+    frozen = fast_form(settle(net), **how)
     return len(frozen._front + frozen._window + frozen._tail)
 
 
@@ -122,7 +122,7 @@ def test_batch_norms_cost_nothing():
 
 def test_weights_are_frozen():
     net = settle(PatchNet(SPACE, widths=(2, 2, 2), hidden=2))
-    frozen, x = freeze(net), picture((1, 3, 50, 50))
+    frozen, x = fast_form(net), picture((1, 3, 50, 50))
     with torch.no_grad():
         before = frozen(x)
         for parameter in net.parameters():
@@ -135,7 +135,7 @@ def test_bfloat16_answers_nearly_the_same():
     net = settle(PatchNet(SPACE, widths=(16, 24, 32), hidden=16)).float()
     x = picture((1, 3, 80, 70), torch.float32).abs()
     with torch.no_grad():
-        exact, rough = freeze(net, "float32")(x), freeze(net, "bfloat16")(x)
+        exact, rough = fast_form(net, "float32")(x), fast_form(net, "bfloat16")(x)
     assert rough.dtype == torch.float32
     assert 1e-5 < (rough - exact).abs().max() / (exact.max() - exact.min()) < 0.03
 
@@ -145,7 +145,7 @@ def test_the_stopwatch_decides_once_between_two_right_ways(wins, monkeypatch):
     net, asked = settle(PatchNet(SPACE, widths=(16, 20, 24), hidden=4)), []
     monkeypatch.setattr(fast, "_measured", {})
     with patch.object(fast, "median", lambda ratios: asked.append(len(ratios)) or (2.0 if wins else 0.5)):
-        frozen = [freeze(net, measure=True) for _ in range(2)]
+        frozen = [fast_form(net, measure=True) for _ in range(2)]
     assert asked == [3, 3] and set(fast._measured.values()) == {wins}  # once for each of the two large convolutions
     x = picture((1, 3, 60, 60))
     with torch.no_grad(), patch.object(Transformed, "__call__", side_effect=AssertionError) if not wins else small():
@@ -155,18 +155,18 @@ def test_the_stopwatch_decides_once_between_two_right_ways(wins, monkeypatch):
 def test_mistakes():
     net = PatchNet(SPACE, widths=(2, 2, 2), hidden=2)
     with pytest.raises(UserError, match="training mode"):
-        freeze(net)
+        fast_form(net)
     with pytest.raises(UserError, match="precision is 'half', expected float32 or bfloat16"):
         Predictor([net.eval()], "cpu", precision="half")
     with pytest.raises(UserError, match="at least 46"):
-        freeze(net)(torch.zeros(1, 3, 45, 46))
+        fast_form(net)(torch.zeros(1, 3, 45, 46))
 
 
 def test_elsewhere_than_on_a_cpu_nothing_is_cut():
     """On a device that only keeps shapes, in place of a GPU: every layer runs once, on the whole picture."""
     net = PatchNet(SPACE, widths=(16, 20, 24), hidden=10).eval().to("meta")
     net.features[0] = nn.Identity()  # the conversion to YUV has constants of its own
-    frozen = freeze(net, "bfloat16")
+    frozen = fast_form(net, "bfloat16")
     ran = []
     for layer in frozen._front + frozen._window + frozen._tail:
         layer.run = lambda x, run=layer.run: ran.append(x.device.type) or run(x)

@@ -6,9 +6,9 @@ from torch import nn
 
 from densemtmd import KeypointSet, OutputSpace
 from densemtmd.backbones import build
-from densemtmd.dense import geometry
 from densemtmd.errors import UserError
 from densemtmd.losses import selective_l2
+from densemtmd.stack import geometry_of
 
 SPACE = OutputSpace([KeypointSet("nyu", [f"n{i}" for i in range(14)]), KeypointSet("icvl", [f"i{i}" for i in range(16)])])
 
@@ -41,7 +41,7 @@ def test_it_is_the_network_with_fully_connected_layers():
     for layer in net.classifier:
         y = y @ layer.weight.flatten(1).T + layer.bias if isinstance(layer, nn.Conv2d) else layer(y[..., None, None]).flatten(1)
     assert torch.allclose(net(x).flatten(1), y, atol=1e-6)
-    assert geometry(net).patch == 26 and geometry(net).stride == 4  # a patch classifier whose patch is the picture
+    assert geometry_of(net).patch == 26 and geometry_of(net).stride == 4  # a patch classifier whose patch is the picture
 
 
 def test_it_learns_each_task_from_its_own_samples():

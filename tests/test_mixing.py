@@ -9,8 +9,8 @@ from PIL import Image, ImageEnhance
 
 from densemtmd.datasets.mixing import Mixture, Source, made_ahead, recoloured, shares
 from densemtmd.datasets.sample import Sample
-from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry
 
 PATCHNET = Geometry(46, 4)
 SMALL = Geometry(6, 4)

@@ -9,8 +9,8 @@ import pytest
 
 from densemtmd.datasets.mixing import Mixture, Source, made_ahead, shares
 from densemtmd.datasets.sample import Sample
-from densemtmd.dense import Geometry
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry
 
 
 def make_mixture(mixing, sizes=(10, 30), batch=4000):

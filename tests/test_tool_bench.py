@@ -157,9 +157,9 @@ def test_the_answers_of_a_strip_are_those_of_the_picture(small_tiles):
 
 
 def test_a_way_that_answers_otherwise_is_found(bench, tmp_path, monkeypatch):
-    from densemtmd.fast import Frozen
+    from densemtmd.fast import Fast
 
-    monkeypatch.setattr(Frozen, "__call__", lambda self, x, original=Frozen.__call__: original(self, x) + 0.01)
+    monkeypatch.setattr(Fast, "__call__", lambda self, x, original=Fast.__call__: original(self, x) + 0.01)
     with pytest.raises(RuntimeError, match="dense answers otherwise than the dilated network"):
         bench.main(["label", "--sizes", "9x10", "--labels", "3", "--turns", "1", "--model", "small", "--device", "cpu"])
 

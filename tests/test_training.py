@@ -16,9 +16,10 @@ from densemtmd import Labelset, OutputSpace, checkpoint, evaluation
 from densemtmd.backbones import build
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
-from densemtmd.dense import densify, geometry, split_phases
+from densemtmd.dense import densify
 from densemtmd.errors import UserError
 from densemtmd.settings import RunSettings, TrainSettings, validate
+from densemtmd.stack import geometry_of, split_phases
 from densemtmd.training import Budget, State, budget, check_workers, fit, learning_rate, make_optimizer
 
 SPACE = OutputSpace([Labelset("left", ["other", "red"]), Labelset("right", ["blue", "other", "grey"])])
@@ -49,7 +50,7 @@ def make_training(seed=0, **changes):
     network = build(MODEL, SPACE).to(memory_format=torch.channels_last)
     sources = [Source(name, k, k, make_samples(k)) for k, name in enumerate(SPACE.names)]
     mixture = Mixture(
-        sources, geometry(network), crop=settings.crop, batch=settings.batch, flip=True, border="reflect", mixing="pixels", seed=seed
+        sources, geometry_of(network), crop=settings.crop, batch=settings.batch, flip=True, border="reflect", mixing="pixels", seed=seed
     )
     validation = {name: make_samples(k, 2, seed=1) for k, name in enumerate(SPACE.names)}
 
@@ -138,7 +139,7 @@ def test_running_statistics_fit_the_dense_pass(tmp_path):
     """Batch norm sees strided crops in training; in the dense pass its inputs must be spread as its statistics say."""
     network, _ = train(tmp_path, 20_000)
     pictures = torch.from_numpy(np.stack([s.image for k in (0, 1) for s in make_samples(k, 8, seed=2)])).permute(0, 3, 1, 2)
-    x, worst = torch.nn.functional.pad(as_input(pictures), geometry(network).border * 2, "reflect"), 0.0
+    x, worst = torch.nn.functional.pad(as_input(pictures), geometry_of(network).border * 2, "reflect"), 0.0
     with torch.no_grad():
         for step in densify(network.eval())._steps:
             if isinstance(step.layer, torch.nn.BatchNorm2d):

@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from densemtmd.bench.clock import by_turns, on_threads, one_pass, peak_memory
-from densemtmd.bench.networks import a_picture, first_strip, first_tile, make_network, multiply_adds, size_of
+from densemtmd.bench.networks import a_picture, first_strip, first_tile, labeller_of, make_network, multiply_adds, size_of
 from densemtmd.bench.told import Told, megabytes
 from densemtmd.errors import UserError
 from densemtmd.machine import cores
@@ -149,7 +149,7 @@ def dilated(network: Any) -> nn.Module:
 
     from torch import nn
 
-    from densemtmd.dense import layers_of
+    from densemtmd.stack import layers_of
 
     layers, spread = [], 1
     for _, original in layers_of(network):
@@ -177,7 +177,7 @@ def ways_to_label(network: Any, predictor: Any, rough: Any, image: np.ndarray, w
 
     from densemtmd import inference
 
-    device, where = predictor.device, predictor._dense[0].geometry
+    device, where = predictor.device, predictor.networks[0].geometry
     rewritten = dilated(network)
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     height, width = image.shape[:2]
@@ -202,22 +202,22 @@ def ways_to_label(network: Any, predictor: Any, rough: Any, image: np.ndarray, w
 
     def some(patches: Callable[..., Tensor]) -> None:
         area = slice(0, min(height, 64)), slice(0, min(width, 64))
-        x = inference.bordered(image, *area, where, device)
+        x = inference.seen_for(image, *area, where, device)[0]
         for _ in range(4):
             patches(x, torch.stack([torch.randint(side.stop, (PATCHES,), generator=random) for side in area], 1))
 
     def on_tile(label: Callable[[Tensor], Tensor]) -> Callable[[], object]:
-        return lambda: label(inference.bordered(image, rows, columns, where, device))
+        return lambda: label(inference.seen_for(image, rows, columns, where, device)[0])
 
     def on_strip(labeller: Any) -> Callable[[], object]:
-        return lambda: [logits.shape for _, _, logits in labeller.logits(strip, network.space.names)]
+        return lambda: [logits.shape for _, _, _, logits in labeller.logits(strip, network.space.names)]
 
     def rewrite(x: Tensor) -> Tensor:
         return rewritten(x.contiguous(memory_format=torch.channels_last))[0]
 
     full, of_strip = "the whole picture", len(image) / len(strip)
     on, share = (f"a strip of {len(strip)} rows", of_strip) if of_strip > 1 else (full, 1.0)
-    ways = {"dense": Way(lambda x: predictor._dense[0](x)[0], on_strip(predictor), on, share, work["dense"])}
+    ways = {"dense": Way(lambda x: labeller_of(predictor)(x)[0], on_strip(predictor), on, share, work["dense"])}
     for name, net, layout in (("patch by patch", plain, torch.contiguous_format), ("patches, last", network, torch.channels_last)):
         cut = partial(patches, network=net, layout=layout)
         ways[name] = Way(cut, partial(some, cut), f"{4 * PATCHES} patches", height * width / 4 / PATCHES, work["patch by patch"])
@@ -228,13 +228,13 @@ def ways_to_label(network: Any, predictor: Any, rough: Any, image: np.ndarray, w
     )  # fmt: skip
     ways["dilated"] = Way(rewrite, on_tile(rewrite), tile if of_tile > 1 else full, of_tile, work["dense"])
     if rough is not None:
-        ways["bfloat16"] = replace(ways["dense"], logits=lambda x: rough._dense[0](x)[0], run=on_strip(rough), precision="bfloat16")
+        ways["bfloat16"] = replace(ways["dense"], logits=lambda x: labeller_of(rough)(x)[0], run=on_strip(rough), precision="bfloat16")
     for name, labeller in (("dense", predictor), ("bfloat16", rough)):
         if name in ways:
             ways[f"{name}, with labels"] = replace(ways[name], run=partial(labeller.all, strip))
     if device.type == "cuda" and rough is not None:
         try:
-            replay = captured(rough._dense[0], inference.bordered(image, rows, columns, where, device))
+            replay = captured(labeller_of(rough), inference.seen_for(image, rows, columns, where, device)[0])
             run = on_tile(lambda x, replay=replay: replay(x)[0].argmax(0).to(torch.uint8).cpu())  # type: ignore[misc]
             ways["bfloat16, CUDA graph"] = Way(
                 lambda x: replay(x)[0], run, tile if of_tile > 1 else full, of_tile, work["dense"], "bfloat16"
@@ -288,9 +288,9 @@ def check_ways(ways: Mapping[str, Way], image: np.ndarray, predictor: Any) -> tu
 
     from densemtmd import inference
 
-    where, space = predictor._dense[0].geometry, predictor.space
+    where, space = predictor.networks[0].geometry, predictor.space
     rows, columns = first_tile(image, predictor.device)
-    x = inference.bordered(image, rows, columns, where, predictor.device)
+    x = inference.seen_for(image, rows, columns, where, predictor.device)[0]
     places = torch.stack([torch.randint(n.stop, (PATCHES,), generator=torch.Generator().manual_seed(1)) for n in (rows, columns)], 1)
     short, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # a GPU's convolutions, or they keep 10 bits
     try:

@@ -80,11 +80,11 @@ def multiply_adds(network: Any) -> dict[str, float]:
     Patch by patch a layer of s pixels' stride before it answers at all its positions in a patch; stitched, it runs for each of the
     stride² shifts at a 1/s² of the pixels.
     """
-    from densemtmd.dense import densify
+    from densemtmd.dense import Dense
 
-    dense, before = densify(network), 1
+    dense, before = Dense(network), 1
     counts = {"dense": 0.0, "shift and stitch": 0.0}
-    for step in dense._steps:
+    for step in dense.steps:
         weights = getattr(step.layer, "weight", None)
         if weights is not None and weights.ndim > 1:
             counts["dense"] += weights.numel()
@@ -95,11 +95,11 @@ def multiply_adds(network: Any) -> dict[str, float]:
 
 def strided_multiply_adds(network: Any, outputs: int) -> float:
     """Multiply-adds an output of a strided pass over a crop with so many outputs along a side."""
-    from densemtmd.dense import densify
+    from densemtmd.dense import Dense
 
-    dense, total = densify(network), 0.0
+    dense, total = Dense(network), 0.0
     size = (dense.geometry.pixels(outputs),) * 2
-    for step in dense._steps:
+    for step in dense.steps:
         weights = getattr(step.layer, "weight", None)
         size = step.outputs(size)
         if weights is not None and weights.ndim > 1:
@@ -121,4 +121,9 @@ def first_strip(image: np.ndarray, predictor: Any) -> np.ndarray:
     from densemtmd import inference
 
     height, width = image.shape[:2]
-    return image[inference.strips(height, width, predictor.device, inference.grain_of(predictor._dense[0]))[0]]
+    return image[inference.strips(height, width, predictor.device, labeller_of(predictor).grain)[0]]
+
+
+def labeller_of(predictor: Any) -> Any:
+    """What the predictor's first network labels pictures with."""
+    return predictor.labeller(predictor.networks[0])

@@ -31,12 +31,12 @@ def measure_scale(arguments: argparse.Namespace) -> Told:
     for labels in arguments.labels:
         network, device = make_network(arguments, labels)
         predictor = Predictor([network], arguments.device)
-        where, dense_to = predictor._dense[0].geometry, arguments.dense_to or (4 if device.type == "cpu" else 16)
+        dense_to = arguments.dense_to or (4 if device.type == "cpu" else 16)
         for millions in arguments.megapixels[: None if labels == sorted(arguments.labels)[len(arguments.labels) // 2] else 1]:
             height = max(1, round((millions * 0.75e6) ** 0.5))
             image = a_picture(height, max(1, round(millions * 1e6 / height)))
             works: dict[str, Callable[[], object]] = {
-                "strided": partial(strided_logits, predictor.networks[0], image, where, device),
+                "strided": partial(strided_logits, predictor.networks[0], image, device),
             }
             if millions <= dense_to:
                 works["dense"] = partial(predictor.all, image)

@@ -56,12 +56,12 @@ def time_to_target(arguments: argparse.Namespace, kind: Kind, seed: int, device:
     import tempfile
 
     from densemtmd import evaluation
-    from densemtmd.runs import run as runs
+    from densemtmd.datasets.folder import spread
     from densemtmd.training import Budget, State, fit
 
     training = make_training(arguments, kind, seed)
     settings = replace(training.settings, schedule="constant", warmup=0.0, checkpoint_seconds=math.inf)
-    some = {name: runs.spread(samples, arguments.pictures) for name, samples in training.validation.items()}
+    some = {name: spread(samples, arguments.pictures) for name, samples in training.validation.items()}
     labelsets = {name: training.network.space[labelset] for name, labelset in training.labelsets.items()}
     validating = [0.0, 0.0]
     found: dict[str, Any] = {"history": []}

@@ -46,7 +46,6 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
     from densemtmd.data import output_space
     from densemtmd.datasets.cache import cache_folder, load_all
     from densemtmd.datasets.mixing import Mixture, Source
-    from densemtmd.dense import geometry
     from densemtmd.settings import TrainSettings
 
     given, compared = (choice("protocol", name).get("train") or {} for name in (kind.protocol, arguments.protocol))
@@ -69,7 +68,7 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
         sources.append(Source(dataset.name, task, domain, decoded.splits["train"]))
         validation[dataset.name] = decoded.splits["val"]
     mixture = Mixture(
-        sources, geometry(network), crop=settings.crop, batch=settings.batch, flip=settings.flip, colour=settings.colour,
+        sources, network.geometry, crop=settings.crop, batch=settings.batch, flip=settings.flip, colour=settings.colour,
         border=settings.border, mixing=settings.mixing, seed=seed,
     )  # fmt: skip
     labelsets = {dataset.name: dataset.labelset.name for dataset in datasets}

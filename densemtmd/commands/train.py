@@ -269,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(help_page())
         return 0
     from densemtmd.files import read_json
+    from densemtmd.kind import kind_of_scores
     from densemtmd.runs.run import check, resume, run
 
     if any(argument.partition("=")[0] in ("experiment", "curve") for argument in arguments):
@@ -284,9 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check(settings)
         for settings, overrides in plans:
             folder = run(settings, overrides)
-    of_hands = "mm" in read_json(folder / "scores.json")["pooled"]
-    what, how = ("find hands", "DEPTH.png --keypoints") if of_hands else ("label pictures", "PICTURE --labelset")
-    print(f"\n{what} with it: python tools/infer.py {how} all --checkpoint {folder}")
+    print(f"\n{kind_of_scores(read_json(folder / 'scores.json')).next_step(folder)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densemtmd.datasets.sample import Sample
-from densemtmd.dense import Geometry, reflect
+from densemtmd.geometry import Geometry, reflect
 from densemtmd.tasks import VOID
 
 

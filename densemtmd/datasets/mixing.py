@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Batch, Sample
-from densemtmd.dense import Geometry, Pair
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry, Pair
 from densemtmd.losses import equilibrium_weights
 from densemtmd.tasks import VOID, nearest
 

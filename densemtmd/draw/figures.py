@@ -20,6 +20,7 @@ from densemtmd.errors import UserError
 from densemtmd.evaluation import per_class, scores
 from densemtmd.files import atomic_write
 from densemtmd.keypoints import within
+from densemtmd.kind import kind_of_scores
 from densemtmd.tasks import VOID, Labelset, OutputSpace
 
 if TYPE_CHECKING:
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Of a run
-
-SCORES = {"global": "Global, validation, %", "average": "Average, validation, %", "iou": "IoU, validation, %"}
-"""The scores by their names in ``scores.json``, and what figures call them."""
-
-ERRORS = {"mm": "mean 3D error, validation, mm", "px": "mean 2D error, validation, px"}
-"""The same of keypoints."""
 
 
 def confusion_figure(matrix: np.ndarray, labelset: Labelset, path: str | Path) -> None:
@@ -133,7 +128,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     dots: dict[str, Any] = {"marker": "o" if len(history) < 30 else None, "markersize": 3}
     axes[0].plot(epochs, series("loss"), color=hex_of(INK), linewidth=2, **dots)
     axes[0].set_title("training loss", loc="left", fontsize=11)
-    shown = ERRORS if "mm" in history[-1]["scores"]["pooled"] else SCORES
+    shown = {measure.key: measure.axis for measure in kind_of_scores(history[-1]["scores"]).measures}
     for one, (score, title) in zip(axes[1:], shown.items(), strict=False):
         for i, name in enumerate(datasets):
             line = series("scores", "datasets", name, score)
