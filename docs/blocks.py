@@ -49,7 +49,7 @@ def content(source: str) -> str:
 
 def settings(group: str) -> str:
     """The settings of a group, or those of none, as a table: what each is called, its default and its meaning."""
-    from densemtmd.runs import RunSettings
+    from densemtmd.settings import RunSettings
 
     of: Any = RunSettings
     if group:
