@@ -3,14 +3,15 @@
 
     python docs/blocks.py      # `make docs` does it first; a test says where it is due
 
-SOURCE is a file in results/, as it stands; ``FILE, table 2``, the second table in it; ``FILE, under WORDS``, what stands in
-a text below a line of these words; ``settings train``, every setting of a group (or
-``settings`` alone: those of no group); ``choices data``, the files of conf/data and what they begin with; ``terms MODULE:NAME``, what a
-docstring explains term by term; ``said MODULE:NAME ...``, docstrings as a list.
+SOURCE is a file in results/, as it stands; ``FILE, table 2``, the second table in it; ``FILE, under WORDS``, what stands in a text below a
+line of these words; ``settings train``, every setting of a group (or ``settings`` alone: those of no group); ``choices data``, the files of
+conf/data and what they begin with; ``terms MODULE:NAME``, what a docstring explains term by term; ``said MODULE:NAME ...``, docstrings as a
+list; ``rooms``, the rooms of the package in the order that tests/test_rooms.py holds.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -22,7 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-BLOCK = re.compile(r"<!-- ((?:results/|settings|choices |terms |said )[^\n]*?) -->\n.*?<!-- end -->", re.DOTALL)
+PAPER = ("tasks", "losses", "network", "dense", "strategies", "training")
+BLOCK = re.compile(r"<!-- ((?:results/|settings|choices |terms |said |rooms)[^\n]*?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def filled(text: str) -> str:
@@ -118,6 +120,22 @@ def one_line(text: str) -> str:
     return re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"`\1`", text).replace("``", "`")
 
 
+def rooms(_: str) -> str:
+    """The rooms of the package from the top down, each with what its docstring begins with; the six files of the paper are numbered."""
+    tree = ast.parse((ROOT / "tests" / "test_rooms.py").read_text(encoding="utf-8"))
+    assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    order = ast.literal_eval(assigned["ORDER"])
+    lines = []
+    for room in order:
+        file = ROOT / "densemtmd" / f"{room}.py"
+        alone = file.exists()
+        about = ast.get_docstring(ast.parse((file if alone else file.with_suffix("") / "__init__.py").read_text(encoding="utf-8"))) or ""
+        begins = re.split(r"[:;.](?: |$)| \(|, (?:and|so|from) ", one_line(about).replace("`", "").replace("*", ""))[0]
+        number = f"{PAPER.index(room) + 1}" if room in PAPER else " "
+        lines.append(f"{number} {room + ('.py' if alone else '/'):15} {begins[:1].lower()}{begins[1:]}")
+    return "\n".join(["```text", *lines, "```"])
+
+
 def as_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
@@ -130,7 +148,7 @@ def cell(text: str) -> str:
     return "`".join(part if n % 2 else part.replace("<", "&lt;") for n, part in enumerate(parts))
 
 
-MAKERS: dict[str, Callable[[str], str]] = {"settings": settings, "choices": choices, "terms": terms, "said": said}
+MAKERS: dict[str, Callable[[str], str]] = {"settings": settings, "choices": choices, "terms": terms, "said": said, "rooms": rooms}
 
 
 def main() -> int:

@@ -38,7 +38,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return f"# {name}\n\n{markdown}"
     if name == "index.md":
         return markdown.replace("](docs/", "](")
-    return re.sub(r"\]\(\.\./(results/|%s)" % "|".join(map(re.escape, BESIDE[1:])), r"](\1", markdown).replace("](../README.md", "](index.md")
+    return markdown.replace("](../README.md", "](index.md").replace("](../", "](")
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

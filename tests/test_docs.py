@@ -187,7 +187,7 @@ def test_commands_run(folder, command, capsys):
     assert main_of(verb)(arguments) == 0, capsys.readouterr().err
 
 
-class Understood(Exception):  # noqa: N818
+class Understood(Exception):
     """A command has been read."""
 
 
@@ -239,7 +239,7 @@ def test_yaml_is_what_it_says(folder, block, tmp_path):
     file.write_text(block.text)
     if "stages" in data:
         assert strategies.stages(data, ["a", "b", "c"])
-    elif isinstance(data["labels"] if "labels" in data else None, dict):
+    elif isinstance(data.get("labels"), dict):
         assert load_merged(file, Predictor.load("runs/of-jt").space).labelset.channels == len(data["labels"])
     else:
         assert load_dataset_config(file).name == data["name"]

@@ -10,6 +10,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+@pytest.fixture(scope="module")
+def blocks():
+    """docs/blocks.py, which lies outside the package."""
+    spec = importlib.util.spec_from_file_location("blocks", ROOT / "docs" / "blocks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def quoted(page):
     """What stands between the markers of a page: (source, text)."""
     return re.findall(r"<!-- ([^\n]+) -->\n((?:(?!<!--).)*?)<!-- end -->", page.read_text("utf-8"), re.DOTALL)
@@ -26,27 +35,23 @@ def test_tables_are_those_in_results(page):
 
 
 def test_the_readme_quotes_the_street_world():
-    assert [source for source, _ in quoted(ROOT / "README.md")] == ["results/street7/table.md, table 2"]
+    assert [source for source, _ in quoted(ROOT / "README.md")] == ["results/street7/table.md, table 2", "rooms"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_is_filled_in_is_up_to_date(page):
-    spec = importlib.util.spec_from_file_location("blocks", ROOT / "docs" / "blocks.py")
-    blocks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(blocks)
+def test_what_is_filled_in_is_up_to_date(page, blocks):
     text = page.read_text("utf-8")
     assert text.count("<!-- end -->") == len(quoted(page)) == len(blocks.BLOCK.findall(text))
     assert blocks.filled(text) == text, "python docs/blocks.py fills it in"
 
 
-def test_a_part_of_a_file_is_quoted():
-    spec = importlib.util.spec_from_file_location("blocks", ROOT / "docs" / "blocks.py")
-    blocks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(blocks)
+def test_a_part_of_a_file_is_quoted(blocks):
     assert blocks.content("results/street7/table.md, table 2").startswith("|  | jt | jt_de")
     assert blocks.cell("a|b <name> `c<d>`") == "a\\|b &lt;name> `c<d>`"
-    page = "x\n<!-- results/stanford/scores.md -->\nold\n<!-- end -->\ny"
-    assert blocks.filled(page) == f"x\n<!-- results/stanford/scores.md -->\n{(ROOT / 'results/stanford/scores.md').read_text().strip()}\n<!-- end -->\ny"
+    scores = (ROOT / "results" / "stanford" / "scores.md").read_text("utf-8").strip()
+    for old in ("", "old\n"):
+        page = f"x\n<!-- results/stanford/scores.md -->\n{old}<!-- end -->\ny"
+        assert blocks.filled(page) == f"x\n<!-- results/stanford/scores.md -->\n{scores}\n<!-- end -->\ny"
 
 
 def test_every_tool_is_named():
