@@ -85,7 +85,7 @@ def choices(group: str) -> str:
                 break
             if not line.startswith("@package"):
                 comment.append(line)
-        rows.append((f"`{path.stem}`", re.split(r": (?:python|densemtmd) ", " ".join(comment))[0]))
+        rows.append((f"`{path.stem}`", re.split(r": (?:python|densemtmd) | The table: ", " ".join(comment))[0]))
     return as_table((group, "what it is"), rows)
 
 
@@ -143,9 +143,9 @@ def as_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def cell(text: str) -> str:
-    """What stands in a table: bars do not end it, and ``<name>`` is no HTML outside code."""
+    """What stands in a table: bars do not end it; outside code ``<name>`` is no HTML, and ``{a: 1}`` is code."""
     parts = text.replace("|", "\\|").split("`")
-    return "`".join(part if n % 2 else part.replace("<", "&lt;") for n, part in enumerate(parts))
+    return "`".join(part if n % 2 else re.sub(r"(\{.*?\})", r"`\1`", part.replace("<", "&lt;")) for n, part in enumerate(parts))
 
 
 MAKERS: dict[str, Callable[[str], str]] = {"settings": settings, "choices": choices, "terms": terms, "said": said, "rooms": rooms}

@@ -84,7 +84,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 def commands_of(block: Block) -> list[list[str]]:
     """The commands of a block of sh, without its comments."""
-    return [words for line in block.text.splitlines() if (words := shlex.split(line, comments=True))]
+    return [words for line in block.text.replace("\\\n", " ").splitlines() if (words := shlex.split(line, comments=True))]
 
 
 RUN = {shlex.join(words): words for block in BLOCKS if block.language == "sh" and not block.why_not for words in commands_of(block)}

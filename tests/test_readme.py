@@ -47,7 +47,7 @@ def test_what_is_filled_in_is_up_to_date(page, blocks):
 
 def test_a_part_of_a_file_is_quoted(blocks):
     assert blocks.content("results/street7/table.md, table 2").startswith("|  | jt | jt_de")
-    assert blocks.cell("a|b <name> `c<d>`") == "a\\|b &lt;name> `c<d>`"
+    assert blocks.cell("a|b <name> `c<d>` {e: 1}") == "a\\|b &lt;name> `c<d>` `{e: 1}`"
     scores = (ROOT / "results" / "stanford" / "scores.md").read_text("utf-8").strip()
     for old in ("", "old\n"):
         page = f"x\n<!-- results/stanford/scores.md -->\n{old}<!-- end -->\ny"
