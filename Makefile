@@ -23,7 +23,7 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED_DOCS)
 	$(VENV)/bin/python docs/blocks.py
-	$(VENV)/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 $(INSTALLED_DOCS): $(INSTALLED)
 	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[docs]'

@@ -34,7 +34,7 @@ from densemtmd.merging import load_merged
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("train", "infer", "evaluate", "compare", "correlate", "check-data", "synthesize", "bench", "demo")
+VERBS = [tool.stem.replace("_", "-") for tool in (ROOT / "tools").glob("*.py")]
 
 WORLD = ["data.world={images: 6, frames: 1, width: 96, height: 64}", "data.datasets=[he,kundu,ros,xu]"]
 HANDS = ["data.world={frames: 10, test: 21}", "model.size=24", "model.hidden=16", "model.width=4", "train.batch=10", "train.epochs=1"]
