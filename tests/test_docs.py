@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from toy import write_run, write_toy
+from toy import undraw, write_run, write_toy
 
 import densemtmd
 from densemtmd import Predictor, strategies
@@ -46,8 +46,6 @@ TOY = {
 }
 SHARED = {"jt": "densemtmd train", "nf": "densemtmd train strategy=nf", "hands": "densemtmd train data=hands"}
 """The runs that others start from, ``runs/<jt>`` and so on; ``runs/<run>`` is the first."""
-
-FIGURES = ("curves_figure", "confusion_figure")
 
 
 class Block(NamedTuple):
@@ -124,8 +122,7 @@ def folder(tmp_path_factory):
     """What the pages speak of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("docs"))
-        for figure in FIGURES:  # they take most of the time of a small run
-            patch.setattr(f"densemtmd.plots.{figure}", lambda *_: None)
+        undraw(patch)
         fill()
         yield
 
