@@ -21,8 +21,8 @@ ORDER = (
 """From the top down."""
 
 CORE = (
-    "tasks", "settings", "losses", "network", "dense", "fast", "kind", "backbones", "datasets", "data", "checkpoint", "inference", "keypoints",
-    "poses", "evaluation", "training",
+    "tasks", "settings", "losses", "network", "dense", "fast", "kind", "backbones", "datasets", "data", "checkpoint", "inference",
+    "keypoints", "poses", "evaluation", "training",
 )  # fmt: skip
 """What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
 
