@@ -296,12 +296,13 @@ def check_picture(image: object) -> None:
         raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}")
 
 
-def checkpoints_of(path: Path) -> list[Path]:
+def checkpoints_of(path: str | Path) -> list[Path]:
     """The checkpoints that ``path`` stands for: itself, a run's ``best.safetensors``, or one per dataset in a run's subfolders.
 
     Raises:
         UserError: nothing of the kind there.
     """
+    path = Path(path)
     if not path.is_dir():
         return [path]
     if (path / "best.safetensors").is_file():

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from toy import write_toy
 
-from densemtmd import Predictor, checkpoint, training
+from densemtmd import Predictor, checkpoint, composing, training
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable
 
@@ -205,9 +205,7 @@ def test_a_mistake_in_the_last_run_of_a_sweep_is_told_before_the_first(says, arg
 
 
 def test_whole_numbers_may_be_written_as_people_write_them(arguments):
-    from densemtmd.commands import train
-
-    assert train.compose(["train.outputs=2e6", "train.batch=8.0"]).train.outputs == 2_000_000
+    assert composing.compose(["train.outputs=2e6", "train.batch=8.0"]).train.outputs == 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -216,9 +214,9 @@ def test_whole_numbers_may_be_written_as_people_write_them(arguments):
 def test_a_broken_file_of_settings(says, monkeypatch, text):
     from densemtmd.commands import train
 
-    conf = shutil.copytree(train.CONF, "conf")
+    conf = shutil.copytree(composing.CONF, "conf")
     (Path(conf) / "data" / "mine.yaml").write_text(text)
-    monkeypatch.setattr(train, "CONF", Path(conf).absolute())
+    monkeypatch.setattr(composing, "CONF", Path(conf).absolute())
     says(train, ["data=mine"], Path(conf).absolute())
 
 

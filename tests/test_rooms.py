@@ -13,9 +13,9 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "machine", "files", "tasks", "settings", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "worlds",
-    "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "report", "draw", "tracking",
-    "strategies", "training", "comparison", "runs", "bench", "commands",
+    "errors", "machine", "files", "tasks", "settings", "composing", "losses", "merging", "dense", "fast", "network", "backbones",
+    "datasets", "worlds", "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "report", "draw",
+    "labelling", "tracking", "strategies", "training", "comparison", "runs", "bench", "commands", "__main__",
 )  # fmt: skip
 """From the top down."""
 
@@ -170,8 +170,8 @@ def f():
 def test_optional_libraries_are_imported_in_one_place():
     homes = {
         "mlflow": {PACKAGE / "tracking" / "mlflow_store.py"},
-        "hydra": {PACKAGE / "commands" / "train.py"},
-        "omegaconf": {PACKAGE / "commands" / "train.py"},
+        "hydra": {PACKAGE / "composing.py", PACKAGE / "runs" / "launch.py"},
+        "omegaconf": {PACKAGE / "composing.py", PACKAGE / "runs" / "launch.py", PACKAGE / "commands" / "train.py"},
         "kornia": {PACKAGE / "backbones" / "patchnet.py"},
         "huggingface_hub": {PACKAGE / "backbones" / "weights.py"},
         "timm": set(),  # and the next two: asked for by name, in backbones/torchvision_cpu.py
