@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.help:
         print(help_page())
         return 0
-    overrides = [one for one in arguments.overrides if one]
+    overrides = arguments.overrides
     from densemtmd.composing import Source, is_hydras, parse, sweep
 
     source = Source(arguments.config_dir, arguments.config_name.removesuffix(".yaml"))
@@ -212,6 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         multirun([*launcher, *(one for one in others if not is_hydras(one))], source)
         return 0
     else:
+        if of_hydra := [one for one in overrides if is_hydras(one)]:
+            raise UserError(f"{of_hydra[0]} says how Hydra launches several runs: add -m, or leave it out")
         plans = [(source.compose(one), one) for one in sweep(overrides)]  # all of them, before the first is trained
         for settings, _ in plans:
             check(settings)
