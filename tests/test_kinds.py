@@ -57,7 +57,8 @@ def gauges(tmp_path, monkeypatch):
 def test_a_third_kind_is_one_file(gauges, tmp_path, stages):
     settings = RunSettings(
         data=DataSettings(name="gauges", datasets=gauges), model={"name": "meter"}, strategy={"name": "s", "stages": stages},
-        train=TrainSettings(epochs=None, outputs=16000, epoch_outputs=8000, batch=20, lr=0.01, patience=0), score=ScoreSettings(probe=False),
+        train=TrainSettings(epochs=None, outputs=16000, epoch_outputs=8000, batch=20, lr=0.01, patience=0),
+        score=ScoreSettings(probe=False),
         data_root=str(tmp_path), cache="none", runs=str(tmp_path / "runs"), tracking="none",
     )  # fmt: skip
     folder = run(settings)

@@ -52,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     from densemtmd import correlation, draw, report
-    from densemtmd.commands import evaluate
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
+    from densemtmd.runs.scoring import check_labelsets, chosen, run_of
     from densemtmd.truth import known_truths
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
-    run = evaluate.run_of(arguments.checkpoint)
-    datasets, _ = evaluate.chosen(arguments, run)
-    evaluate.check_labelsets(datasets, predictor.space)
+    run = run_of(arguments.checkpoint)
+    datasets, _ = chosen(arguments.checkpoint, arguments.data, arguments.data_root)
+    check_labelsets(datasets, predictor.space)
     space = predictor.space
     pictures = {
         name: [
