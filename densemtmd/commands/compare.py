@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows, columns = ", ".join(table.rows), ", ".join(table.columns)
             raise UserError(f"--paper {arguments.paper} has no numbers for the rows {rows} on {columns}: name another table")
     if arguments.confusions:
-        files = confusions(table, *arguments.confusions, arguments.dataset)
+        first, second = arguments.confusions
+        files = confusions(table, first, second, arguments.dataset)
     elif table.curve is not None and arguments.baseline is None:
         files = curved(table, arguments.out)
     else:
