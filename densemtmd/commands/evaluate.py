@@ -38,8 +38,9 @@ from densemtmd.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from densemtmd.datasets.folder import Dataset, Item
+    from densemtmd.datasets.folder import Dataset
     from densemtmd.datasets.hands.frames import Frames
+    from densemtmd.datasets.sample import Item
     from densemtmd.inference import Predictor
     from densemtmd.tasks import Task
 

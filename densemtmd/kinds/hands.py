@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from densemtmd import keypoints, poses, report
 from densemtmd.datasets.config import DEFAULT_SPLIT, Codes, DatasetConfig, _mapping, _text
-from densemtmd.datasets.folder import Dataset, Loaded, _find_folder, few_pictures, spread
+from densemtmd.datasets.folder import Dataset, Loaded, few_pictures, spread
 from densemtmd.datasets.hands.augment import Augmentation
 from densemtmd.datasets.hands.dataset import Hands, as_listed, load_hands, open_hands
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import HAND_SETS, HandSet, hand_set
+from densemtmd.datasets.pairing import find_folder
 from densemtmd.datasets.sample import Batch, Batches
 from densemtmd.draw.figures import within_figure
 from densemtmd.draw.skeletons import crop_skeleton
@@ -59,7 +60,7 @@ class Keypoints(Kind):
         return parse(data, path)
 
     def open(self, config: DatasetConfig, data_root: Path, **how: Any) -> Dataset:
-        found = open_hands(config, _find_folder(config, data_root), how.get("domain") or config.domain)
+        found = open_hands(config, find_folder(config, data_root), how.get("domain") or config.domain)
         return found if how.get("listed") is None else as_listed(found, how["listed"])
 
     def load(

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation
 from densemtmd.data import domains_of, load, open_data, output_space
-from densemtmd.datasets.folder import Dataset, Item, Loaded
+from densemtmd.datasets.folder import Dataset, Loaded
 from densemtmd.datasets.mixing import shares
+from densemtmd.datasets.sample import Item
 from densemtmd.draw.figures import curves_figure
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text
