@@ -15,7 +15,7 @@ TOOLS = PACKAGE.parent / "tools"
 ORDER = (
     "errors", "machine", "files", "tasks", "settings", "losses", "merging", "dense", "fast", "network", "backbones", "datasets", "worlds",
     "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "report", "draw", "tracking",
-    "strategies", "training", "comparison", "runs", "bench", "commands",
+    "strategies", "training", "compare", "runs", "bench", "commands",
 )  # fmt: skip
 """From the top down."""
 
