@@ -19,6 +19,12 @@ MOST_VALUES = 1_000_000
 """In a YAML: a few lines of aliases of aliases stand for more values than any memory holds."""
 
 
+def conf_folder() -> Path:
+    """The folder of the choices: ``conf/`` at the top of a clone, or inside the package, where a wheel has it."""
+    inside = Path(__file__).with_name("conf")
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / "conf"
+
+
 class WriteError(UserError):
     """A file that could not be written."""
 
@@ -54,7 +60,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def read_yaml(path: Path, what: str) -> Any:
+def read_yaml(path: str | Path, what: str) -> Any:
     """The content of a YAML file, as plain dicts, lists and scalars.
 
     Args:
@@ -64,6 +70,7 @@ def read_yaml(path: Path, what: str) -> Any:
     Raises:
         UserError: it cannot be read, is no YAML, or holds more than a million values.
     """
+    path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -108,24 +115,27 @@ def remove_strays(folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """What a JSON file of a run holds.
 
     Raises:
         UserError: it cannot be read.
     """
+    path = Path(path)
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): it is damaged, remove it") from None
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: str | Path, data: Any) -> None:
     """Writes a JSON file whole or not at all."""
+    path = Path(path)
     write_text(path, json.dumps(data, indent=1, allow_nan=False))
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Writes a text file whole or not at all."""
+    path = Path(path)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -190,6 +190,7 @@ class Predictor:
     def __init__(self, networks: Sequence[JointNetwork], device: str = "auto", precision: str = "float32") -> None:
         self.device, self.precision = checkpoint.device_of(device), precision
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
+        self._labellers = [n.labeller(precision, measure=True) if n.takes == Labelset.kind else None for n in self.networks]
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])
 
     @classmethod
@@ -221,10 +222,10 @@ class Predictor:
         Raises:
             UserError: it labels none.
         """
-        if network.takes != Labelset.kind:
+        if (labeller := self._labellers[self.networks.index(network)]) is None:
             names = ", ".join(network.space.names)
             raise UserError(f"this network answers {network.space.tasks[0].words}s ({names}), not labels: `densemtmd infer --keypoints`")
-        return network.labeller(self.precision, measure=True)
+        return labeller
 
     def __call__(self, image: np.ndarray, labelset: str) -> np.ndarray:
         """(H, W, 3) uint8 -> (H, W) uint8 class ids of ``labelset``.
@@ -295,12 +296,13 @@ def check_picture(image: object) -> None:
         raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}")
 
 
-def checkpoints_of(path: Path) -> list[Path]:
+def checkpoints_of(path: str | Path) -> list[Path]:
     """The checkpoints that ``path`` stands for: itself, a run's ``best.safetensors``, or one per dataset in a run's subfolders.
 
     Raises:
         UserError: nothing of the kind there.
     """
+    path = Path(path)
     if not path.is_dir():
         return [path]
     if (path / "best.safetensors").is_file():

@@ -28,6 +28,7 @@ class Outputs(NamedTuple):
     joint: Tensor     # (B, C, h, w), θ_t(f), before any activation
     answer: Tensor    # (B, C, h, w), θ'(θ_t(f)) of a network with shared context; without, the same as joint. Where a network's inner grid
     # is coarser than its answers, features and joint lie on that grid, and the answer is brought to that of its geometry
+    discriminated: Tensor | None = None  # what the domain classifier sees, where that is not the features
 
 
 class Labeller(Protocol):
@@ -68,6 +69,7 @@ class JointNetwork(nn.Module):
         self.context: SharedContext | None = None
         self.discriminator: Discriminator | None = None
         self.frozen = False
+        self.pretrained: dict[str, str] | None = None  # what the weights that it began with are, for a checkpoint to tell
 
     @property
     def geometry(self) -> Geometry:
@@ -95,6 +97,14 @@ class JointNetwork(nn.Module):
     def parts(self) -> dict[str, dict[str, Any]]:
         """What was added, with its settings, for a checkpoint to tell: ``{"context": {...}, "discriminator": {...}}`` or less."""
         return {name: part.settings for name in ("context", "discriminator") if (part := getattr(self, name)) is not None}
+
+    def load_pretrained(self) -> None:
+        """Puts the weights that the network's settings name into the part of it that has learned elsewhere, where there is one. Not done
+        by the constructor: a checkpoint has its own.
+
+        Raises:
+            UserError: they are not there, or do not fit.
+        """
 
     def freeze(self) -> None:
         """θ_f and θ_t no longer learn, and answer as at inference (no dropout, fixed batch norm), whatever mode the network is in."""
@@ -189,7 +199,7 @@ class Discriminator(nn.Module):
         if type(hidden) is not int or hidden < 1:
             raise UserError(f"reversal.hidden is {hidden!r}, expected at least 1 channel")
         self.layers = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, domains, 1))
-        self.settings = {"domains": domains, "hidden": hidden}
+        self.settings: dict[str, Any] = {"domains": domains, "hidden": hidden}
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F, h, w) -> (B, D, h, w) logits of the domains."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import colorsys
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, Protocol
 
@@ -197,7 +197,8 @@ def task_from_json(data: Mapping[str, Any], classes: Iterable[type[Task]] = (Lab
     kind, known = about.pop("kind"), {one.kind: one for one in classes}
     if kind not in known:
         raise UserError(f"unknown kind of task {kind!r}; {nearest(str(kind), known)}")
-    return known[kind](**about)
+    needed = {one.name: about[one.name] for one in fields(known[kind]) if one.default is MISSING}  # type: ignore[arg-type]
+    return known[kind](**needed | about)
 
 
 @dataclass(frozen=True)

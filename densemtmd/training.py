@@ -174,7 +174,8 @@ def train_step(
     """
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = network.outputs(as_input(batch.image))
-        domains = None if network.discriminator is None else network.discriminator(reverse_gradient(outputs.features, reversal))
+        seen = outputs.features if outputs.discriminated is None else outputs.discriminated
+        domains = None if network.discriminator is None else network.discriminator(reverse_gradient(seen, reversal))
     selective_loss = kind_of(network.space.kind).loss
     loss = selective_loss(outputs.answer, batch, network.space)
     if inner_weight:

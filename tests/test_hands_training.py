@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from densemtmd import backbones, checkpoint, poses
+from densemtmd import backbones, checkpoint, composing, poses
 from densemtmd.commands import infer, train
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
@@ -24,6 +24,7 @@ from densemtmd.datasets.hands.dataset import load_hands
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
 from densemtmd.errors import UserError
+from densemtmd.kinds.hands import augmentation
 from densemtmd.tasks import OutputSpace
 from densemtmd.worlds.hands import HandWorldSettings, ensure_hands
 
@@ -234,13 +235,13 @@ def test_overfitting_scores_the_hands_of_its_batches(datasets, root, tmp_path, c
 def test_tables_of_hands_compose(table, more, world):
     from densemtmd.runs.table import read_experiment
 
-    experiment = read_experiment(train.CONF / "experiment" / f"{table}.yaml")
+    experiment = read_experiment(composing.CONF / "experiment" / f"{table}.yaml")
     assert list(experiment.rows) == ["nf", "jt", "jtsc"] and len(experiment.seeds) == 3 and experiment.paper == table
     for row in experiment.rows.values():
-        settings = train.compose([*experiment.settings, *row, *more])
+        settings = composing.compose([*experiment.settings, *row, *more])
         assert settings.data.datasets == ["nyu", "icvl"] and (settings.data.world is not None) == world
         assert settings.model["name"] == "handnet" and settings.train.batch == 100 and settings.train.mixing == "uniform"
-        assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not settings.hands.augmentation
+        assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not augmentation(settings.hands)
 
 
 def test_own_folders_and_a_file_of_centres(root, tmp_path):

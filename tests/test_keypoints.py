@@ -158,7 +158,7 @@ def test_a_skeleton_is_drawn_where_the_keypoints_are():
     middle, reach = (uvd[:, :2].min(0) + uvd[:, :2].max(0)) / 2, 0.65 * np.ptp(uvd[:, :2], axis=0).max() + 10
     nearest = int(uvd[:, 2].argmin())  # drawn last, so over all others
     column, row = ((uvd[nearest, :2] - middle + reach) * skeletons.WINDOW / (2 * reach)).astype(int)
-    assert picture.shape == (480, 480, 3) and tuple(picture[row, column]) == skeletons.FINGERS[NYU.fingers[nearest]]
+    assert picture.shape == (480, 480, 3) and tuple(picture[row, column]) == skeletons.FINGER_COLOURS[NYU.fingers[nearest]]
     with_truth = np.asarray(skeletons.skeleton(depth, uvd, NYU, truth=uvd))
     assert (with_truth != np.asarray(skeletons.skeleton(depth, uvd, NYU))).any()
     assert skeletons.skeleton(np.zeros((40, 50)), uvd - [300, 200, 0], NYU).size == (480, 480)  # partly outside the picture

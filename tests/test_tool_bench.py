@@ -59,9 +59,9 @@ def test_loading(bench, tmp_path, capsys, workers):
 
 def test_tracking(bench, tmp_path, capsys, monkeypatch):
     """What the record takes is found: here 30 ms of the loop's processor time each time it is told something, once in ten steps."""
-    from densemtmd import tracking
+    from densemtmd.tracking import mlflow_store
 
-    metrics = tracking._MlflowTracker.metrics
+    metrics = mlflow_store._MlflowTracker.metrics
 
     def slow(self, *arguments, **rest):
         until = time.thread_time() + 0.03
@@ -69,7 +69,7 @@ def test_tracking(bench, tmp_path, capsys, monkeypatch):
             pass
         metrics(self, *arguments, **rest)
 
-    monkeypatch.setattr(tracking._MlflowTracker, "metrics", slow)
+    monkeypatch.setattr(mlflow_store._MlflowTracker, "metrics", slow)
     choices = ["--model", "small", "--protocol", "small", "--device", "cpu", "--seconds", 0.7, "--turns", 1]
     places = ["--data-root", tmp_path, "--out", tmp_path / "out"]
     assert bench.main(["tracking", str(write_toy(tmp_path, "squares", "square")), *map(str, (*choices, *places))]) == 0

@@ -5,8 +5,10 @@ look of an error."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import nn
 
 from densemtmd import Labelset, OutputSpace
 from densemtmd.backbones import build
+from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.datasets.folder import Dataset
 from densemtmd.errors import UserError
 from densemtmd.evaluation import report
@@ -109,6 +112,14 @@ def keys(dataset: Dataset) -> dict[str, list[str]]:
     return {split: [item.key for item in items] for split, items in dataset.splits.items()}
 
 
+def needs_backbones() -> None:
+    """Skips a whole file of tests where the libraries of pretrained encoders are not installed."""
+    try:
+        import_smp()
+    except UserError as error:
+        pytest.skip(str(error), allow_module_level=True)
+
+
 @contextmanager
 def refused(*words: object) -> Iterator[None]:
     """The block raises a UserError of one sentence with these words."""
@@ -118,3 +129,12 @@ def refused(*words: object) -> Iterator[None]:
     assert "\n" not in message and len(message) < 700
     for word in words:
         assert str(word) in message, f"{word!r} is not in: {message}"
+
+
+def undraw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no figures, which take most of the time of a small one: in every room that has the function by its name."""
+    import_module("densemtmd.runs.run")
+    for name, module in list(sys.modules.items()):
+        for figure in ("curves_figure", "confusion_figure"):
+            if name.startswith("densemtmd.") and hasattr(module, figure):
+                monkeypatch.setattr(module, figure, lambda *_: None)

@@ -38,7 +38,7 @@ class PatchClassifier(JointNetwork):
     def labeller(self, precision: str = "float32", measure: bool = False) -> Fast:
         """The fast dense form. It takes most of a second to make, and is kept until the weights change."""
         tensors = [*self.parameters(), *self.buffers()]
-        made_of = (precision, measure, *((t.data_ptr(), t._version) for t in tensors))
+        made_of = (precision, measure, *((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
         if self._kept is None or self._kept[0] != made_of:
             self._kept = made_of, fast_form(self, precision, measure=measure)
         return self._kept[1]

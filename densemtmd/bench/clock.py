@@ -94,7 +94,7 @@ def timed(works: Sequence[Callable[[int], object]], seconds: float, device: Any)
     return [(wall / count, processor / count) for wall, processor in used]
 
 
-def at_once(work: Callable[[int], object], processes: int, turns: int, seconds: float) -> float:
+def side_by_side(work: Callable[[int], object], processes: int, turns: int, seconds: float) -> float:
     """Processor seconds of a piece of work while so many processes do it at once, each for some seconds."""
     import multiprocessing
 

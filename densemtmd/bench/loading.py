@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from statistics import mean, median
 
-from densemtmd.bench.clock import at_once, timed
+from densemtmd.bench.clock import side_by_side, timed
 from densemtmd.bench.told import Told
 from densemtmd.bench.training import Kind, make_training, step_on
 from densemtmd.machine import cores
@@ -55,7 +55,7 @@ def measure_loading(arguments: argparse.Namespace) -> Told:
     del turns[0]  # to warm up
     middle = {key: median(turn[key] for turn in turns) for key in turns[0]}
     processes = min(cores(), 2)
-    each = outputs / at_once(mixture.batch, processes, arguments.turns, arguments.seconds / 4)
+    each = outputs / side_by_side(mixture.batch, processes, arguments.turns, arguments.seconds / 4)
 
     names = [source.name for source in mixture.sources]
     rows = [

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from densemtmd.bench.clock import at_once, by_turns
+from densemtmd.bench.clock import by_turns, side_by_side
 from densemtmd.bench.told import Told
 from densemtmd.errors import UserError
 from densemtmd.machine import cores
@@ -54,7 +54,7 @@ def measure_render(arguments: argparse.Namespace) -> Told:
     head = ["by CPU s, a second", "crops of a core", f"of {processes} cores at once", "pictures", "PNGs alone", "PNGs in pictures"]
     told, rows = {}, [head]
     for name in HAND_SETS:
-        together = at_once(partial(crop, name), processes, arguments.turns, 0)
+        together = side_by_side(partial(crop, name), processes, arguments.turns, 0)
         took = {what: [turn[f"{name} {what}"] for turn in turns] for what in ("crops", "pictures", "PNGs")}
         one: dict[str, float] = {}
         for clock, key in ((1, "_cpu"), (0, "")):

@@ -50,7 +50,7 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
 
     given, compared = (choice("protocol", name).get("train") or {} for name in (kind.protocol, arguments.protocol))
     usual = TrainSettings(**compared)
-    given |= {"optimizer": usual.optimizer, "lr": usual.lr, **kind.changes, **learning_rate(arguments, kind.protocol)}
+    given |= {"optimizer": usual.optimizer, "lr": usual.lr, **kind.changes, **given_rate(arguments, kind.protocol)}
     settings = TrainSettings(**given, precision=kind.precision, workers=arguments.workers, checkpoint_seconds=60.0, patience=0)
     model = choice("model", arguments.model)
     datasets = open_datasets(arguments.datasets, arguments.data_root)
@@ -75,7 +75,7 @@ def make_training(arguments: argparse.Namespace, kind: Kind, seed: int = 0) -> T
     return Training(network, mixture, settings, validation, labelsets, time.perf_counter() - began)
 
 
-def learning_rate(arguments: argparse.Namespace, protocol: str) -> dict[str, float]:
+def given_rate(arguments: argparse.Namespace, protocol: str) -> dict[str, float]:
     """That which --lr gives a protocol, if it does."""
     given = dict(text.partition("=")[::2] for text in getattr(arguments, "lr", []))
     try:

@@ -158,7 +158,8 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     if arguments.out:
         draw.within_figure({name: mm}, arguments.out / "figures" / "within.png")
         with atomic_write(arguments.out / "per_image.npz") as temporary:
-            np.savez_compressed(temporary, **{f"{name}/mm": mm, f"{name}/px": errors[name].px, f"{name}/pictures": np.array(frames.keys)})
+            kept: dict[str, Any] = {"mm": mm, "px": errors[name].px, "pictures": np.array(frames.keys)}
+            np.savez_compressed(temporary, **{f"{name}/{key}": array for key, array in kept.items()})
         write_text(arguments.out / "scores.md", report.errors_markdown(scored))
         write_json(arguments.out / "scores.json", scored)
     return 0
@@ -230,11 +231,11 @@ def chosen(arguments: argparse.Namespace, run: Path | None) -> tuple[list[Datase
             raise UserError(f"{arguments.checkpoint} lies in no run's folder, which would tell its data: name some with --data")
         settings, datasets = reopen(run, arguments.data_root)
         return datasets, None if settings.debug else cache_folder(settings.cache, settings.data_root)
-    from densemtmd.commands import train
+    from densemtmd import composing
 
     root = arguments.data_root or Path("data")
-    if (train.CONF / "data" / f"{arguments.data}.yaml").is_file():
-        return open_data(train.compose([f"data={arguments.data}"]).data, root), cache_folder("auto", root)
+    if (composing.CONF / "data" / f"{arguments.data}.yaml").is_file():
+        return open_data(composing.compose([f"data={arguments.data}"]).data, root), cache_folder("auto", root)
     return open_data(DataSettings(datasets=arguments.data.split(",")), root), cache_folder("auto", root)
 
 

@@ -127,7 +127,7 @@ def open_dataset(
     domain: str | None = None,
     split: str | Mapping[str, Any] | None = None,
     fold: int | None = None,
-    listed: Path | None = None,
+    listed: str | Path | None = None,
     strict: bool = True,
 ) -> Dataset:
     """Find the files of a dataset, pair and split them; nothing is decoded yet.
@@ -148,6 +148,7 @@ def open_dataset(
     Raises:
         UserError: nothing there, labels without a picture, a key twice, or a split or ``listed`` that names what does not exist.
     """
+    listed = None if listed is None else Path(listed)
     return kind_of_encoding(config.encoding).open(
         config, Path(data_root), domain=domain, split=split, fold=fold, listed=listed, strict=strict
     )

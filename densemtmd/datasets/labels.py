@@ -46,7 +46,7 @@ def code_table(config: DatasetConfig) -> CodeTable:
     return CodeTable(ids, lowest)
 
 
-def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarray:
+def read_labels(path: str | Path, config: DatasetConfig, table: CodeTable) -> np.ndarray:
     """Read one file of labels.
 
     Args:
@@ -60,6 +60,7 @@ def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarr
     Raises:
         UserError: the file cannot be read, is of another format, or holds a code that the dataset does not know.
     """
+    path = Path(path)
     codes = read_codes(path, config)
     ids, unknown = class_ids(codes, config, table)
     if unknown.any():
@@ -67,12 +68,13 @@ def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarr
     return ids
 
 
-def read_codes(path: Path, config: DatasetConfig) -> np.ndarray:
+def read_codes(path: str | Path, config: DatasetConfig) -> np.ndarray:
     """The codes in one file of labels: (H, W) int32, a colour as one number of 24 bits.
 
     Raises:
         UserError: the file cannot be read, or is of another format than ``config.encoding`` says.
     """
+    path = Path(path)
     read = {"index": _read_indices, "colour": _read_colours, "mat": _read_mat, "text": _read_text}[config.encoding]
     return read(path, config)
 
@@ -187,8 +189,9 @@ def _unknown_codes(path: Path, config: DatasetConfig, codes: np.ndarray) -> str:
     return f"{path} has {pixels} of the {unknown}, which no label of {config.path} has: {unknown_advice(path, config)}"
 
 
-def unknown_advice(path: Path, config: DatasetConfig) -> str:
+def unknown_advice(path: str | Path, config: DatasetConfig) -> str:
     """What to do about a code that no label has, in a file."""
+    path = Path(path)
     if path.suffix.lower() in (".jpg", ".jpeg") and config.encoding in ("index", "colour"):
         return "JPEG changes values, so labels must be PNG"
     return "add it to the codes of a label or to void"

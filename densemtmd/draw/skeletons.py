@@ -14,7 +14,7 @@ from densemtmd.datasets.hands.sets import HandSet
 from densemtmd.draw.colours import INK, PAPER
 from densemtmd.tasks import Colour
 
-FINGERS: tuple[Colour, ...] = ((235, 235, 235), (255, 93, 71), (255, 196, 0), (87, 214, 71), (66, 190, 255), (205, 120, 255))
+FINGER_COLOURS: tuple[Colour, ...] = ((235, 235, 235), (255, 93, 71), (255, 196, 0), (87, 214, 71), (66, 190, 255), (205, 120, 255))
 FINGER_NAMES = ("palm", "thumb", "index", "middle", "ring", "pinky")
 """What the legend calls them; the wrist is of the palm's colour."""
 
@@ -63,12 +63,12 @@ def skeleton(
     places = [(float(x), float(y)) for x, y in (uvd[:, :2] - middle + margin) * zoom]
     size = WINDOW / 90
     for a, b in sorted(hands.bones, key=lambda bone: -float(uvd[list(bone), 2].mean())):
-        colour = FINGERS[max(hands.fingers[a], hands.fingers[b])]
+        colour = FINGER_COLOURS[max(hands.fingers[a], hands.fingers[b])]
         pen.line([places[a], places[b]], fill=INK, width=round(1.4 * size))
         pen.line([places[a], places[b]], fill=colour, width=round(0.8 * size))
     for joint in np.argsort(-uvd[:, 2]):
         x, y = places[joint]
-        pen.ellipse((x - size, y - size, x + size, y + size), fill=FINGERS[hands.fingers[joint]], outline=INK, width=1)
+        pen.ellipse((x - size, y - size, x + size, y + size), fill=FINGER_COLOURS[hands.fingers[joint]], outline=INK, width=1)
     if truth is not None:
         for x, y in (truth[:, :2] - middle + margin) * zoom:
             pen.ellipse((x - 1.6 * size, y - 1.6 * size, x + 1.6 * size, y + 1.6 * size), outline=PAPER, width=1)
@@ -76,7 +76,7 @@ def skeleton(
     if title:
         pen.text((8, 6), title, fill=PAPER, font=font, stroke_width=2, stroke_fill=INK)
     x = 8.0
-    for name, colour in zip(FINGER_NAMES, FINGERS, strict=True):
+    for name, colour in zip(FINGER_NAMES, FINGER_COLOURS, strict=True):
         pen.text((x, WINDOW - 8), name, fill=colour, font=font, stroke_width=2, stroke_fill=INK, anchor="ls")
         x += pen.textlength(name, font=font) + 14
     return picture

@@ -87,12 +87,13 @@ def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | Non
     return folder
 
 
-def resume(folder: Path, table: Table | None = None) -> Path:
+def resume(folder: str | Path, table: Table | None = None) -> Path:
     """Goes on with an interrupted run, in its folder and under its id in MLflow; its settings are those in its ``config.yaml``.
 
     Raises:
         UserError: no run there, or its data are no longer what they were.
     """
+    folder = Path(folder)
     settings, datasets = reopen(folder)
     try:
         outline = check(settings)
