@@ -432,7 +432,7 @@ def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, mon
     assert f"{word} nyu" in printed or f"{word} icvl" in printed or "no clear difference on" in printed
     assert (tmp_path / "figure.png").is_file() and "jtsc,icvl,mm," in (tmp_path / "table.csv").read_text()
     assert compare.main([str(runs["nf"]), str(runs["jt"]), "--confusions", "nf", "jt"]) == 1
-    assert "these runs find keypoints" in capsys.readouterr().err
+    assert "these runs are of hands" in capsys.readouterr().err
 
 
 def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch, capsys):
@@ -498,7 +498,8 @@ def hands_at(world, name, numbers):
 
 
 def test_the_papers_numbers_stand_beside(runs):
-    from densemtmd.comparison import beside, read_table
+    from densemtmd.compare.paper import beside
+    from densemtmd.compare.reading import read_table
 
     table = replace(read_table([runs["nf"], runs["jt"], runs["jtsc"]]), paper="table6")
     found = {key: value for key, (value, _) in beside(table).items()}
@@ -541,7 +542,7 @@ def test_tables_of_real_hands_say_where_to_get_them(tmp_path, capsys):
 
 
 def test_less_error_helps():
-    from densemtmd.comparison import Difference
+    from densemtmd.compare.statistics import Difference
 
     assert Difference(-2, -3, -1, less_is_better=True).verdict == "helped" and Difference(2, 1, 3, less_is_better=True).verdict == "hurt"
     assert Difference(2, 1, 3).verdict == "helped" and Difference(-2, -3, -1).verdict == "hurt"

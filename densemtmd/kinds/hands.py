@@ -50,9 +50,15 @@ class Keypoints(Kind):
     model = "handnet"
     shows = "hands in depth"
     measures = (
-        Measure("mm", "mm", "mm of mean error", "mean 3D error, validation, mm", digits=2, less_is_better=True, paper="3d_mm"),
-        Measure("px", "px", "px of mean error", "mean 2D error, validation, px", digits=2, less_is_better=True, paper="2d_px"),
-    )
+        Measure(
+            "mm", "mm", "mm of mean error", "mean 3D error, validation, mm", digits=2, less_is_better=True, paper="3d_mm",
+            full="mean error in mm",
+        ),
+        Measure(
+            "px", "px", "px of mean error", "mean 2D error, validation, px", digits=2, less_is_better=True, paper="2d_px",
+            full="mean error in px",
+        ),
+    )  # fmt: skip
     chief = measures[0]
     settings = ("hands",)
 

@@ -44,8 +44,8 @@ class Pixels(Kind):
     model = "patchnet"
     shows = "pictures in colour"
     measures = (
-        Measure("global", "Global", "points of Global", "Global, validation, %"),
-        Measure("average", "Average", "points of Average", "Average, validation, %"),
+        Measure("global", "Global", "points of Global", "Global, validation, %", pooled_only=True),
+        Measure("average", "Average", "points of Average", "Average, validation, %", pooled_only=True),
         Measure("iou", "IoU", "points of IoU", "IoU, validation, %"),
     )
     chief = measures[2]
