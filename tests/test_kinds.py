@@ -27,7 +27,7 @@ class Meter(PatchClassifier):
     takes = "gauge"
 
     def __init__(self, space, name=None):
-        features = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU())
+        features = nn.Sequential(nn.AvgPool2d(8), nn.Conv2d(3, 4, 1), nn.LeakyReLU())
         super().__init__(features, nn.Sequential(nn.Conv2d(4, space.channels, 1)), space, 4)
 
 
@@ -57,7 +57,7 @@ def gauges(tmp_path, monkeypatch):
 def test_a_third_kind_is_one_file(gauges, tmp_path, stages):
     settings = RunSettings(
         data=DataSettings(name="gauges", datasets=gauges), model={"name": "meter"}, strategy={"name": "s", "stages": stages},
-        train=TrainSettings(epochs=None, outputs=16000, epoch_outputs=8000, batch=20, lr=0.01, patience=0),
+        train=TrainSettings(epochs=None, outputs=16000, epoch_outputs=8000, batch=20, lr=0.03, patience=0),
         score=ScoreSettings(probe=False),
         data_root=str(tmp_path), cache="none", runs=str(tmp_path / "runs"), tracking="none",
     )  # fmt: skip
