@@ -16,6 +16,7 @@ from scipy.io import loadmat, savemat
 
 from densemtmd import backbones, checkpoint, composing, poses
 from densemtmd.commands import infer, train
+from densemtmd.data import open_data
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.hands.augment import Augmentation
@@ -25,6 +26,8 @@ from densemtmd.datasets.hands.mixing import HandMixture, HandSource
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
 from densemtmd.errors import UserError
 from densemtmd.kinds.hands import augmentation
+from densemtmd.runs.folder import record, reopen
+from densemtmd.settings import DataSettings, RunSettings
 from densemtmd.tasks import OutputSpace
 from densemtmd.worlds.hands import HandWorldSettings, ensure_hands
 
@@ -46,6 +49,20 @@ def root(tmp_path_factory):
 def datasets(root):
     (world,) = root.glob("hands-60-*")
     return [open_dataset(load_dataset_config(name), world) for name in HAND_SETS]
+
+
+def test_a_run_goes_on_with_the_frames_that_it_recorded(root, tmp_path):
+    """Those of a share of the labels, and not all that are there."""
+    (world,) = root.glob("hands-60-*")
+    settings = RunSettings(data=DataSettings(datasets=["nyu", "icvl"], share={"nyu": 0.1}), data_root=str(world), cache="none")
+    opened = open_data(settings.data, world)
+    record(tmp_path, settings, opened)
+    _, again = reopen(tmp_path)
+    assert len(opened[0].splits["train"]) == 6 and len(opened[1].splits["train"]) > 50
+    assert [dataset.splits for dataset in again] == [dataset.splits for dataset in opened]
+    (tmp_path / "splits" / "nyu" / "train.txt").write_text("none.png\n")
+    with pytest.raises(UserError, match=r"1 of 1 pictures in .* are no longer in .*, the first is 'none\.png'"):
+        reopen(tmp_path)
 
 
 @pytest.fixture(scope="module")
