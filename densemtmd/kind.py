@@ -117,6 +117,9 @@ class Kind(ABC):
     ) -> Batches:
         """Batches of some datasets' pictures of a split; ``domains``: the names of those that are told apart, or none."""
 
+    def prepare(self, network: JointNetwork, mixture: Batches) -> None:  # noqa: B027 (most have nothing to do)
+        """Gives a network that has not learned yet what it must know of its training pictures before."""
+
     # Learning -------------------------------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -191,6 +191,7 @@ class Loaded:
 
     dataset: Dataset
     pictures: Mapping[str, Any]  # of each split, in the order of the keys: a list of samples, or hands
+    maps: Any = None             # what a frozen trunk gives of them (densemtmd.datasets.maps), where it is kept
 
     @property
     def name(self) -> str:

@@ -39,15 +39,18 @@ class Sample:
 class Batch:
     """Samples of several datasets, side by side."""
 
-    image: Tensor  # (B, 3, H, W) uint8, RGB; or (B, 1, S, S) float32, depth in a cube from −1 to 1
-    target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled; or (B, L) float32, see `selective_l2`
+    image: Tensor  # (B, 3, H, W) uint8, RGB; or (B, 1, S, S) float32, depth in a cube from −1 to 1; or (B, M, h, w) float16, kept maps
+    target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled; or (B, L) float32, see `selective_l2`;
+    # or (B, L, h, w) float32, see `selective_shares`
     task: Tensor  # (B,) int64, position of the sample's labelset in the output space
     domain: Tensor  # (B,) int64, position of the sample's domain among the domains trained on
     weight: Tensor  # (B,) float32, of the sample's pixels in the losses: 1, or that of its dataset (dataset equilibrium)
 
     @property
     def labelled(self) -> int:
-        """How many labelled outputs it asks for: pixels, or hands."""
+        """How many labelled outputs it asks for: pixels, cells of kept maps, or hands."""
+        if self.target.ndim == 4:
+            return int(self.target.any(1).sum())
         return len(self.target) if self.target.is_floating_point() else int((self.target != VOID).sum())
 
     def to(self, device: torch.device) -> Batch:

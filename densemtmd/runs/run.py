@@ -279,6 +279,8 @@ def train_stage(
     mixture = kind.mixture(
         data, "train", network, settings, seed, domains=domains, mixing=train.mixing, equilibrium=stage.equilibrium
     )
+    if start is None:
+        kind.prepare(network, mixture)
     tracker.params({"mixture": mixture.about()})
     strided_pass = sum(kind.outputs_of(d, network) for d in everything)
     tasks = {d.name: d.dataset.task for d in data}
