@@ -133,9 +133,10 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     """The scores of a file of answers about hands."""
     import numpy as np
 
-    from densemtmd import draw, keypoints, report
+    from densemtmd import draw, keypoints
     from densemtmd.datasets.hands.predictions import read_predictions
     from densemtmd.datasets.hands.sets import hand_set
+    from densemtmd.draw import tables
     from densemtmd.files import atomic_write, check_writable, write_json, write_text
 
     hands = hand_set(arguments.keypoints)
@@ -147,14 +148,14 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     mm = keypoints.distances(camera.to_xyz(answers), camera.to_xyz(frames.uvd))
     errors = {name: keypoints.Errors(mm, keypoints.distances(answers[..., :2], frames.uvd[..., :2]))}
     scored = keypoints.report(errors, {name: hands.keypoints.keypoints})
-    print(f"{report.keypoints_table(scored)}\n\n{report.errors_table(scored)}\n")
+    print(f"{tables.keypoints_table(scored)}\n\n{tables.errors_table(scored)}\n")
     print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
     if arguments.out:
         draw.within_figure({name: mm}, arguments.out / "figures" / "within.png")
         with atomic_write(arguments.out / "per_image.npz") as temporary:
             kept: dict[str, Any] = {"mm": mm, "px": errors[name].px, "pictures": np.array(frames.keys)}
             np.savez_compressed(temporary, **{f"{name}/{key}": array for key, array in kept.items()})
-        write_text(arguments.out / "scores.md", report.errors_markdown(scored))
+        write_text(arguments.out / "scores.md", tables.errors_markdown(scored))
         write_json(arguments.out / "scores.json", scored)
     return 0
 

@@ -21,9 +21,9 @@ from densemtmd.compare.statistics import (
     paired,
     spreads,
 )
+from densemtmd.draw.tables import aligned, markdown
 from densemtmd.errors import UserError
 from densemtmd.kind import Measure
-from densemtmd.report import aligned, markdown
 from densemtmd.tasks import nearest
 
 NOT_THOSE = "These runs are of a rendered world: published numbers are of other pictures, and must not be compared with theirs."

@@ -16,7 +16,7 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import keypoints, poses, report
+from densemtmd import keypoints, poses
 from densemtmd.datasets.config import DEFAULT_SPLIT, Codes, DatasetConfig, _mapping, _text
 from densemtmd.datasets.folder import Dataset, Loaded, few_pictures, spread
 from densemtmd.datasets.hands.augment import Augmentation
@@ -25,6 +25,7 @@ from densemtmd.datasets.hands.mixing import HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import HAND_SETS, HandSet, hand_set
 from densemtmd.datasets.pairing import find_folder
 from densemtmd.datasets.sample import Batch, Batches
+from densemtmd.draw import tables
 from densemtmd.draw.figures import within_figure
 from densemtmd.draw.skeletons import crop_skeleton
 from densemtmd.errors import UserError
@@ -148,7 +149,7 @@ class Keypoints(Kind):
                 for task, error in found.items():
                     errors.setdefault(task, {})[dataset.name] = error
         scored = keypoints.cross_report(errors, {name: who.keypoints.keypoints for name, who in HAND_SETS.items()})
-        return Across(scored, report.cross_errors_table(scored), report.cross_errors_markdown(scored), pictures)
+        return Across(scored, tables.cross_errors_table(scored), tables.cross_errors_markdown(scored), pictures)
 
     def report(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task]) -> dict[str, Any]:
         errors = {name: keypoints.Errors(one[..., 0], one[..., 1]) for name, one in found.items()}
@@ -180,13 +181,13 @@ class Keypoints(Kind):
         return list(about["keypoints"])
 
     def table(self, scored: Mapping[str, Any]) -> str:
-        return report.errors_table(scored)
+        return tables.errors_table(scored)
 
     def details(self, scored: Mapping[str, Any]) -> str:
-        return report.keypoints_table(scored)
+        return tables.keypoints_table(scored)
 
     def markdown(self, scored: Mapping[str, Any]) -> str:
-        return report.errors_markdown(scored)
+        return tables.errors_markdown(scored)
 
     def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
         within_figure({name: errors[..., 0] for name, errors in found.items()}, folder / "within.png")

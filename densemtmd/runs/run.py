@@ -312,7 +312,7 @@ def train_stage(
         reversal=settings.reversal,
         started=start is not None,
         validate=validate,
-        report=tell,
+        after_epoch=tell,
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
         title=stage.name,
     )
