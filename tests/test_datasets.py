@@ -182,7 +182,7 @@ def test_unknown_dataset_and_unreadable_yaml(tmp_path):
     with refused(tmp_path / "missing.yaml", "No such file"):
         load_dataset_config(tmp_path / "missing.yaml")
     (tmp_path / "bad.yaml").write_text("name: [")
-    with refused("bad.yaml is not YAML", "line 1"):
+    with refused("bad.yaml is not YAML", "line 2"):  # where it ends
         load_dataset_config(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("- name")
     with refused("list.yaml", "expected keys"):

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from densemtmd.datasets.hands.sets import hand_set
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
-from densemtmd.files import read_yaml
+from densemtmd.files import kind_of, read_yaml
 from densemtmd.tasks import VOID, Colour, Labelset, Task, nearest
 
 BUILT_IN = Path(__file__).parents[2] / "conf" / "dataset"
@@ -236,7 +236,7 @@ def standalone(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    data = dict(_mapping(data, None, str(path)))
+    data = dict(_mapping(data, None, str(path), whole=True))
 
     def inlined(named: Any) -> Any:
         if not isinstance(named, str):
@@ -254,7 +254,7 @@ def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]
 def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
     """:func:`parse_dataset_config`; ``seen`` are the YAMLs that derive from this one."""
     known = HAND_KEYS if isinstance(data, Mapping) and data.get("encoding") in HANDS else KEYS
-    data = {key: value for key, value in _mapping(data, known, str(path)).items() if value is not None}
+    data = {key: value for key, value in _mapping(data, known, str(path), whole=True).items() if value is not None}
     if "derive" in data:
         return _derived(data, path, seen)
     if data.get("encoding") in HANDS:
@@ -463,11 +463,14 @@ def _read(name_or_path: str | Path) -> tuple[Path, Any]:
     return path, read_yaml(path, "a dataset's YAML")
 
 
-def _mapping(data: Any, known: Collection[str] | None, what: str) -> dict[str, Any]:
-    """``data`` as a mapping, all of whose keys are known (None: any will do)."""
+def _mapping(data: Any, known: Collection[str] | None, what: str, whole: bool = False) -> dict[str, Any]:
+    """``data`` as a mapping, all of whose keys are known (None: any will do).
+
+    What a ``whole`` file is instead is told by its kind alone: another YAML may have named it, which is none of its business.
+    """
     if not isinstance(data, Mapping):
         keys = f" ({', '.join(known)})" if known else ""
-        raise UserError(f"{what} is {data!r}, expected keys{keys} with values")
+        raise UserError(f"{what} is {kind_of(data) if whole else repr(data)}, expected keys{keys} with values")
     for key in data:
         if known is not None and key not in known:
             raise UserError(f"{what} has the unknown key {key!r}; {nearest(str(key), known)}")
@@ -595,7 +598,7 @@ def _borrowed_labelset(data: Mapping[str, Any], path: Path) -> tuple[str, Any, A
             seen.append(source)
         else:
             content = labels
-        data = _mapping(content, KEYS, str(source))
+        data = _mapping(content, KEYS, str(source), whole=True)
         if not {"name", "labelset"} <= data.keys():
             raise UserError(f"{path} takes its labelset from {labels!r}, expected a dataset that lists its labels")
     return data["name"], labels, data.get("void") if own_void is None else own_void
