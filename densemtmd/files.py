@@ -194,7 +194,7 @@ class _Reading:
             if len(event.value) > LONGEST and tag != TAG + "binary":
                 self._refuse(event, f"a value of {len(event.value)} characters, expected a text, or one of at most {LONGEST}")
             try:
-                self.known[key] = self.constructor.construct_object(yaml.ScalarNode(tag, event.value, event.start_mark))
+                self.known[key] = self.constructor.construct_object(yaml.ScalarNode(tag, event.value))
             except Exception:
                 self._refuse(event, f"a value that is no {tag.removeprefix(TAG)}; put quotes around what is a text")
         return self.known[key]
@@ -235,7 +235,7 @@ class _Reading:
             raise UserError(f"{self.path} holds more than {MOST_VALUES:,} values, expected {self.what}")
 
     def _refuse(self, event: yaml.Event, found: str) -> NoReturn:
-        mark = event.start_mark
+        mark: Any = event.start_mark
         raise UserError(f"{self.path} is not YAML that can be read: line {mark.line + 1}, column {mark.column + 1}: {found}")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from densemtmd.datasets.hands.sets import hand_set
+from densemtmd.datasets.names import composed
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
 from densemtmd.files import kind_of, read_yaml
@@ -431,7 +432,7 @@ def _exclude(data: Mapping[str, Any], name: str, others: tuple[str, ...], path: 
 
 def _known(raw: Any, path: Path) -> tuple[str, ...]:
     """Findings that are right so, each ``kind`` or ``kind:what``."""
-    known = () if raw is None else _texts(raw, "known", path)
+    known = () if raw is None else tuple(map(composed, _texts(raw, "known", path)))
     for finding in known:
         kind = finding.partition(":")[0]
         if kind not in FINDINGS:
@@ -496,6 +497,8 @@ def _globs(value: Any, key: str, path: Path) -> tuple[str, ...]:
     for glob in globs:
         if Path(glob).is_absolute() or ".." in Path(glob).parts:
             raise UserError(f"{path}: {key} has {glob!r}, expected one beneath the folder: put the rest into 'folder'")
+        if not Path(glob).parts:
+            raise UserError(f"{path}: {key} has {glob!r}, expected a pattern of files such as '{key}/*.png'")
     return globs
 
 
@@ -505,15 +508,15 @@ def _expression(value: Any, key: str, path: Path) -> str | None:
         return None
     try:
         re.compile(_text(value, key, path))
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: {key} is {value!r}, which is not a regular expression: {error}") from error
-    return value
+    return composed(value)
 
 
 def _together(value: Any, path: Path) -> tuple[tuple[str, ...], ...]:
     if not isinstance(value, list):
         raise UserError(f"{path}: together is {value!r}, expected a list of lists of keys")
-    return tuple(_texts(keys, "together", path) for keys in value)
+    return tuple(tuple(map(composed, _texts(keys, "together", path))) for keys in value)
 
 
 def _share(value: Any, key: str, path: Path) -> float:

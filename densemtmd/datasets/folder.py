@@ -22,10 +22,12 @@ from tqdm import tqdm
 
 from densemtmd.datasets.config import HANDS, ONE_SEQUENCE, DatasetConfig, Exclusion
 from densemtmd.datasets.labels import CodeTable, code_table, read_labels
+from densemtmd.datasets.names import Names, composed, forms, is_heading, is_left_by_a_system, lies_in, matching
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Sample
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, deal, divide, joined, too_few
 from densemtmd.errors import UserError
+from densemtmd.files import read_bounded
 from densemtmd.tasks import VOID, Labelset, Task, nearest
 
 T = TypeVar("T")
@@ -223,10 +225,11 @@ def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
 
 def _find_folder(config: DatasetConfig, data_root: Path) -> Path:
     """The dataset's folder: beneath the data root, or the data root itself."""
-    folder = data_root / config.folder  # an absolute config.folder is taken as it is
-    if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
-        return folder
-    parts = Path(config.folder).parts
+    for form in forms(config.folder):
+        folder = data_root / form  # an absolute config.folder is taken as it is
+        if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
+            return folder
+    folder, parts = data_root / config.folder, Path(config.folder).parts
     if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
         return data_root
     raise UserError(
@@ -254,7 +257,8 @@ def _pair(config: DatasetConfig, folder: Path, strict: bool) -> _Pairs:
     labels = _scan(config, folder, "labels", config.labels, frozenset())
     images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
     notes: list[str] = []
-    excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, {*images, *labels}, folder, notes)}
+    paths = {key: [side[key] for side in (images, labels) if key in side] for key in sorted({*images, *labels})}
+    excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, Names(paths), folder, notes)}
     lonely = sorted(labels.keys() - images.keys() - excluded)
     if lonely and (strict or len(lonely) == len(labels)):
         raise UserError(
@@ -266,11 +270,7 @@ def _pair(config: DatasetConfig, folder: Path, strict: bool) -> _Pairs:
         key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key))
         for key in sorted(labels.keys() & images.keys())
     }
-    if bare := sorted(images.keys() - labels.keys() - excluded):
-        notes.append(
-            f"{config.name}: {len(bare)} of {len(images)} pictures have no labels and are left out, the first is "
-            f"{images[bare[0]]}"
-        )
+    bare = sorted(images.keys() - labels.keys() - excluded)  # a check tells of them
     unnamed = sum(item.sequence == "" for item in items.values())
     if unnamed and config.sequence != ONE_SEQUENCE:
         notes.append(f"{config.name}: {unnamed} of {len(items)} pictures name no sequence and are taken for one")
@@ -287,8 +287,8 @@ def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 (of a name that is too long, Path.is_file raises)
 
 
-def _excluded(config: DatasetConfig, exclusion: Exclusion, known: set[str], folder: Path, notes: list[str]) -> list[str]:
-    """The keys that a file lists to be left out."""
+def _excluded(config: DatasetConfig, exclusion: Exclusion, names: Names, folder: Path, notes: list[str]) -> list[str]:
+    """The keys that a file lists to be left out; what else it lists is quoted only where it lies with the dataset."""
     path = next((place / exclusion.file for place in (exclusion.beside, folder) if _is_file(place / exclusion.file)), None)
     if path is None:
         raise UserError(f"{config.name}: the list {exclusion.file} to exclude is neither in {exclusion.beside} nor in {folder}")
@@ -300,10 +300,12 @@ def _excluded(config: DatasetConfig, exclusion: Exclusion, known: set[str], fold
             counts = sections[-1] in exclusion.names
         elif text and counts:
             listed.append(text)
-    keys = [key for key in listed if key in known]
+    keys = [key for line in listed if (key := names.key(line)) is not None]
     if len(keys) < LISTED * len(listed) or (not listed and sections and not set(sections) & set(exclusion.names)):
-        found = f"the keys {', '.join(map(repr, listed[:3]))}" if listed else f"sections for {', '.join(sections)}"
-        raise UserError(f"{path} excludes {found}, expected keys of {config.name} such as {min(known)!r}: is it the right list?")
+        found = f"{len(listed)} keys, of which {len(keys)} exist" if listed else f"{len(sections)} sections, none for it"
+        if lies_in(path, (exclusion.beside, folder)):
+            found = f"the keys {_some(listed)}" if listed else f"sections for {', '.join(sections)}"
+        raise UserError(f"{path} excludes {found}, expected keys of {config.name} such as {min(names.keys)!r}: is it the right list?")
     if len(keys) < len(listed):
         notes.append(f"{config.name}: {len(listed) - len(keys)} of {len(listed)} pictures that {path.name} excludes do not exist")
     return keys
@@ -316,22 +318,27 @@ def _scan(
     found: dict[str, Path] = {}
     for glob in globs:
         try:
-            paths = sorted(folder.glob(glob))
-            _expression(glob)
-        except (ValueError, OSError, re.error) as error:
+            paths = matching(folder, glob)
+            _expression(composed(glob))
+        except Exception as error:  # whatever the library stumbles over
             raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
         for path in paths:
             relative = path.relative_to(folder)
-            if relative in others or any(part.startswith(".") for part in relative.parts) or not path.is_file():
+            if relative in others or is_left_by_a_system(relative) or not path.is_file():
                 continue
             key = _key(config, glob, relative)
-            if found.setdefault(key, relative) != relative:
+            if (other := found.setdefault(key, relative)) != relative:
+                if composed(str(other)) == composed(str(relative)):
+                    raise UserError(
+                        f"{folder} has one name twice, its accents written in two ways, {str(other)!a} and {str(relative)!a}: remove or rename "
+                        "one of these files"
+                    )
                 raise UserError(
-                    f"{folder / found[key]} and {folder / relative} have the same key {key!r}, expected one file each: "
+                    f"{folder / other} and {folder / relative} have the same key {key!r}, expected one file each: "
                     f"make '{what}' more exact or set 'key' in {config.path}"
                 )
     if not found:
-        there = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))[:8])
+        there = ", ".join(sorted(path.name for path in folder.glob("*") if not is_left_by_a_system(Path(path.name)))[:8])
         raise UserError(
             f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "
             f"there are {there or 'no files at all'}{_where(config)}"
@@ -341,10 +348,10 @@ def _scan(
 
 def _key(config: DatasetConfig, glob: str, path: Path) -> str:
     """What pairs a picture with its labels: see ``key`` of :class:`DatasetConfig`."""
-    text = path.as_posix()
+    text = composed(path.as_posix())
     if config.key is None:
-        match = _expression(glob).fullmatch(text)
-        return "/".join(group for group in match.groups() if group) if match and match.re.groups else path.stem
+        match = _expression(composed(glob)).fullmatch(text)
+        return "/".join(group for group in match.groups() if group) if match and match.re.groups else composed(path.stem)
     match = re.search(config.key, text)
     if match is None:
         raise UserError(
@@ -407,7 +414,7 @@ def _split(
     elif isinstance(rule, Lists):
         named = _by_lists(config, rule, items, folder, notes)
     else:
-        folds = _folds(config, rule, items, groups, (data_root, folder, folder.parent, *_beside(config)), notes, cut)
+        folds = _folds(config, rule, items, groups, folder, (data_root, folder, folder.parent, *_beside(config)), notes, cut)
         named = {"test": folds.pop(rule.test - 1), "train": [key for fold in folds for key in fold]}
     _once(config, named)
     if missing := sorted(items.keys() - {key for keys in named.values() for key in keys}):
@@ -443,9 +450,10 @@ def _as_listed(config: DatasetConfig, listed: Path, items: Mapping[str, Item], f
     for part in SPLITS:
         file = listed / f"{part}.txt"
         try:
-            keys = [key for key in file.read_text("utf-8", "replace").split("\n") if key]  # splitlines cuts at more than "\n"
-        except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror}), expected the keys of {part}, one per line") from error
+            text = read_bounded(file, f"the keys of {part}, one per line").decode("utf-8", "replace")
+        except UserError as error:
+            raise UserError(f"{error}: bring it back, or start a new run") from error
+        keys = [composed(key) for key in text.replace("\r\n", "\n").split("\n") if key]  # splitlines cuts at more than "\n"
         if missing := [key for key in keys if key not in items]:
             raise UserError(
                 f"{config.name}: {len(missing)} of {len(keys)} pictures in {file} are no longer in {folder}, or have lost their labels, "
@@ -488,7 +496,7 @@ def _by_patterns(
 ) -> dict[str, list[str]]:
     """The keys whose picture or labels lie where a pattern says."""
     paths = {
-        key: [path.relative_to(folder).as_posix() for path in (item.image, item.labels)] for key, item in items.items()
+        key: [composed(path.relative_to(folder).as_posix()) for path in (item.image, item.labels)] for key, item in items.items()
     }
     named: dict[str, list[str]] = {}
     for part in SPLITS:
@@ -497,7 +505,7 @@ def _by_patterns(
             continue
         named[part] = []
         for pattern in patterns:
-            keys = [key for key in items if any(fnmatchcase(path, pattern) for path in paths[key])]
+            keys = [key for key in items if any(fnmatchcase(path, composed(pattern)) for path in paths[key])]
             if not keys:
                 raise UserError(
                     f"{config.name}: the pattern {pattern!r} for {part} matches nothing, expected paths such as "
@@ -512,11 +520,12 @@ def _by_lists(
 ) -> dict[str, list[str]]:
     """The keys that the files list."""
     named: dict[str, list[str]] = {}
+    names = _named(items, folder)
     for part in SPLITS:
         files = getattr(rule, part)
         if not isinstance(files, float):
             paths = [_find_list(config, file, (folder, *_beside(config))) for file in files]
-            named[part] = [key for path in paths for key in _read_list(config, path, items, notes)]
+            named[part] = [key for path in paths for key in _read_list(config, path, names, folder, notes)]
     return named
 
 
@@ -533,29 +542,42 @@ def _find_list(config: DatasetConfig, file: str, places: Sequence[Path]) -> Path
     raise UserError(f"{config.name}: the list {file} of its split is neither in {looked}{_where(config)}")
 
 
-def _read_list(config: DatasetConfig, path: Path, items: Mapping[str, Item], notes: list[str]) -> list[str]:
-    """The keys that a text file lists, one per line, with or without a suffix."""
-    listed = dict.fromkeys(line if line in items else line.rsplit(".", 1)[0] for line in _lines(path) if line)
-    keys = [key for key in listed if key in items]
-    missing = [key for key in listed if key not in items]
-    if not keys or len(keys) < LISTED * len(listed):
+def _named(items: Mapping[str, Item], folder: Path) -> Names:
+    """What finds the pictures that a list names."""
+    return Names({key: [file.relative_to(folder) for file in (item.image, item.labels)] for key, item in items.items()})
+
+
+def _read_list(config: DatasetConfig, path: Path, names: Names, folder: Path, notes: list[str]) -> list[str]:
+    """The keys that a text file lists, one per line: see :class:`~densemtmd.datasets.names.Names` for how."""
+    listed = dict.fromkeys(line for line in _lines(path) if line)
+    found = {line: names.key(line) for line in listed}
+    if found and found[first := next(iter(found))] is None and is_heading(first):
+        del found[first]
+    keys = [key for key in dict.fromkeys(found.values()) if key is not None]
+    missing = [line for line, key in found.items() if key is None]
+    quoted = lies_in(path, (folder, folder.parent, *_beside(config)))
+    if not keys or len(found) - len(missing) < LISTED * len(found):
+        first = f", the first is {_some(missing[:1])}" if missing and quoted else ""
         raise UserError(
-            f"{path} lists {len(listed)} keys, of which {config.name} lacks {len(missing)}, the first is "
-            f"{missing[0] if missing else ''!r}, expected keys like {next(iter(items))!r}: is it the right list?"
+            f"{path} lists {len(found)} keys, of which {config.name} lacks {len(missing)}{first}, expected keys like "
+            f"{next(iter(names.keys))!r}: is it the right list?"
         )
     if missing:
-        notes.append(
-            f"{config.name}: {len(missing)} of {len(listed)} pictures in the list {path.name} do not exist, the first "
-            f"is {missing[0]!r}"
-        )
+        first = f", the first is {_some(missing[:1])}" if quoted else ""
+        notes.append(f"{config.name}: {len(missing)} of {len(found)} pictures in the list {path.name} do not exist{first}")
     return keys
+
+
+def _some(listed: Sequence[str]) -> str:
+    """The first lines of a list, for a message."""
+    return ", ".join(repr(line if len(line) <= 100 else f"{line[:100]}…") for line in listed[:3])
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line") from error
+        return [line.strip() for line in read_bounded(path, "a text file with one key per line").decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line, in UTF-8") from error
 
 
 def _folds(
@@ -563,6 +585,7 @@ def _folds(
     rule: Folds,
     items: Mapping[str, Item],
     groups: Mapping[str, str],
+    folder: Path,
     places: Sequence[Path],
     notes: list[str],
     cut: set[str],
@@ -570,7 +593,8 @@ def _folds(
     """The keys of each fold: as the files list them or, where there are none, dealt by the seed."""
     files = [] if rule.files is None else [rule.files.replace("{}", str(number + 1)) for number in range(rule.count)]
     if any(_is_file(place / file) for place in places for file in files):
-        folds = [_read_list(config, _find_list(config, file, places), items, notes) for file in files]
+        names = _named(items, folder)
+        folds = [_read_list(config, _find_list(config, file, places), names, folder, notes) for file in files]
         _once(config, dict(zip(files, folds, strict=True)))
         notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, as {rule.files} lists them")
         return folds
