@@ -330,8 +330,8 @@ def _scan(
             if (other := found.setdefault(key, relative)) != relative:
                 if composed(str(other)) == composed(str(relative)):
                     raise UserError(
-                        f"{folder} has one name twice, its accents written in two ways, {str(other)!a} and {str(relative)!a}: remove or rename "
-                        "one of these files"
+                        f"{folder} has one name twice, its accents written in two ways, {str(other)!a} and {str(relative)!a}: "
+                        "remove or rename one of these files"
                     )
                 raise UserError(
                     f"{folder / other} and {folder / relative} have the same key {key!r}, expected one file each: "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 SPLITS = ("train", "val", "test")
 
@@ -46,7 +46,8 @@ class Lists:
     """``{lists: {train: train.txt, test: test.txt, val: 0.15}, seed: 0}``: text files of keys, one per line.
 
     The files lie in the dataset's folder or beside its YAML. In the place of a key there may be the path of the picture or of its labels,
-    with its suffix or without, ``\\`` for ``/`` and what lies above the dataset's folder before it, and the two paths in two columns. A number for ``val`` is the share of the training pictures that is put aside, in whole sequences.
+    with its suffix or without, ``\\`` for ``/``, what lies above the dataset's folder before it; and the two paths in two columns. A number
+    for ``val`` is the share of the training pictures that is put aside, in whole sequences.
     """
 
     train: tuple[str, ...]
@@ -147,13 +148,13 @@ def blocks(keys: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
     Each part that has a share has a key, where there are enough of them.
     """
     bounds = [round(len(keys) * sum(shares[:part]) / sum(shares)) for part in range(len(shares) + 1)]
+    sizes = [last - first for first, last in pairwise(bounds)]
     wanted = [part for part, share in enumerate(shares) if share > 0]
-    if len(keys) >= len(wanted):  # enough for each that has a share to have one
-        for place, part in enumerate(wanted):
-            first = bounds[part]  # what the parts before it leave, and those after it need
-            last = min(max(bounds[part + 1], first + 1), len(keys) - (len(wanted) - place - 1))
-            bounds[part + 1 :] = [max(last, bound) if n else last for n, bound in enumerate(bounds[part + 1 :])]
-    return [list(keys[first:last]) for first, last in pairwise(bounds)]
+    for part in wanted:
+        if sizes[part] == 0 and len(keys) >= len(wanted):
+            sizes[sizes.index(max(sizes))] -= 1
+            sizes[part] = 1
+    return [list(keys[last - size : last]) for size, last in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def joined(sequences: Mapping[str, str], together: Iterable[Iterable[str]]) -> dict[str, str]:
