@@ -312,7 +312,73 @@ def test_unknown_codes(tmp_path):
         read_back(tmp_path, tmp_path / "d.txt", encoding="text")
     write_index(tmp_path / "e.jpg", 50)
     with refused("e.jpg", "JPEG changes values"):
-        read_back(tmp_path, tmp_path / "e.jpg")
+        read_back(tmp_path, tmp_path / "e.jpg", known=["lossy"])
+
+
+LOSSY = {
+    "a.jpg": {}, "a jpeg.png": {"format": "JPEG"}, "a.webp": {}, "a.jp2": {"irreversible": True}, "a.tif": {"compression": "jpeg"},
+}  # fmt: skip
+LOSSLESS = {
+    "b.png": {}, "b.webp": {"lossless": True}, "long.webp": {"lossless": True, "exif": b"Exif" + bytes(9000), "icc_profile": bytes(9000)},
+    "b.jp2": {}, "b.tif": {}, "b lzw.tif": {"compression": "tiff_lzw"}, "b.bmp": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*LOSSY, *LOSSLESS])
+@pytest.mark.parametrize("codes", ["rest", "listed"])
+def test_labels_that_were_compressed_with_loss(tmp_path, name, codes):
+    """Whatever the codes: with the rest, what the compression made of the square would silently be taken for the rest."""
+    square = np.zeros((40, 40, 3), np.uint8)
+    square[7:23, 9:21] = (200, 90, 30)
+    Image.fromarray(square).save(tmp_path / name, **(LOSSY | LOSSLESS)[name])
+    labelset = [{"label": "square", "colour": [200, 90, 30]}, {"label": "other", "codes": "rest" if codes == "rest" else [[0, 0, 0]]}]
+    changes = {"encoding": "colour", "labelset": labelset, "void": None}
+    if name in LOSSLESS:
+        assert np.array_equal(read_back(tmp_path, tmp_path / name, **changes), np.where(square[..., 0] == 200, 0, 1))
+        return
+    with refused(name, "JPEG" if "jp" in name or "tif" in name else "WebP with loss", "save them as PNG", "mine.yaml"):
+        read_back(tmp_path, tmp_path / name, **changes)
+    if codes == "rest":  # what the sentence says to do about it where it is known
+        assert 0.5 < (read_back(tmp_path, tmp_path / name, **changes, known=["lossy"]) == 1).mean() <= 1
+
+
+@pytest.mark.parametrize("name", ["grey and alpha", "palette and alpha", "float", "bits"])
+def test_masks_of_other_modes(tmp_path, name):
+    """They were told to use the other encoding, which told them to use the first."""
+    codes = np.array([[0, 1, 2], [2, 1, 0]], np.uint8) if name != "bits" else np.array([[0, 1, 1], [1, 1, 0]], np.uint8)
+    path = tmp_path / ("mask.tif" if name == "float" else "mask.png")
+    if name == "float":
+        Image.fromarray(codes.astype(np.float32)).save(path)
+    elif name == "bits":
+        Image.fromarray(codes.astype(bool)).save(path)
+    else:
+        grey = Image.fromarray(codes)
+        mask = Image.merge("LA", (grey, Image.fromarray(np.array([[255, 0, 7], [1, 2, 3]], np.uint8))))
+        mask.save(path)
+        with Image.open(path) as saved:
+            assert saved.mode == "LA"
+    assert np.array_equal(read_back(tmp_path, path, labelset=["a", "b", "c"]), codes)
+    labelset = [{"label": str(n), "colour": [n, n, n]} for n in ((0, 1, 2) if name != "bits" else (0, 255))]
+    changes = {"encoding": "colour", "labelset": labelset, "void": None}
+    if name == "float":
+        with refused("mask.tif", "mode F", "write encoding: index, and which they are", "mine.yaml"):
+            read_back(tmp_path, path, **changes)
+    else:
+        assert np.array_equal(read_back(tmp_path, path, **changes), codes)
+
+
+def test_floats_that_are_no_codes(tmp_path):
+    Image.fromarray(np.array([[0.5, 1]], np.float32)).save(tmp_path / "a.tif")
+    with refused("a.tif has the value 0.5, expected whole numbers"):
+        read_back(tmp_path, tmp_path / "a.tif")
+    Image.fromarray(np.array([[np.nan, 1]], np.float32)).save(tmp_path / "b.tif")
+    with refused("b.tif has the value nan, expected whole numbers"):
+        read_back(tmp_path, tmp_path / "b.tif")
+    Image.new("CMYK", (2, 2)).save(tmp_path / "c.tif")
+    with refused("c.tif", "mode CMYK", "save it as a grey PNG"):
+        read_back(tmp_path, tmp_path / "c.tif")
+    with refused("c.tif", "mode CMYK", "save it as a PNG in RGB"):
+        read_back(tmp_path, tmp_path / "c.tif", encoding="colour", labelset=labelset_with(COLOURS), void=None)
 
 
 def test_labels_of_another_format(tmp_path):

@@ -35,8 +35,8 @@ REST = "rest"
 NEGATIVE = "negative"
 QUOTES = "; put quotes around one that YAML takes for something else"
 FINDINGS = (
-    "without-labels", "without-picture", "unreadable", "size", "turned", "code", "unused", "untrained", "void", "sequence", "leak",
-    "duplicate",
+    "without-labels", "without-picture", "unreadable", "size", "turned", "lossy", "code", "unused", "untrained", "void", "empty",
+    "sequence", "leak", "duplicate",
 )  # fmt: skip
 """What a check of the data may find, each described in :mod:`densemtmd.datasets.checks`."""
 
@@ -437,6 +437,8 @@ def _known(raw: Any, path: Path) -> tuple[str, ...]:
         kind = finding.partition(":")[0]
         if kind not in FINDINGS:
             raise UserError(f"{path}: known has {finding!r}, expected a kind of finding before the colon; {nearest(kind, FINDINGS)}")
+        if finding in ("empty", "empty:val"):
+            raise UserError(f"{path}: known has {finding!r}, but without validation pictures nothing can be trained: give the split some")
         if kind in FATAL:
             raise UserError(f"{path}: known has {finding!r}, but such a file cannot be trained on: mend it or list it in 'exclude'")
     return known
