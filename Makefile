@@ -22,7 +22,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[test,backbones]'
 	touch $@
 
 clean:

@@ -22,6 +22,7 @@ from torch import Tensor
 from densemtmd import backbones
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
+from densemtmd.kind import kinds
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import OutputSpace
 
@@ -85,7 +86,8 @@ def save_network(path: Path, network: JointNetwork, model: Mapping[str, Any], mo
         more: what else to tell of it, such as its scores; JSON-serialisable.
     """
     tensors = {WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
-    save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "parts": network.parts, **(more or {})})
+    began = {} if network.pretrained is None else {"pretrained": network.pretrained}
+    save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "parts": network.parts, **began, **(more or {})})
 
 
 def load_network(path: Path) -> JointNetwork:
@@ -97,8 +99,10 @@ def load_network(path: Path) -> JointNetwork:
     tensors, about = load(path)
     try:
         with torch.device("meta"):  # without memory, so that none is wasted on a description that does not fit
-            network = backbones.build(about["model"], OutputSpace.from_json(about["space"]))
+            space = OutputSpace.from_json(about["space"], [kind.task for kind in kinds().values()])
+            network = backbones.build(about["model"], space, pretrained=False)
             add_parts(network, about.get("parts", {}))
+            network.pretrained = about.get("pretrained")
         load_weights(network, tensors, assign=True)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:  # a UserError is a ValueError
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error) or type(error).__name__, 200, placeholder=" …")

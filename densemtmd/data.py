@@ -8,56 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 
-from densemtmd import backbones
-from densemtmd.datasets import checks
-from densemtmd.datasets.cache import load_all
+from densemtmd.datasets.cache import cache_folder
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config
-from densemtmd.datasets.folder import Dataset, Item, open_dataset
-from densemtmd.datasets.hands.dataset import HandDataset, Hands, load_hands
-from densemtmd.datasets.mixing import check_samples
-from densemtmd.datasets.sample import Sample
+from densemtmd.datasets.folder import Dataset, Item, Loaded, open_dataset
+from densemtmd.datasets.hands.sets import HAND_SETS
 from densemtmd.datasets.splits import Folds
 from densemtmd.errors import UserError
-from densemtmd.settings import DataSettings
-from densemtmd.stack import geometry_of
-from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task, nearest
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """One dataset with its pictures decoded, or with its hands cropped."""
-
-    dataset: Dataset
-    train: Sequence[Sample]
-    val: Sequence[Sample]
-    test: Sequence[Sample]
-    hands: Mapping[str, Hands] = field(default_factory=dict)  # of each split; the samples are then none
-
-    @property
-    def name(self) -> str:
-        return self.dataset.name
-
-    @property
-    def labelset(self) -> Labelset:
-        return self.dataset.labelset
-
-    @property
-    def task(self) -> Task:
-        return self.dataset.task
-
-    @property
-    def counts(self) -> str:
-        """``180/40/80``: pictures to train, to validate and to test."""
-        return "/".join(str(len(items)) for items in self.dataset.splits.values())
+from densemtmd.kind import kind_of
+from densemtmd.network import JointNetwork
+from densemtmd.settings import DataSettings, RunSettings
+from densemtmd.tasks import OutputSpace, nearest
 
 
 def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
@@ -84,7 +50,7 @@ def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
     """
     from densemtmd.worlds import annotators, hands, otherworld
 
-    of_hands = [name for name in data.datasets if load_dataset_config(name).task.kind == KeypointSet.kind]
+    of_hands = [name for name in data.datasets if name in HAND_SETS]
     of_streets = tuple(name for name in data.datasets if name in annotators.ANNOTATORS)
     known = ("frames", "test", "seed") if of_hands else ("images", "frames", "width", "height", "seed")
     world = whole_numbers("data.world", data.world or {}, known)
@@ -175,72 +141,28 @@ def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
     return OutputSpace(list(tasks.values()))
 
 
-def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
-    """At most so many of them, evenly from all; 0: all."""
-    if not at_most or len(items) <= at_most:
-        return items
-    return [items[int(i)] for i in np.linspace(0, len(items) - 1, at_most)]
-
-
-def load(
-    datasets: Sequence[Dataset],
-    model: Mapping[str, Any],
-    *,
-    cache: Path | None,
-    flip: bool,
-    border: str,
-    margin: float,
-    at_most: int = 0,
-) -> dict[str, Loaded]:
+def load(datasets: Sequence[Dataset], network: JointNetwork, settings: RunSettings) -> dict[str, Loaded]:
     """Decodes all pictures, or maps them from the cache, and checks them: errors in the data stop the run, warnings are shown.
 
     It is done before a run has a folder, so that what is wrong leaves none behind.
 
     Args:
-        datasets: open ones, of one kind: all of pictures, or all of hands.
-        model: the network that they are for, by the settings of it.
-        cache: the folder in which decoded pictures and crops of hands are kept; None: nowhere.
-        flip: ``train.flip``, whether training pictures are mirrored too.
-        border: ``train.border``, by which a picture may be too small.
-        margin: how much wider than its cube the crop of a hand is kept, for augmentation.
-        at_most: so many pictures of each split; 0: all.
+        datasets: open ones, of one kind.
+        network: that will see them; it may be without memory (on torch's meta device).
+        settings: of the run.
 
     Raises:
-        UserError: an error in the data, no labelled pixel to train on, a picture smaller than a patch where ``border`` is valid, or no
-            picture to validate on: which epoch is best must not be decided on the pictures that are trained or tested on.
+        UserError: what the kind's ``load`` raises, or no picture to validate on: which epoch is best must not be decided on the pictures
+            that are trained or tested on.
     """
     for dataset in datasets:
         if not dataset.splits["val"]:
             raise UserError(f"{dataset.name} has no validation pictures: give its split in {dataset.config.path} some, such as val: 0.1")
-    datasets = [few_pictures(dataset, at_most) for dataset in datasets]
-    if all(isinstance(dataset, HandDataset) for dataset in datasets):
-        return {d.name: cropped(d, cache, model.get("size", 64), margin) for d in datasets if isinstance(d, HandDataset)}
-    decoded = [load_all(dataset, cache) for dataset in datasets]
-    findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
-    checks.refuse(findings)
-    notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
-    for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
-        print(line)
-    with torch.device("meta"):
-        where = geometry_of(backbones.build(model, output_space(datasets)))
-    loaded = {}
-    for dataset, found in zip(datasets, decoded, strict=True):
-        check_samples(dataset.name, found.splits["train"], where, flip=flip, border=border)
-        loaded[dataset.name] = Loaded(dataset, found.splits["train"], found.splits["val"], found.splits["test"])
-    return loaded
+    cache = None if settings.debug else cache_folder(settings.cache, settings.data_root)
+    return kind_of(datasets[0].task.kind).load(datasets, network, settings, cache, at_most=2 if settings.debug else 0)
 
 
-def cropped(dataset: HandDataset, cache: Path | None, size: int, margin: float) -> Loaded:
-    """A dataset of hands with its crops, ``size`` pixels wide, those to train on as much wider as augmentation wants them; without the
-    frames that show no hand."""
-    hands = load_hands(dataset, cache, size, margin)
-    keys = {split: set(some.keys) for split, some in hands.items()}
-    splits = {split: tuple(item for item in items if item.key in keys[split]) for split, items in dataset.splits.items()}
-    for note in [*dataset.notes, *(some.note for some in hands.values() if some.note)]:
-        print(note)
-    return Loaded(replace(dataset, splits=splits), (), (), (), hands)
-
-
-def few_pictures(dataset: Dataset, at_most: int) -> Dataset:
-    """The dataset with at most so many pictures of each split; 0: all."""
-    return replace(dataset, splits={split: tuple(spread(items, at_most)) for split, items in dataset.splits.items()})
+def domains_of(data: Sequence[Loaded]) -> list[str]:
+    """The names of the domains of some datasets, in their order; none where all are of one domain, and there is nothing to tell apart."""
+    domains = list(dict.fromkeys(d.dataset.domain for d in data))
+    return domains if len(domains) > 1 else []

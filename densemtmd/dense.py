@@ -47,6 +47,11 @@ class Dense(nn.Module):
         """Row and column within the patch of the pixel that its answer is about (:func:`centre_of`)."""
         return self.geometry.centre
 
+    @property
+    def grain(self) -> int:
+        """Parts of a picture may be of any size."""
+        return 1
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, outputs, H − P + 1, W − P + 1): at [..., y, x] the answer for the patch whose
         upper left pixel is (y, x).

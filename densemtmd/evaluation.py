@@ -19,11 +19,9 @@ from densemtmd.datasets.folder import Dataset, Item, ahead
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Sample, as_input
 from densemtmd.errors import UserError
-from densemtmd.fast import fast_form
-from densemtmd.inference import dense_logits_of_all, fused_probabilities, strided_logits
+from densemtmd.inference import dense_logits, fused_probabilities, strided_logits
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
-from densemtmd.stack import geometry_of
 from densemtmd.tasks import VOID, Labelset, nearest
 from densemtmd.truth import Truth
 
@@ -156,28 +154,28 @@ def score_answers(
     training = [network.training for network in networks]
     for network in networks:
         network.eval()
-    geometries = [geometry_of(network) for network in networks]
-    where = geometries[0]
-    if any(other != where for other in geometries):
+    geometry = networks[0].geometry
+    if any((other.geometry.patch, other.geometry.stride) != (geometry.patch, geometry.stride) for other in networks):
         raise UserError("the networks see patches of different sizes or strides, expected one for all: score them one by one")
-    denses = [fast_form(network, precision) for network in networks] if scoring == "dense" else None
-    step = 1 if denses else where.stride
+    labellers = [network.labeller(precision) for network in networks] if scoring == "dense" else None
+    step = 1 if labellers else geometry.stride
     matrices: dict[str, list[Tensor]] = {name: [] for name in labels}
     with torch.inference_mode():
         for image, targets in pictures:
             target = {
-                name: torch.from_numpy(inside_only(own, where.border) if interior else own).to(device)[::step, ::step]
+                name: torch.from_numpy(inside_only(own, geometry.border) if interior else own).to(device)[::step, ::step]
                 for name, own in targets.items()
             }
             counts = {name: torch.zeros(labels[name], labels[name], dtype=torch.int64, device=device) for name in labels}
-            strips: Iterable[tuple[slice, list[Tensor]]] = (
-                dense_logits_of_all(denses, image, device)
-                if denses
-                else [(slice(0, -(-len(image) // step)), [strided_logits(network, image, where, device) for network in networks])]
+            everything = slice(None)
+            parts: Iterable[tuple[slice, slice, list[Tensor]]] = (
+                dense_logits(labellers, image, device)
+                if labellers
+                else [(everything, everything, [strided_logits(network, image, device) for network in networks])]
             )
-            for rows, logits in strips:
+            for rows, columns, logits in parts:
                 for name, ids in answers(networks, logits, target).items():
-                    counts[name] += confusion(ids, target[name][rows], labels[name])
+                    counts[name] += confusion(ids, target[name][rows, columns], labels[name])
             for name, count in counts.items():
                 matrices[name].append(count)
             tick()

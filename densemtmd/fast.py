@@ -20,6 +20,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
@@ -326,7 +327,8 @@ def _product(weight: Tensor, bias: Tensor, relu: bool) -> Callable[[Tensor], Ten
     ops = torch.ops.mkldnn
     packed: Tensor | None = None
     if weight.dtype != torch.float64 and torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise"):
-        packed = ops._reorder_linear_weight(weight, PIXELS)  # once, and not at each call
+        with suppress(RuntimeError):  # in bfloat16 a CPU without AVX-512 has no packed product
+            packed = ops._reorder_linear_weight(weight, PIXELS)  # once, and not at each call
 
     def run(x: Tensor) -> Tensor:
         pixels = x.to(weight.dtype).permute(0, 2, 3, 1).reshape(-1, x.shape[1])

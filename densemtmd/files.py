@@ -248,7 +248,7 @@ class _Open(NamedTuple):
     content: list[tuple[yaml.Event, Any, int]]  # what is in it: the event, the value and the number of values within; keys too
 
 
-def kind_of(data: Any) -> str:
+def form_of(data: Any) -> str:
     """What plain data are, without their content: ``a list``."""
     kinds = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
     return "empty" if data is None else kinds.get(type(data), type(data).__name__)

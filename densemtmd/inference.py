@@ -17,14 +17,11 @@ from torch import Tensor
 
 from densemtmd import checkpoint
 from densemtmd.datasets.sample import as_input
-from densemtmd.dense import Dense
 from densemtmd.errors import UserError
-from densemtmd.fast import Fast, fast_form
 from densemtmd.geometry import Geometry, reflect
 from densemtmd.losses import dataset_softmax
 from densemtmd.merging import Merged
-from densemtmd.network import JointNetwork
-from densemtmd.stack import geometry_of
+from densemtmd.network import JointNetwork, Labeller
 from densemtmd.tasks import Labelset, OutputSpace
 
 TILE = {"cpu": (240, 512), "cuda": (256, 1024)}
@@ -32,31 +29,58 @@ TILE = {"cpu": (240, 512), "cuda": (256, 1024)}
 needs a border of patch − 1 pixels from its neighbours, so larger ones repeat less; what must fit a CPU's caches is cut smaller in
 :mod:`densemtmd.fast`."""
 
+WIDE = {"cpu": 1024, "cuda": 2048}
+"""Side of the pieces of a network whose answers depend on a context: most pictures are one."""
 
-def bordered(image: np.ndarray, rows: slice, columns: slice, geometry: Geometry, device: torch.device) -> Tensor:
-    """What a network must see to answer for a part of a picture: (H, W, 3) uint8 -> (1, 3, rows + P − 1, columns + P − 1) in [0, 1].
 
-    The picture's border is reflected, so that every pixel is the centre of a patch.
+def seen_for(
+    image: np.ndarray, rows: slice, columns: slice, geometry: Geometry, device: torch.device
+) -> tuple[Tensor, tuple[slice, slice]]:
+    """What a network must see to answer for a part of a picture, and where in its answers that part lies.
+
+    Args:
+        image: (H, W, 3) uint8.
+        rows, columns: the part; their starts are multiples of the stride.
+        geometry: of the network.
+        device: where the network is.
+
+    Returns:
+        (1, 3, h, w) in [0, 1]. Of a patch classifier the part and a border of P − 1, reflected beyond the picture, so that every pixel is
+        the centre of a patch. Of a network with context the part and so much of the picture around it: beyond it the network pads.
     """
-    before, after = geometry.border
     height, width = image.shape[:2]
+    if geometry.context:
+        seen = [_with_context(part, size, geometry) for part, size in ((rows, height), (columns, width))]
+        cut = torch.from_numpy(np.ascontiguousarray(image[seen[0], seen[1]])).to(device)
+        inside = [slice(part.start - around.start, part.stop - around.start) for part, around in zip((rows, columns), seen, strict=True)]
+        return as_input(cut.permute(2, 0, 1)[None]), (inside[0], inside[1])
+    before, after = geometry.border
     seen_rows = reflect(np.arange(rows.start - before, rows.stop + after), height)
     seen_columns = reflect(np.arange(columns.start - before, columns.stop + after), width)
     cut = torch.from_numpy(image[seen_rows[:, None], seen_columns]).to(device)
-    return as_input(cut.permute(2, 0, 1)[None])
+    return as_input(cut.permute(2, 0, 1)[None]), (slice(None), slice(None))
 
 
-def strided_logits(network: JointNetwork, image: np.ndarray, geometry: Geometry, device: torch.device) -> Tensor:
+def _with_context(part: slice, size: int, geometry: Geometry) -> slice:
+    """A part of a side with the context around it, as far as there is any, from a multiple of the network's grid on."""
+    return slice(max(0, part.start - geometry.context) // geometry.multiple * geometry.multiple, min(size, part.stop + geometry.context))
+
+
+def strided_logits(network: JointNetwork, image: np.ndarray, device: torch.device) -> Tensor:
     """The logits for every stride-th pixel of every stride-th row of a picture: (H, W, 3) uint8 -> (C, ⌈H/stride⌉, ⌈W/stride⌉).
 
     Worked through in tiles, as the dense pass is: beyond its answers a large picture takes no more memory than a small one.
     """
     height, width = image.shape[:2]
-    most, stride = TILE.get(device.type, TILE["cuda"]), geometry.stride
+    geometry = network.geometry
+    stride = geometry.stride
+    wide = WIDE.get(device.type, WIDE["cuda"])
+    most = (wide, wide) if geometry.context else TILE.get(device.type, TILE["cuda"])
     answer: Tensor | None = None
-    for rows in pieces(height, most[0], stride):
-        for columns in pieces(width, most[1], stride):
-            tile = network(bordered(image, rows, columns, geometry, device))[0]
+    for rows in pieces(height, most[0], max(stride, geometry.multiple)):
+        for columns in pieces(width, most[1], max(stride, geometry.multiple)):
+            seen, inside = seen_for(image, rows, columns, geometry, device)
+            tile = network(seen)[0][:, inside[0], inside[1]]
             if answer is None:
                 answer = tile.new_empty(len(tile), -(-height // stride), -(-width // stride))
             top, left = rows.start // stride, columns.start // stride
@@ -71,44 +95,40 @@ def strided_probabilities(networks: Sequence[JointNetwork], image: np.ndarray, d
     Returns:
         (C, ⌈H/stride⌉, ⌈W/stride⌉) for the C labels of all networks, and the stride.
     """
-    answers, strides = [], set()
-    for network in networks:
-        where = geometry_of(network)
-        strides.add(where.stride)
-        answers.append(dataset_softmax(strided_logits(network, image, where, device)[None], network.space)[0])
+    strides = {network.geometry.stride for network in networks}
     if len(strides) > 1:
         raise UserError(f"the networks answer for every {' and every '.join(map(str, sorted(strides)))} pixels, expected one grid for all")
+    answers = [dataset_softmax(strided_logits(network, image, device)[None], network.space)[0] for network in networks]
     return torch.cat(answers), strides.pop()
 
 
 def dense_logits(
-    dense: Dense | Fast, image: np.ndarray, device: torch.device, rows_grain: int | None = None
-) -> Iterator[tuple[slice, Tensor]]:
-    """The logits for every pixel of a picture, a strip of rows at a time, from the top down: (rows, (C, len(rows), W)).
+    labellers: Sequence[Labeller], image: np.ndarray, device: torch.device
+) -> Iterator[tuple[slice, slice, list[Tensor]]]:
+    """The logits of networks for every pixel of a picture, a part of it at a time: (rows, columns, of each network (C, rows, columns)).
 
-    Strips are of multiples of ``rows_grain`` rows where that is possible, by default of the network's own grain.
+    Of patch classifiers a strip of rows at a time, from the top down; its parts are answered side by side.
     """
     height, width = image.shape[:2]
-    wide = TILE.get(device.type, TILE["cuda"])[1]
-    grain = grain_of(dense)
+    for rows, columns in tiling(labellers, height, width, device):
+        answers = [
+            side_by_side([partial(_tile, labeller, image, rows, part, device) for part in columns], device) for labeller in labellers
+        ]
+        for n, part in enumerate(columns):
+            yield rows, part, [tiles[n] for tiles in answers]
+
+
+def tiling(labellers: Sequence[Labeller], height: int, width: int, device: torch.device) -> list[tuple[slice, list[slice]]]:
+    """The strips of a picture that are answered at a time, and the columns of each part of them, the same for all networks."""
+    if any(labeller.geometry.context for labeller in labellers):
+        wide, grid = WIDE.get(device.type, WIDE["cuda"]), max(labeller.geometry.multiple for labeller in labellers)
+        return [(rows, [columns]) for rows in pieces(height, wide, grid) for columns in pieces(width, wide, grid)]
+    wide, grain = TILE.get(device.type, TILE["cuda"])[1], max(labeller.grain for labeller in labellers)
     if device.type == "cpu":  # a tile for each thread at least, however small the picture, but none so narrow that it is mostly border
-        wide = min(wide, max(dense.geometry.patch, -(-width // torch.get_num_threads() // grain) * grain))
-    for rows in strips(height, width, device, rows_grain or grain):
-        columns = pieces(width, wide, grain if wide >= grain else 1)
-        tiles = side_by_side([partial(_tile, dense, image, rows, part, device) for part in columns], device)
-        yield rows, torch.cat(tiles, 2)
-
-
-def dense_logits_of_all(denses: Sequence[Dense | Fast], image: np.ndarray, device: torch.device) -> Iterator[tuple[slice, list[Tensor]]]:
-    """The logits of several networks for the same rows at a time, whatever strips each of them would cut by itself."""
-    grain = max(map(grain_of, denses))
-    for strip in zip(*(dense_logits(dense, image, device, grain) for dense in denses), strict=True):
-        yield strip[0][0], [logits for _, logits in strip]
-
-
-def grain_of(dense: Dense | Fast) -> int:
-    """Pixels of which the sides of a piece of a picture best are multiples."""
-    return dense.grain if isinstance(dense, Fast) else 1
+        patch = max(labeller.geometry.patch for labeller in labellers)
+        wide = min(wide, max(patch, -(-width // torch.get_num_threads() // grain) * grain))
+    columns = pieces(width, wide, grain if wide >= grain else 1)
+    return [(rows, columns) for rows in strips(height, width, device, grain)]
 
 
 def strips(height: int, width: int, device: torch.device, grain: int = 1) -> list[slice]:
@@ -119,8 +139,9 @@ def strips(height: int, width: int, device: torch.device, grain: int = 1) -> lis
     return pieces(height, high, grain if high >= grain else 1)
 
 
-def _tile(dense: Dense | Fast, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:
-    return dense(bordered(image, rows, columns, dense.geometry, device))[0]
+def _tile(labeller: Labeller, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:
+    seen, inside = seen_for(image, rows, columns, labeller.geometry, device)
+    return labeller(seen)[0][:, inside[0], inside[1]]
 
 
 def side_by_side(works: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
@@ -169,7 +190,7 @@ class Predictor:
     def __init__(self, networks: Sequence[JointNetwork], device: str = "auto", precision: str = "float32") -> None:
         self.device, self.precision = checkpoint.device_of(device), precision
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
-        self._dense = [fast_form(network, precision, measure=True) for network in self.networks]
+        self._labellers = [n.labeller(precision, measure=True) if n.takes == Labelset.kind else None for n in self.networks]
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])
 
     @classmethod
@@ -181,14 +202,30 @@ class Predictor:
         """
         return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device, precision)
 
-    def logits(self, image: np.ndarray, labelsets: Sequence[str]) -> Iterator[tuple[JointNetwork, slice, Tensor]]:
-        """Strip by strip, the logits of each network that learned one of the labelsets: (network, rows, (C, len(rows), W))."""
-        for network, dense in zip(self.networks, self._dense, strict=True):
+    def logits(self, image: np.ndarray, labelsets: Sequence[str]) -> Iterator[tuple[JointNetwork, slice, slice, Tensor]]:
+        """Part by part, the logits of each network that learned one of the labelsets: (network, rows, columns, (C, rows, columns)).
+
+        Raises:
+            UserError: something that is not a picture, or a network that labels none.
+        """
+        check_picture(image)
+        for network in self.networks:
             if not set(labelsets) & set(network.space.names):
                 continue
             with torch.inference_mode():
-                for rows, logits in dense_logits(dense, image, self.device):
-                    yield network, rows, logits
+                for rows, columns, (logits,) in dense_logits([self.labeller(network)], image, self.device):
+                    yield network, rows, columns, logits
+
+    def labeller(self, network: JointNetwork) -> Labeller:
+        """What labels pictures with one of its networks.
+
+        Raises:
+            UserError: it labels none.
+        """
+        if (labeller := self._labellers[self.networks.index(network)]) is None:
+            names = ", ".join(network.space.names)
+            raise UserError(f"this network answers {network.space.tasks[0].words}s ({names}), not labels: `densemtmd infer --keypoints`")
+        return labeller
 
     def __call__(self, image: np.ndarray, labelset: str) -> np.ndarray:
         """(H, W, 3) uint8 -> (H, W) uint8 class ids of ``labelset``.
@@ -207,21 +244,19 @@ class Predictor:
             self.space.index(name)
         check_picture(image)
         answers = {name: np.empty(image.shape[:2], np.uint8) for name in labelsets}
-        for network, rows, logits in self.logits(image, labelsets):
+        for network, rows, columns, logits in self.logits(image, labelsets):
             for name in labelsets:
                 if name in network.space.names:
-                    answers[name][rows] = logits[network.space.slice(name)].argmax(0).to(torch.uint8).cpu().numpy()
+                    answers[name][rows, columns] = logits[network.space.slice(name)].argmax(0).to(torch.uint8).cpu().numpy()
         return answers
 
     def probabilities(self, image: np.ndarray, labelset: str) -> np.ndarray:
         """(H, W, 3) uint8 -> (L, H, W) float32, the dataset-wise softmax (Eq. 1): sums to 1 over the labels."""
-        task = self.space[labelset]
-        assert isinstance(task, Labelset)
         check_picture(image)
-        answer = np.empty((task.channels, *image.shape[:2]), np.float32)
-        for network, rows, logits in self.logits(image, [labelset]):
+        answer = np.empty((self.space[labelset].channels, *image.shape[:2]), np.float32)
+        for network, rows, columns, logits in self.logits(image, [labelset]):
             own = dataset_softmax(logits[None], network.space)[0, network.space.slice(labelset)]
-            answer[:, rows] = own.float().cpu().numpy()
+            answer[:, rows, columns] = own.float().cpu().numpy()
         return answer
 
     def merged(self, image: np.ndarray, merged: Merged) -> np.ndarray:
@@ -232,11 +267,11 @@ class Predictor:
         """
         check_picture(image)
         answer = np.empty(image.shape[:2], np.uint8)
-        named = [n for n, network in enumerate(self.networks) if set(network.space.names) & set(merged.groups)]
+        named = [network for network in self.networks if set(network.space.names) & set(merged.groups)]
         with torch.inference_mode():
-            for rows, logits in dense_logits_of_all([self._dense[n] for n in named], image, self.device):
-                fused = fused_probabilities([self.networks[n] for n in named], logits, merged)
-                answer[rows] = fused.argmax(0).to(torch.uint8).cpu().numpy()
+            for rows, columns, logits in dense_logits([self.labeller(network) for network in named], image, self.device):
+                fused = fused_probabilities(named, logits, merged)
+                answer[rows, columns] = fused.argmax(0).to(torch.uint8).cpu().numpy()
         return answer
 
 

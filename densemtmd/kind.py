@@ -1,7 +1,7 @@
 """What a kind of task is: a value that knows how datasets of it are opened, mixed, learned, scored, drawn and compared.
 
-The loop, the runs, the comparison and the tools know no kind; they ask the one that a network's output space names. Each kind is a module of
-:mod:`densemtmd.kinds` with a :class:`Kind` called ``KIND``: adding a third kind is adding a third file.
+The loop, the runs, the comparison and the tools know no kind; they ask the one that a network's output space names. Each kind is a
+module of :mod:`densemtmd.kinds` with a :class:`Kind` called ``KIND``: adding a third kind is adding a third file.
 
 Shapes: ``N`` pictures, ``K`` tasks, ``M`` rows of a tally, ``X`` labels of a labelset, or 1.
 """
@@ -40,20 +40,33 @@ class Measure:
     key: str                      # in scores.json: iou
     name: str                     # for people: IoU
     unit: str                     # of a difference: points of IoU
+    axis: str                     # of its curve while a network trains: IoU, validation, %
     digits: int = 1               # behind the point, in tables
     less_is_better: bool = False
     paper: str = ""               # what paper_tables.csv calls it, where that is not the key
 
 
+@dataclass(frozen=True)
+class Across:
+    """The scores of every task's answers on every dataset's pictures, against the full truth."""
+
+    scored: dict[str, Any]  # what cross.json holds
+    table: str              # for the screen
+    markdown: str
+    pictures: int
+
+
 class Kind(ABC):
-    """A kind of task. Its name stands in ``scores.json``; that of its tasks (:attr:`task`) in checkpoints."""
+    """A kind of task. Its name stands in ``scores.json``; that of its tasks, ``task.kind``, in checkpoints."""
 
     name: ClassVar[str]
-    task: ClassVar[str]                     # `kind` of its tasks, such as Labelset.kind
+    task: ClassVar[type[Task]]              # such as Labelset
     encodings: ClassVar[tuple[str, ...]]    # of dataset YAMLs that are of this kind; none: all that are of no other
     model: ClassVar[str]                    # the network to choose for it, a file of conf/model/
     shows: ClassVar[str]                    # what its pictures are, for messages
     measures: ClassVar[tuple[Measure, ...]]
+    settings: ClassVar[tuple[str, ...]] = ()   # groups of RunSettings that only this kind has
+    merges: ClassVar[bool] = False          # whether answers can be merged (densemtmd.merging), and their confusions listed
     chief: ClassVar[Measure]                # decides which epoch is best, and which dataset is said to be helped
 
     # Data -----------------------------------------------------------------------------------------------------------------------------
@@ -133,6 +146,7 @@ class Kind(ABC):
         how: ScoreSettings,
         device: torch.device,
         tick: Callable[[int], object] = lambda count: None,
+        precision: str = "float32",
     ) -> np.ndarray:
         """How a network answers a split's pictures, (N, ...): see :meth:`tally`.
 
@@ -144,6 +158,26 @@ class Kind(ABC):
             how: which pixels.
             device: where the network is.
             tick: called with the number of pictures that are done.
+            precision: to compute in.
+        """
+
+    @abstractmethod
+    def for_scoring(self, dataset: Dataset, split: str, network: JointNetwork, cache: Path | None) -> Loaded:
+        """The pictures of one split, decoded; the others are not looked at."""
+
+    @abstractmethod
+    def across(self, networks: Sequence[JointNetwork], datasets: Sequence[Dataset], split: str, how: ScoreSettings, **where: Any) -> Across:
+        """Scores every task's answers on the pictures of every dataset whose full truth is known.
+
+        Args:
+            networks: which answer.
+            datasets: of this kind.
+            split: which of their pictures.
+            how: which pixels.
+            where: ``device`` and ``precision``.
+
+        Raises:
+            UserError: of none of them more is known than its annotator says.
         """
 
     @abstractmethod
@@ -240,7 +274,7 @@ def kind_of(task: str) -> Kind:
     Raises:
         UserError: there is none.
     """
-    known = {kind.task: kind for kind in kinds().values()}
+    known = {kind.task.kind: kind for kind in kinds().values()}
     if task not in known:
         raise UserError(f"unknown kind of task {task!r}; {nearest(str(task), known)}")
     return known[task]

@@ -7,12 +7,13 @@ outputs of the strided network.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry
 from densemtmd.losses import dataset_softmax
 from densemtmd.tasks import Labelset, OutputSpace, nearest
 
@@ -25,29 +26,64 @@ class Outputs(NamedTuple):
 
     features: Tensor  # (B, F, h, w), θ_f(x), before any dropout
     joint: Tensor     # (B, C, h, w), θ_t(f), before any activation
-    answer: Tensor    # (B, C, h, w), θ'(θ_t(f)) of a network with shared context; without, the same as joint
+    answer: Tensor    # (B, C, h, w), θ'(θ_t(f)) of a network with shared context; without, the same as joint. Where a network's inner grid
+    # is coarser than its answers, features and joint lie on that grid, and the answer is brought to that of its geometry
+    discriminated: Tensor | None = None  # what the domain classifier sees, where that is not the features
+
+
+class Labeller(Protocol):
+    """What answers for parts of pictures: (B, 3, h, w) in [0, 1] with all that the geometry wants around them -> (B, C, rows, columns)."""
+
+    geometry: Geometry
+
+    @property
+    def grain(self) -> int:
+        """Pixels of which the sides of a part of a picture best are multiples."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class JointNetwork(nn.Module):
     """f = θ_f(x), y = θ_t(f) (section 3): the features are shared by all tasks, the classifier has an output for each label.
 
-    Both parts are stacks of layers, so that the network may be run over whole pictures (one output every few pixels),
-    over patches (one output each), or be made dense. A regression network is the case of one output per picture.
+    A network says how it sees: its :attr:`geometry`, its :meth:`labeller`, what kind of task it :attr:`takes`. Nobody else asks what class
+    a network is of. A regression network is the case of one output per picture.
 
     Args:
-        features: θ_f, the convolutional part; the domain classifier of section 3 hangs on its output.
+        features: θ_f, shared by all tasks; the domain classifier of section 3 hangs on its output.
         classifier: θ_t, from its dropout to the (B, C, h, w) outputs; fully connected layers are 1×1 convolutions.
         space: the tasks, which own the C outputs.
+        feature_channels: F, the channels of what ``features`` gives.
     """
 
-    def __init__(self, features: nn.Sequential, classifier: nn.Sequential, space: OutputSpace) -> None:
+    takes: ClassVar[str] = Labelset.kind
+    """The kind of task that it answers, :attr:`densemtmd.tasks.OutputSpace.kind`."""
+
+    def __init__(self, features: nn.Module, classifier: nn.Module, space: OutputSpace, feature_channels: int) -> None:
         super().__init__()
         self.features = features
         self.classifier = classifier
         self.space = space
+        self.feature_channels = feature_channels
         self.context: SharedContext | None = None
         self.discriminator: Discriminator | None = None
         self.frozen = False
+        self.pretrained: dict[str, str] | None = None  # what the weights that it began with are, for a checkpoint to tell
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where its outputs lie in a picture, and how much of the picture they must see."""
+        raise NotImplementedError
+
+    def labeller(self, precision: str = "float32", measure: bool = False) -> Labeller:
+        """What answers for every pixel of pictures, with the weights as they are now, in eval mode.
+
+        Args:
+            precision: ``"float32"`` or ``"bfloat16"``.
+            measure: find the fastest way on this machine with a stopwatch.
+        """
+        raise NotImplementedError
 
     def add_context(self, form: str = "paper", hidden: int = 300) -> None:
         """Puts the shared context θ' on top (Figure 1c), with fresh weights."""
@@ -55,12 +91,20 @@ class JointNetwork(nn.Module):
 
     def add_discriminator(self, domains: int, hidden: int = 128) -> None:
         """Hangs a domain classifier θ_d on the features, with fresh weights."""
-        self.discriminator = Discriminator(feature_channels(self.features), domains, hidden)
+        self.discriminator = Discriminator(self.feature_channels, domains, hidden)
 
     @property
     def parts(self) -> dict[str, dict[str, Any]]:
         """What was added, with its settings, for a checkpoint to tell: ``{"context": {...}, "discriminator": {...}}`` or less."""
         return {name: part.settings for name in ("context", "discriminator") if (part := getattr(self, name)) is not None}
+
+    def load_pretrained(self) -> None:
+        """Puts the weights that the network's settings name into the part of it that has learned elsewhere, where there is one. Not done
+        by the constructor: a checkpoint has its own.
+
+        Raises:
+            UserError: they are not there, or do not fit.
+        """
 
     def freeze(self) -> None:
         """θ_f and θ_t no longer learn, and answer as at inference (no dropout, fixed batch norm), whatever mode the network is in."""
@@ -75,11 +119,6 @@ class JointNetwork(nn.Module):
             self.features.eval()
             self.classifier.eval()
         return self
-
-    def stack(self) -> nn.Sequential:
-        """All layers of the answer in the order in which they are applied, for ``densify``."""
-        context = [] if self.context is None else [self.context]
-        return nn.Sequential(self.features, self.classifier, *context)
 
     def outputs(self, x: Tensor) -> Outputs:
         """Pictures (B, channels, H, W) -> features, outputs of θ_t and of the whole network, before any activation."""
@@ -100,12 +139,6 @@ class JointNetwork(nn.Module):
         """A line for people, e.g. ``PatchNet with context, 68 outputs, 2,251,012 parameters``."""
         added = f" with {' and '.join(self.parts)}" if self.parts else ""
         return f"{type(self).__name__}{added}, {self.space.channels} outputs, {self.parameter_count:,} parameters"
-
-
-def feature_channels(features: nn.Module) -> int:
-    """F: the channels of what the last layer that tells gives."""
-    known = [module for module in features.modules() if isinstance(module, nn.Conv2d)]
-    return known[-1].out_channels
 
 
 class SharedContext(nn.Module):
@@ -145,7 +178,7 @@ class SharedContext(nn.Module):
 
     def forward(self, joint: Tensor) -> Tensor:
         """(B, C, h, w) outputs of θ_t before any activation -> (B, C, h, w)."""
-        answer = self.layers(dataset_softmax(joint, self.space) if self.space.kind == Labelset.kind else joint)
+        answer = self.layers(dataset_softmax(joint, self.space) if self.space.of_probabilities else joint)
         return joint + answer if self.form == "residual" else answer
 
 
@@ -166,7 +199,7 @@ class Discriminator(nn.Module):
         if type(hidden) is not int or hidden < 1:
             raise UserError(f"reversal.hidden is {hidden!r}, expected at least 1 channel")
         self.layers = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, domains, 1))
-        self.settings = {"domains": domains, "hidden": hidden}
+        self.settings: dict[str, Any] = {"domains": domains, "hidden": hidden}
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F, h, w) -> (B, D, h, w) logits of the domains."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import colorsys
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -76,6 +76,8 @@ class Labelset:
     colours: Sequence[Colour] | None = None
 
     kind: ClassVar[str] = "labelset"
+    words: ClassVar[str] = "labelset"
+    of_probabilities: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -137,6 +139,8 @@ class KeypointSet:
     keypoints: Sequence[str]
 
     kind: ClassVar[str] = "keypoints"
+    words: ClassVar[str] = "keypoint set"
+    of_probabilities: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -160,16 +164,41 @@ class KeypointSet:
         return {"kind": self.kind, "name": self.name, "keypoints": list(self.keypoints)}
 
 
-Task = Labelset | KeypointSet
+class Task(Protocol):
+    """What one kind of annotation asks, as :class:`Labelset` and :class:`KeypointSet` do."""
+
+    kind: ClassVar[str]               # of the task, as checkpoints say it
+    words: ClassVar[str]              # the same for people
+    of_probabilities: ClassVar[bool]  # whether its channels are seen through a softmax, or are coordinates as they are
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels."""
+        ...
+
+    @property
+    def channel_names(self) -> tuple[str, ...]: ...
+
+    def to_json(self) -> dict[str, Any]:
+        """With its kind; the other keys are what its constructor takes."""
+        ...
 
 
-def task_from_json(data: dict[str, Any]) -> Task:
-    """The inverse of ``Labelset.to_json`` and ``KeypointSet.to_json``."""
-    if data["kind"] == Labelset.kind:
-        return Labelset(data["name"], data["labels"], [tuple(c) for c in data["colours"]])
-    if data["kind"] == KeypointSet.kind:
-        return KeypointSet(data["name"], data["keypoints"])
-    raise UserError(f"unknown kind of task {data['kind']!r}; {nearest(data['kind'], [Labelset.kind, KeypointSet.kind])}")
+def task_from_json(data: Mapping[str, Any], classes: Iterable[type[Task]] = (Labelset, KeypointSet)) -> Task:
+    """The inverse of a task's ``to_json``.
+
+    Raises:
+        UserError: a kind that none of the classes is. KeyError, TypeError: not what the class takes.
+    """
+    about = dict(data)
+    kind, known = about.pop("kind"), {one.kind: one for one in classes}
+    if kind not in known:
+        raise UserError(f"unknown kind of task {kind!r}; {nearest(str(kind), known)}")
+    needed = {one.name: about[one.name] for one in fields(known[kind]) if one.default is MISSING}  # type: ignore[arg-type]
+    return known[kind](**needed | about)
 
 
 @dataclass(frozen=True)
@@ -218,6 +247,11 @@ class OutputSpace:
         return self.tasks[0].kind
 
     @property
+    def of_probabilities(self) -> bool:
+        """Whether each task's channels become probabilities by the dataset-wise softmax (Eq. 1), or are taken as they are."""
+        return self.tasks[0].of_probabilities
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.tasks)
 
@@ -240,8 +274,7 @@ class OutputSpace:
             UserError: no such task; the message lists the known ones and suggests the nearest.
         """
         if name not in self.names:
-            what = "labelset" if self.kind == Labelset.kind else "keypoint set"
-            raise UserError(f"unknown {what} {name!r}; {nearest(name, self.names)}")
+            raise UserError(f"unknown {self.tasks[0].words} {name!r}; {nearest(name, self.names)}")
         return self.names.index(name)
 
     def slice(self, name: str) -> slice:
@@ -263,5 +296,6 @@ class OutputSpace:
         return {"tasks": [task.to_json() for task in self.tasks]}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> OutputSpace:
-        return cls([task_from_json(task) for task in data["tasks"]])
+    def from_json(cls, data: Mapping[str, Any], classes: Iterable[type[Task]] = (Labelset, KeypointSet)) -> OutputSpace:
+        """The inverse of :meth:`to_json`; raises what :func:`task_from_json` does."""
+        return cls([task_from_json(task, classes) for task in data["tasks"]])

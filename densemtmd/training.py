@@ -29,19 +29,13 @@ from densemtmd import checkpoint, evaluation
 from densemtmd.datasets.mixing import made_ahead
 from densemtmd.datasets.sample import Batch, Batches, as_input
 from densemtmd.errors import UserError
-from densemtmd.losses import domain_loss, selective_cross_entropy, selective_l2
+from densemtmd.kind import kind_of, kind_of_scores
+from densemtmd.losses import domain_loss
 from densemtmd.network import JointNetwork, reverse_gradient
 from densemtmd.settings import ContextSettings, ReversalSettings, TrainSettings, from_plain
-from densemtmd.tasks import KeypointSet, OutputSpace
 
 STEPS_UNREAD = 10
 """The loss is read, shown and recorded once in so many steps."""
-
-OVERFIT = 99.0
-"""Percent of the outputs of its few batches that an overfitted network must get right: then the training can learn at all."""
-
-OVERFIT_MM = 10.0
-"""Likewise of keypoints the mean error that is left at most, mm: about a fifth of that of always answering the mean pose."""
 
 
 def check_workers(workers: int) -> None:
@@ -148,24 +142,11 @@ def precision_on(device: torch.device, precision: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def selective_loss(outputs: Tensor, batch: Batch, space: OutputSpace) -> Tensor:
-    """The loss of a batch, over what each sample's own annotator says: of labels (Eq. 2), or of keypoints (section 4.4)."""
-    if space.kind == KeypointSet.kind:
-        known = batch.target.isfinite()
-        return selective_l2(outputs, batch.target.nan_to_num(), known, batch.task, space, batch.weight)
-    return selective_cross_entropy(outputs, batch.target, batch.task, space, batch.weight)
-
-
 def quality(scored: Mapping[str, Any]) -> float:
-    """What decides which epoch is best, the higher the better: the IoU, or minus the mean error in mm, of all tasks pooled."""
-    pooled = scored["pooled"]
-    return -pooled["mm"] if "mm" in pooled else pooled["iou"] or 0.0
-
-
-def overfitted(scored: Mapping[str, Any]) -> bool:
-    """Whether the scores on ``train.overfit`` batches show that the training can learn."""
-    pooled = scored["pooled"]
-    return pooled["mm"] <= OVERFIT_MM if "mm" in pooled else (pooled["global"] or 0.0) >= OVERFIT
+    """What decides which epoch is best, the higher the better: the kind's chief measure of all tasks pooled, or minus it."""
+    chief = kind_of_scores(scored).chief
+    value = scored["pooled"][chief.key] or 0.0
+    return -value if chief.less_is_better else value
 
 
 def train_step(
@@ -193,7 +174,9 @@ def train_step(
     """
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = network.outputs(as_input(batch.image))
-        domains = None if network.discriminator is None else network.discriminator(reverse_gradient(outputs.features, reversal))
+        seen = outputs.features if outputs.discriminated is None else outputs.discriminated
+        domains = None if network.discriminator is None else network.discriminator(reverse_gradient(seen, reversal))
+    selective_loss = kind_of(network.space.kind).loss
     loss = selective_loss(outputs.answer, batch, network.space)
     if inner_weight:
         inner = selective_loss(outputs.joint, batch, network.space)
@@ -368,7 +351,7 @@ def end_epoch(state: State, scored: dict[str, Any], ended: bool, settings: Train
     score = quality(scored)
     if state.best_score is None or score > state.best_score:
         state.best_score, state.best_epoch = score, state.epoch
-    learned = settings.overfit > 0 and overfitted(scored)
+    learned = settings.overfit > 0 and kind_of_scores(scored).learned(scored) is None
     stale = settings.patience > 0 and state.epoch - state.best_epoch >= settings.patience
     state.done = ended or stale or learned
 

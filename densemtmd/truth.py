@@ -83,6 +83,20 @@ def known_truths(datasets: Iterable[Dataset]) -> list[Truth]:
     return truths
 
 
+def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:
+    """:func:`known_truths`, of which there is at least one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if truths := known_truths(datasets):
+        return truths
+    raise UserError(
+        f"of the pictures of {', '.join(d.name for d in datasets)} no more is known than each annotator drew, expected those of a street "
+        "world or of two or more datasets that derive from one, such as --data camvid7"
+    )
+
+
 def _home(dataset: Dataset) -> tuple[str, ...]:
     """Datasets of one home have their truth in common."""
     from densemtmd.worlds.annotators import ANNOTATORS

@@ -27,4 +27,4 @@ def data_root() -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures, which take most of the time of a small one."""
     for figure in ("curves_figure", "confusion_figure"):
-        monkeypatch.setattr(f"densemtmd.plots.{figure}", lambda *_: None)
+        monkeypatch.setattr(f"densemtmd.draw.{figure}", lambda *_: None)

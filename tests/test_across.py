@@ -8,11 +8,11 @@ from torch import nn
 from toy import write_toy
 
 from densemtmd import evaluation
+from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.sample import Sample
 from densemtmd.merging import Merged
-from densemtmd.network import JointNetwork
 from densemtmd.tasks import Labelset, OutputSpace
 from densemtmd.truth import known_truths
 
@@ -30,7 +30,7 @@ def test_answers_across_annotators_are_those_of_each_by_itself(tmp_path):
     (truth,) = known_truths(datasets)
     space = OutputSpace([dataset.labelset for dataset in datasets])
     torch.manual_seed(0)
-    network = JointNetwork(nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.MaxPool2d(2)), nn.Sequential(nn.Conv2d(4, 4, 3)), space)
+    network = PatchClassifier(nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.MaxPool2d(2)), nn.Sequential(nn.Conv2d(4, 4, 3)), space, 4)
     for scoring in ("strided", "dense"):
         how = {"scoring": scoring, "interior": True, "device": torch.device("cpu")}
         for dataset in datasets:

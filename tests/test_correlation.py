@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from densemtmd import correlation
+from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.correlation import Correspondence, Evidence
 from densemtmd.datasets.sample import Sample
 from densemtmd.inference import strided_logits, strided_probabilities
 from densemtmd.losses import dataset_softmax
-from densemtmd.network import JointNetwork
 from densemtmd.report import correspondence_scores, correspondences_text, matrix_csv
-from densemtmd.stack import geometry_of
 from densemtmd.tasks import VOID, Labelset, OutputSpace
 
 CPU = torch.device("cpu")
@@ -32,7 +31,7 @@ SETS = {
 def small_network(space, seed):
     torch.manual_seed(seed)
     features, classifier = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2)), nn.Sequential(nn.Conv2d(6, space.channels, 2))
-    return JointNetwork(features, classifier, space).eval()
+    return PatchClassifier(features, classifier, space, 6).eval()
 
 
 def random_samples(count, labels, seed):
@@ -53,7 +52,7 @@ def test_the_matrix_is_the_average_of_the_predictions_per_label():
     with torch.inference_mode():
         for name, pictures in samples.items():
             for sample in pictures:
-                logits = strided_logits(network, sample.image, geometry_of(network), CPU)
+                logits = strided_logits(network, sample.image, CPU)
                 probabilities = dataset_softmax(logits[None], space)[0].numpy()
                 target = sample.target[::2, ::2]
                 for y, x in np.ndindex(target.shape):

@@ -24,6 +24,7 @@ from densemtmd.datasets.hands.dataset import load_hands
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
 from densemtmd.errors import UserError
+from densemtmd.kinds.hands import augmentation
 from densemtmd.tasks import OutputSpace
 from densemtmd.worlds.hands import HandWorldSettings, ensure_hands
 
@@ -240,7 +241,7 @@ def test_tables_of_hands_compose(table, more, world):
         settings = train.compose([*experiment.settings, *row, *more])
         assert settings.data.datasets == ["nyu", "icvl"] and (settings.data.world is not None) == world
         assert settings.model["name"] == "handnet" and settings.train.batch == 100 and settings.train.mixing == "uniform"
-        assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not settings.hands.augmentation
+        assert settings.train.optimizer == "adam" and settings.context.hidden == 300 and not augmentation(settings.hands)
 
 
 def test_own_folders_and_a_file_of_centres(root, tmp_path):

@@ -13,10 +13,10 @@ from densemtmd import Labelset, OutputSpace, Predictor, checkpoint, densify, fas
 from densemtmd.backbones.patchnet import PatchNet
 from densemtmd.datasets.sample import as_input
 from densemtmd.errors import UserError
+from densemtmd.fast import fast_form
 from densemtmd.geometry import Geometry
-from densemtmd.inference import bordered, checkpoints_of, dense_logits, pieces, strided_logits
+from densemtmd.inference import checkpoints_of, dense_logits, pieces, seen_for, strided_logits
 from densemtmd.merging import Merged
-from densemtmd.stack import geometry_of
 
 KUNDU = Labelset("kundu", ["sky", "road", "car", "tree"])
 XU = Labelset("xu", ["sky", "ground", "movable"])
@@ -69,7 +69,7 @@ def test_labels_are_those_of_each_pixels_own_patch(network, expected, size, tile
     if tile:
         monkeypatch.setitem(inference.TILE, "cpu", tile)
     predictor, image, logits = Predictor([network]), picture(*size), expected[size]
-    strips = [(rows.start, rows.stop) for _, rows, _ in predictor.logits(image, ["xu"])]
+    strips = list(dict.fromkeys((rows.start, rows.stop) for _, rows, _, _ in predictor.logits(image, ["xu"])))
     assert strips[0][0] == 0 and strips[-1][1] == size[0] and all(a[1] == b[0] for a, b in itertools.pairwise(strips))
     assert max(last - first for first, last in strips) <= (tile or inference.TILE["cpu"])[0]
     assert_same_labels(predictor(image, labelset="kundu"), logits[:4])
@@ -106,7 +106,7 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
     cpu = torch.device("cpu")
     for size in SIZES:
         with torch.inference_mode():
-            logits = strided_logits(network, picture(*size), geometry_of(network), cpu)
+            logits = strided_logits(network, picture(*size), cpu)
         torch.testing.assert_close(logits, expected[size][:, ::4, ::4], atol=1e-4, rtol=1e-4)
 
 
@@ -114,9 +114,9 @@ def test_the_strided_pass_answers_every_fourth_pixel(network, expected):
 def test_the_strided_pass_in_tiles_is_that_in_one(network, tile, monkeypatch):
     image, cpu = picture(50, 71), torch.device("cpu")
     with torch.inference_mode():
-        whole = strided_logits(network, image, geometry_of(network), cpu)
+        whole = strided_logits(network, image, cpu)
         monkeypatch.setitem(inference.TILE, "cpu", tile)
-        torch.testing.assert_close(strided_logits(network, image, geometry_of(network), cpu), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(strided_logits(network, image, cpu), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_wide_picture_is_answered_in_lower_strips(network, monkeypatch):
@@ -124,8 +124,17 @@ def test_a_wide_picture_is_answered_in_lower_strips(network, monkeypatch):
     monkeypatch.setitem(inference.TILE, "cpu", (32, 16))
     heights = {}
     for width in (8, 32, 90):
-        heights[width] = max(rows.stop - rows.start for _, rows, _ in Predictor([network]).logits(picture(64, width), ["xu"]))
+        heights[width] = max(rows.stop - rows.start for _, rows, _, _ in Predictor([network]).logits(picture(64, width), ["xu"]))
     assert heights == {8: 32, 32: 32, 90: 16}
+
+
+def whole(parts, image):
+    """The logits of a picture from those of its parts, of one network."""
+    answer = None
+    for rows, columns, (logits,) in parts:
+        answer = logits.new_full((len(logits), *image.shape[:2]), torch.nan) if answer is None else answer
+        answer[:, rows, columns] = logits
+    return answer
 
 
 def test_pieces_are_whole_tiles_of_the_transformed_convolution(monkeypatch):
@@ -134,11 +143,11 @@ def test_pieces_are_whole_tiles_of_the_transformed_convolution(monkeypatch):
     net, cpu = PatchNet(OutputSpace([KUNDU, XU]), widths=(8, 16, 16), hidden=4).eval(), torch.device("cpu")
     monkeypatch.setitem(inference.TILE, "cpu", (170, 100))
     asked = []
-    monkeypatch.setattr(inference, "bordered", lambda image, *where: asked.append(where[:2]) or bordered(image, *where))
+    monkeypatch.setattr(inference, "seen_for", lambda image, *where: asked.append(where[:2]) or seen_for(image, *where))
     with torch.inference_mode():
         image = picture(250, 130)
-        frozen, plain = (torch.cat([logits for _, logits in dense_logits(form(net), image, cpu)], 1) for form in (fast_form, densify))
-    torch.testing.assert_close(frozen, plain, atol=1e-5, rtol=1e-5)
+        fast, plain = (whole(dense_logits([form(net)], image, cpu), image) for form in (fast_form, densify))
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
     assert [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in asked[:4]] == [
         (0, 160, 0, 80), (0, 160, 80, 130), (160, 250, 0, 80), (160, 250, 80, 130)
     ]  # fmt: skip
@@ -147,23 +156,31 @@ def test_pieces_are_whole_tiles_of_the_transformed_convolution(monkeypatch):
 def test_threads_label_tiles_side_by_side(network):
     """With two threads the answers are the same, and so is the number of threads behind it."""
     image = picture(30, 120)
+    predictor = Predictor([network])
+
+    def logits():
+        return whole(((rows, columns, [part]) for _, rows, columns, part in predictor.logits(image, ["xu"])), image)
+
     with torch.inference_mode():
-        (_, alone, expected), = Predictor([network]).logits(image, ["xu"])
+        expected = logits()
     torch.set_num_threads(2)
     try:
-        (_, rows, logits), = Predictor([network]).logits(image, ["xu"])
-        assert torch.get_num_threads() == 2 and rows == alone
+        with torch.inference_mode():
+            found = logits()
+        (_, first, *_), *_ = parts = list(predictor.logits(image, ["xu"]))
+        assert torch.get_num_threads() == 2 and len(parts) > 1 and {rows.start for _, rows, *_ in parts} == {first.start}
     finally:
         torch.set_num_threads(1)
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
-    assert logits.is_inference()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert parts[0][-1].is_inference()
 
 
 def test_bordered_is_the_reflected_picture():
     where, image = Geometry(46, 4), picture(11, 7)
     whole = np.pad(image, ((23, 22), (23, 22), (0, 0)), mode="reflect")
     for rows, columns in itertools.product((slice(0, 11), slice(0, 1), slice(3, 8), slice(10, 11)), (slice(0, 7), slice(2, 3))):
-        seen = bordered(image, rows, columns, where, torch.device("cpu"))
+        seen, inside = seen_for(image, rows, columns, where, torch.device("cpu"))
+        assert inside == (slice(None), slice(None))
         expected = whole[rows.start : rows.stop + 45, columns.start : columns.stop + 45]
         assert seen.shape == (1, 3, *expected.shape[:2]) and seen.dtype == torch.float32
         assert (255 * seen[0].permute(1, 2, 0)).round().numpy().astype(np.uint8).tolist() == expected.tolist()
@@ -228,7 +245,8 @@ def test_from_the_folder_of_a_run_with_a_network_per_dataset(tmp_path, monkeypat
     together = predictor.all(image)
     ran = []
     original = inference.dense_logits
-    monkeypatch.setattr(inference, "dense_logits", lambda dense, *rest: ran.append(dense.net.space.names) or original(dense, *rest))
+    names = {id(one): network.space.names for network in predictor.networks if (one := predictor.labeller(network))}
+    monkeypatch.setattr(inference, "dense_logits", lambda them, *rest: ran.append(names.get(id(them[0]))) or original(them, *rest))
     for name, network in networks.items():
         del ran[:]
         assert (predictor(image, labelset=name) == together[name]).all()
@@ -248,7 +266,7 @@ def test_networks_that_would_cut_other_strips_are_merged_on_the_same_rows(monkey
     monkeypatch.setattr(fast, "_wins", lambda *_: True)
     predictor = Predictor([small_network(HE), PatchNet(OutputSpace([XU]), widths=(4, 16, 16), hidden=8).eval()], "cpu")
     image, merged = picture(300, 12), Merged(Labelset("m", ["sky", "ground", "rest"]), {"he": (0, -1), "xu": (0, 1, -1)}, 2)
-    rows = [[rows for _, rows, _ in predictor.logits(image, [name])] for name in ("he", "xu")]
+    rows = [list({rows.start: rows for _, rows, _, _ in predictor.logits(image, [name])}.values()) for name in ("he", "xu")]
     assert rows[0] == [slice(0, 150), slice(150, 300)] and rows[1] == [slice(0, 160), slice(160, 300)]
     expected = merged.fuse({name: torch.from_numpy(predictor.probabilities(image, name)) for name in ("he", "xu")}).argmax(0).numpy()
     assert (predictor.merged(image, merged) != expected).mean() < 0.001 and len(np.unique(expected)) > 1

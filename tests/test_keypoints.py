@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densemtmd import plots
 from densemtmd.datasets.hands.crop import Cube
 from densemtmd.datasets.hands.predictions import write_predictions
 from densemtmd.datasets.hands.sets import ICVL, NYU
+from densemtmd.draw import skeletons
 from densemtmd.keypoints import Errors, coordinates, distances, report, scores, within
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -154,14 +154,14 @@ def test_a_skeleton_is_drawn_where_the_keypoints_are():
     xyz = np.random.default_rng(2).uniform((-60, -80, 680), (60, 80, 720), (14, 3))
     uvd = NYU.camera.to_uvd(xyz)
     depth = np.full((480, 640), 1200.0)
-    picture = np.asarray(plots.skeleton(depth, uvd, NYU, title="nyu"))
+    picture = np.asarray(skeletons.skeleton(depth, uvd, NYU, title="nyu"))
     middle, reach = (uvd[:, :2].min(0) + uvd[:, :2].max(0)) / 2, 0.65 * np.ptp(uvd[:, :2], axis=0).max() + 10
     nearest = int(uvd[:, 2].argmin())  # drawn last, so over all others
-    column, row = ((uvd[nearest, :2] - middle + reach) * plots.WINDOW / (2 * reach)).astype(int)
-    assert picture.shape == (480, 480, 3) and tuple(picture[row, column]) == plots.FINGERS[NYU.fingers[nearest]]
-    with_truth = np.asarray(plots.skeleton(depth, uvd, NYU, truth=uvd))
-    assert (with_truth != np.asarray(plots.skeleton(depth, uvd, NYU))).any()
-    assert plots.skeleton(np.zeros((40, 50)), uvd - [300, 200, 0], NYU).size == (480, 480)  # partly outside the picture
+    column, row = ((uvd[nearest, :2] - middle + reach) * skeletons.WINDOW / (2 * reach)).astype(int)
+    assert picture.shape == (480, 480, 3) and tuple(picture[row, column]) == skeletons.FINGER_COLOURS[NYU.fingers[nearest]]
+    with_truth = np.asarray(skeletons.skeleton(depth, uvd, NYU, truth=uvd))
+    assert (with_truth != np.asarray(skeletons.skeleton(depth, uvd, NYU))).any()
+    assert skeletons.skeleton(np.zeros((40, 50)), uvd - [300, 200, 0], NYU).size == (480, 480)  # partly outside the picture
 
 
 def test_a_skeleton_in_a_box_shows_that_part_of_the_picture():
@@ -172,10 +172,10 @@ def test_a_skeleton_in_a_box_shows_that_part_of_the_picture():
     assert np.abs(box[:, :2] - corners[:, :2]).max() < 1e-9 and box[:, 2].tolist() == [550, 850]
     depth = np.where(np.add.outer(np.arange(480) // 8, np.arange(640) // 8) % 2, 640.0, 720.0)
     xyz = cube.centre + np.random.default_rng(3).uniform(-60, 60, (16, 3))
-    drawn = [np.asarray(plots.skeleton(depth, NYU.camera.to_uvd(xyz[:n]), hands, box=box)) for n, hands in ((14, NYU), (16, ICVL))]
+    drawn = [np.asarray(skeletons.skeleton(depth, NYU.camera.to_uvd(xyz[:n]), hands, box=box)) for n, hands in ((14, NYU), (16, ICVL))]
     same = (drawn[0] == drawn[1]).all(2)
     assert same.mean() > 0.9 and not same.all()
     column, row = (300, 400)  # of the window, away from the keypoints and the legend
-    zoom = plots.WINDOW / np.ptp(box[:, :2], axis=0).max()
-    u, v = (box[:, :2].mean(0) + (np.array([column, row]) + 0.5 - plots.WINDOW / 2) / zoom + 0.5).astype(int)
+    zoom = skeletons.WINDOW / np.ptp(box[:, :2], axis=0).max()
+    u, v = (box[:, :2].mean(0) + (np.array([column, row]) + 0.5 - skeletons.WINDOW / 2) / zoom + 0.5).astype(int)
     assert drawn[0][row, column, 0] == (210 if depth[v, u] == 640 else 60)

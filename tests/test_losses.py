@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from densemtmd import KeypointSet, Labelset, OutputSpace
 from densemtmd.errors import UserError
-from densemtmd.losses import dataset_softmax, selective_cross_entropy, selective_l2
+from densemtmd.losses import dataset_softmax, selective_cross_entropy, selective_dice, selective_focal, selective_l2, selective_shares
 
 
 def make_space(sizes):
@@ -37,6 +37,143 @@ def plain(logits, target, task, space, sample_weight=None, task_weight=None):
         total = total + weight * F.cross_entropy(logits[b : b + 1, own], target[b : b + 1], ignore_index=255, reduction="sum")
         labelled += int((target[b] != 255).sum())
     return total / max(labelled, 1)
+
+
+def plain_in_parts(logits, target, task, space, of_sample, class_weight, sample_weight, task_weight):
+    """The weighted sum over samples of a loss of the sliced logits and the class weights of their labels, over the labelled pixels."""
+    total, labelled = logits.new_zeros(()), 0
+    for b in range(len(logits)):
+        own = space.slice(space.names[task[b]])
+        known = target[b] != 255
+        loss = of_sample(logits[b, own][:, known].T, target[b][known], class_weight[own])
+        total = total + sample_weight[b] * task_weight[task[b]] * loss.sum()
+        labelled += int(known.sum())
+    return total / max(labelled, 1)
+
+
+def focal(gamma):
+    def of_sample(logits, target, weight):
+        p = logits.softmax(1)[torch.arange(len(target)), target]
+        return -weight[target] * (1 - p) ** gamma * p.log()
+
+    return of_sample
+
+
+def smoothed(share):
+    return lambda logits, target, weight: F.cross_entropy(logits, target, weight, reduction="none", label_smoothing=share)
+
+
+def plain_dice(logits, target, task, space, class_weight, sample_weight, task_weight, smooth=1.0):
+    """A loop over labelsets and their labels, each a soft Dice of all the pixels that its annotator labelled."""
+    losses = []
+    for k, name in enumerate(space.names):
+        pixels = [b for b in range(len(task)) if task[b] == k]
+        if not pixels or not any((target[b] != 255).any() for b in pixels):
+            continue
+        known = [target[b] != 255 for b in pixels]
+        weights = torch.cat([sample_weight[b].expand(int(m.sum())) for b, m in zip(pixels, known, strict=True)])
+        p = torch.cat([logits[b, space.slice(name)][:, m].T.softmax(1) for b, m in zip(pixels, known, strict=True)])
+        truth = torch.cat([target[b][m] for b, m in zip(pixels, known, strict=True)])
+        for label in range(p.shape[1]):
+            t = (truth == label).double()
+            if not t.any():
+                continue
+            dice = (2 * (weights * p[:, label] * t).sum() + smooth) / ((weights * (p[:, label] + t)).sum() + smooth)
+            losses.append((1 - dice) * weights.mean() * task_weight[k] * class_weight[space.slice(name)][label])
+    return sum(losses) / len(losses) if losses else logits.sum() * 0
+
+
+LOSSES = {
+    "class weights": (selective_cross_entropy, smoothed(0.0)),
+    "smoothing": (lambda *a, **k: selective_cross_entropy(*a, **k, smoothing=0.1), smoothed(0.1)),
+    "focal": (selective_focal, focal(2.0)),
+    "focal of 1.5": (lambda *a, **k: selective_focal(*a, **k, gamma=1.5), focal(1.5)),
+    "focal of 0": (lambda *a, **k: selective_focal(*a, **k, gamma=0.0), smoothed(0.0)),
+    "dice": (selective_dice, None),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=5), st.integers(0, 2**31), st.sampled_from([0.0, 0.4, 1.0]))
+@settings(max_examples=12, deadline=None)
+def test_the_other_losses_equal_plain_ones_of_the_sliced_logits(name, sizes, seed, void):
+    space = make_space(sizes)
+    logits, target, task = make_batch(space, seed=seed, void=void)
+    drawn = torch.rand(6 + len(space) + space.channels, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+    weights = {"sample_weight": drawn[:6], "task_weight": drawn[6 : 6 + len(space)], "class_weight": drawn[6 + len(space) :]}
+    logits.requires_grad_()
+    loss_of, of_sample = LOSSES[name]
+    loss = loss_of(logits, target, task, space, **weights)
+    expected = (
+        plain_dice(logits, target, task, space, **weights)
+        if of_sample is None
+        else plain_in_parts(logits, target, task, space, of_sample, **weights)
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    (gradient,), (expected_gradient,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_other_losses_leave_other_labelsets_alone(name, dtype):
+    logits, target, task = make_batch(KITTI, dtype=dtype)
+    logits.requires_grad_()
+    LOSSES[name][0](logits, target, task, KITTI).backward()
+    outside = KITTI.tables(logits.device).owner[None] != task[:, None]
+    assert logits.grad is not None and logits.grad.isfinite().all() and (logits.grad[outside] == 0).all()
+    assert (logits.grad.masked_fill(outside[..., None, None], 0).abs().sum((1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_other_losses_of_nothing_and_of_certainty(name):
+    logits, target, task = make_batch(KITTI)
+    logits.requires_grad_()
+    nothing = LOSSES[name][0](logits, torch.full_like(target, 255), task, KITTI)
+    assert nothing == 0 and (torch.autograd.grad(nothing, logits)[0] == 0).all()
+    certain = (1e4 * logits).detach().float().requires_grad_()  # right or wrong, without a doubt
+    loss = LOSSES[name][0](certain, target, task, KITTI)
+    assert loss.isfinite() and torch.autograd.grad(loss, certain)[0].isfinite().all()
+    with pytest.raises(UserError, match="expected target"):
+        LOSSES[name][0](logits, target[:, 1:], task, KITTI)
+    with pytest.raises(UserError, match="class id that its labelset does not have"):
+        LOSSES[name][0](logits, torch.full_like(target, 100), task, KITTI)
+
+
+def test_class_weights_and_gammas_that_mean_nothing_are_refused():
+    logits, target, task = make_batch(KITTI)
+    with pytest.raises(UserError, match="one class weight for each of the 68 labels"):
+        selective_cross_entropy(logits, target, task, KITTI, class_weight=torch.ones(5))
+    with pytest.raises(UserError, match=r"a gamma of 0\.5"):
+        selective_focal(logits, target, task, KITTI, gamma=0.5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=5), st.integers(0, 2**31), st.sampled_from([0.0, 0.4, 1.0]))
+@settings(max_examples=12, deadline=None)
+def test_shares_are_the_mean_over_the_pixels_of_a_cell(smoothing, sizes, seed, void):
+    space = make_space(sizes)
+    _, target, task = make_batch(space, height=8, width=12, seed=seed, void=void)
+    generator = torch.Generator().manual_seed(seed)
+    cells = 3 * torch.randn(6, space.channels, 2, 3, dtype=torch.float64, generator=generator)
+    cells.requires_grad_()
+    length = max(t.channels for t in space.tasks)
+    counted = F.one_hot(target.where(target != 255, length), length + 1)[..., :length].double()
+    shares = counted.view(6, 2, 4, 3, 4, length).mean((2, 4)).permute(0, 3, 1, 2)
+    drawn = torch.rand(6 + len(space) + space.channels, generator=generator, dtype=torch.float64)
+    weights = {"sample_weight": drawn[:6], "task_weight": drawn[6 : 6 + len(space)], "class_weight": drawn[6 + len(space) :]}
+    loss = selective_shares(cells, shares, task, space, **weights, smoothing=smoothing)
+    pixels = cells.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    expected = selective_cross_entropy(pixels, target, task, space, **weights, smoothing=smoothing)
+    if void == 1:
+        assert loss == 0
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    (gradient,), (expected_gradient,) = torch.autograd.grad(loss, cells), torch.autograd.grad(expected, cells)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-13)
+    owner = space.tables(cells.device).owner
+    assert (gradient[owner[None] != task[:, None]] == 0).all()
+    with pytest.raises(UserError, match="expected shares of shape"):
+        selective_shares(cells, shares[:, :, 1:], task, space)
 
 
 @given(st.lists(st.integers(2, 13), min_size=1, max_size=7), st.integers(0, 2**31), st.sampled_from([0.0, 0.4, 1.0]), st.booleans())

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from densemtmd import Predictor, evaluation
+from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.errors import UserError
 from densemtmd.inference import strided_probabilities
 from densemtmd.merging import Merged, load_merged
-from densemtmd.network import JointNetwork
 from densemtmd.tasks import VOID, Labelset, OutputSpace
 
 SPACE = OutputSpace([
@@ -134,7 +134,7 @@ def network(names, seed):
     features, classifier = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2)), nn.Sequential(nn.Conv2d(5, space.channels, 2))
     with torch.no_grad():
         classifier[0].weight *= 20  # so that the answers differ from pixel to pixel
-    return JointNetwork(features, classifier, space).eval()
+    return PatchClassifier(features, classifier, space, 5).eval()
 
 
 @pytest.mark.parametrize("parts", [[["traffic", "he", "ros"]], [["ros"], ["he"], ["traffic"]]])

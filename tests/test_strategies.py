@@ -11,6 +11,7 @@ from torch import nn
 from toy import write_toy
 
 from densemtmd import Labelset, OutputSpace, checkpoint, densify
+from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.datasets import crops
 from densemtmd.datasets import mixing as mixing_module
 from densemtmd.datasets.mixing import Mixture, Source
@@ -19,7 +20,7 @@ from densemtmd.errors import UserError
 from densemtmd.evaluation import domain_probe
 from densemtmd.geometry import Geometry
 from densemtmd.losses import dataset_softmax, domain_loss, equilibrium_weights, selective_cross_entropy
-from densemtmd.network import JointNetwork, SharedContext, reverse_gradient
+from densemtmd.network import SharedContext, reverse_gradient
 from densemtmd.runs.run import run
 from densemtmd.settings import ContextSettings, DataSettings, ReversalSettings, RunSettings, ScoreSettings, TrainSettings, validate
 from densemtmd.strategies import Stage, stages
@@ -41,8 +42,8 @@ def strategy(name):
 def small_network(space=SPACE, inputs=3, width=8, seed=0):
     """One pixel in, one answer out: a feature layer and a linear classifier."""
     torch.manual_seed(seed)
-    return JointNetwork(
-        nn.Sequential(nn.Conv2d(inputs, width, 1), nn.ReLU()), nn.Sequential(nn.Conv2d(width, space.channels, 1)), space
+    return PatchClassifier(
+        nn.Sequential(nn.Conv2d(inputs, width, 1), nn.ReLU()), nn.Sequential(nn.Conv2d(width, space.channels, 1)), space, width
     )
 
 
@@ -300,7 +301,7 @@ def domains_toy(step, size=32):
 def test_a_fresh_probe_separates_the_domains_only_without_reversal(strength):
     """One feature is red, the other starts as green plus blue: it is free to forget the green, and does so where it pays."""
     torch.manual_seed(0)
-    network = JointNetwork(nn.Sequential(nn.Conv2d(3, 2, 1)), nn.Sequential(nn.Conv2d(2, SPACE.channels, 1)), SPACE)
+    network = PatchClassifier(nn.Sequential(nn.Conv2d(3, 2, 1)), nn.Sequential(nn.Conv2d(2, SPACE.channels, 1)), SPACE, 2)
     weight = network.features[0].weight
     with torch.no_grad():
         weight[:] = torch.tensor([[4.0, 0, 0], [0, 1, 1]])[:, :, None, None]
@@ -402,7 +403,7 @@ def test_what_a_linear_classifier_cannot_tell_the_context_can():
     """On frozen features, a is no linear function of them, but one of b's posterior: JTSC solves it, JT does not."""
     torch.manual_seed(0)
     features = nn.Sequential(nn.Conv2d(1, 1, 1))
-    network = JointNetwork(features, nn.Sequential(nn.Conv2d(1, SPACE.channels, 1)), SPACE)
+    network = PatchClassifier(features, nn.Sequential(nn.Conv2d(1, SPACE.channels, 1)), SPACE, 1)
     nn.init.constant_(features[0].weight, 2.0)
     nn.init.constant_(features[0].bias, -1.0)
     features.requires_grad_(False)

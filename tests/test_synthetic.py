@@ -30,7 +30,7 @@ from densemtmd.worlds.annotators import (
     translate,
     words,
 )
-from densemtmd.worlds.scene import Camera, Scene, Site, build
+from densemtmd.worlds.scene import Scene, Site, Viewpoint, build
 from densemtmd.worlds.streets import Picture, _majority, lens, project, render
 from densemtmd.worlds.textures import Fine, Material
 from densemtmd.worlds.world import fine_truth
@@ -56,11 +56,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 # ------------------------------------------------------------------------------------------------------------------- geometry
 
 
-def level(s: float = 0.0) -> Camera:
-    return Camera(np.array([0.0, 1.6, s]), yaw=0.0, pitch=0.0, roll=0.0)
+def level(s: float = 0.0) -> Viewpoint:
+    return Viewpoint(np.array([0.0, 1.6, s]), yaw=0.0, pitch=0.0, roll=0.0)
 
 
-def height_of_post(distance: float, camera: Camera) -> float:
+def height_of_post(distance: float, camera: Viewpoint) -> float:
     view = lens(320, 128)
     top, foot = project(np.array([[2.0, 3.0, distance], [2.0, 0.0, distance]]), camera, view)
     return float(foot[1] - top[1])

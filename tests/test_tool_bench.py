@@ -12,6 +12,9 @@ from types import SimpleNamespace
 import pytest
 from toy import write_toy
 
+from densemtmd.bench import clock, label, networks, scale, train
+from densemtmd.bench import told as about
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,7 +29,7 @@ def bench(monkeypatch, tmp_path):
     ):
         (tmp_path / "conf" / group).mkdir(parents=True)
         (tmp_path / "conf" / group / f"{name}.yaml").write_text(text)
-    monkeypatch.setattr(bench, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(networks, "CONF", tmp_path / "conf")
     return bench
 
 
@@ -56,9 +59,9 @@ def test_loading(bench, tmp_path, capsys, workers):
 
 def test_tracking(bench, tmp_path, capsys, monkeypatch):
     """What the record takes is found: here 30 ms of the loop's processor time each time it is told something, once in ten steps."""
-    from densemtmd import tracking
+    from densemtmd.tracking import mlflow_store
 
-    metrics = tracking._MlflowTracker.metrics
+    metrics = mlflow_store._MlflowTracker.metrics
 
     def slow(self, *arguments, **rest):
         until = time.thread_time() + 0.03
@@ -66,7 +69,7 @@ def test_tracking(bench, tmp_path, capsys, monkeypatch):
             pass
         metrics(self, *arguments, **rest)
 
-    monkeypatch.setattr(tracking._MlflowTracker, "metrics", slow)
+    monkeypatch.setattr(mlflow_store._MlflowTracker, "metrics", slow)
     choices = ["--model", "small", "--protocol", "small", "--device", "cpu", "--seconds", 0.7, "--turns", 1]
     places = ["--data-root", tmp_path, "--out", tmp_path / "out"]
     assert bench.main(["tracking", str(write_toy(tmp_path, "squares", "square")), *map(str, (*choices, *places))]) == 0
@@ -97,7 +100,8 @@ def small_tiles(monkeypatch):
 
 
 def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
-    monkeypatch.setattr(bench, "cores", lambda: 3)
+    for module in (label, about):
+        monkeypatch.setattr(module, "cores", lambda: 3)
     sizes = {(9, 20): "the whole picture", (23, 31): "a tile of 12×16"}
     told, text = run(bench, tmp_path, "label", "--sizes", "9x20", "23x31", "--labels", 5, "--turns", 3, "--bfloat16", "--threads", 1)
     # by hand: 7×7 weights of 3 to 4, 4 to 6 and 6 to 8 channels, then 8 to 8 and 8 to 5; 40², 14² and 1 positions in a patch
@@ -139,14 +143,14 @@ def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
     assert "label: PatchNet" in capsys.readouterr().out
 
 
-def test_the_answers_of_a_strip_are_those_of_the_picture(bench, small_tiles):
+def test_the_answers_of_a_strip_are_those_of_the_picture(small_tiles):
     """A strip that is measured by itself is cut as it is in the whole picture."""
     import torch
 
     from densemtmd import inference
 
-    image = bench.a_picture(23, 31)
-    strip = bench.first_strip(image, SimpleNamespace(device=torch.device("cpu"), _dense=[None]))
+    image = networks.a_picture(23, 31)
+    strip = networks.first_strip(image, SimpleNamespace(device=torch.device("cpu"), _dense=[None]))
     assert strip.shape == (12, 31, 3)
     assert inference.strips(12, 31, torch.device("cpu")) == [slice(0, 12)]
     assert inference.strips(23, 31, torch.device("cpu"))[0] == slice(0, 12)
@@ -160,7 +164,7 @@ def test_a_way_that_answers_otherwise_is_found(bench, tmp_path, monkeypatch):
         bench.main(["label", "--sizes", "9x10", "--labels", "3", "--turns", "1", "--model", "small", "--device", "cpu"])
 
 
-def test_the_dilated_rewrite_answers_each_pixel(bench):
+def test_the_dilated_rewrite_answers_each_pixel():
     """Also with a stride in a convolution, overlapping maxima and a layer behind them."""
     import torch
     from torch import nn
@@ -168,7 +172,7 @@ def test_the_dilated_rewrite_answers_each_pixel(bench):
     net = nn.Sequential(nn.Conv2d(2, 3, 3, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 2)).eval()
     x = torch.randn(1, 2, 24, 31)
     with torch.no_grad():
-        answer = bench.dilated(net)(x)
+        answer = label.dilated(net)(x)
         side = 24 - answer.shape[2] + 1
         for row, column in ((0, 0), (3, 5), (answer.shape[2] - 1, answer.shape[3] - 1)):
             patch = x[:, :, row : row + side, column : column + side]
@@ -176,7 +180,7 @@ def test_the_dilated_rewrite_answers_each_pixel(bench):
 
 
 def test_scale(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "LOSS_BYTES", 1e6)
+    monkeypatch.setattr(scale, "LOSS_BYTES", 1e6)
     given = ["--megapixels", 0.002, 0.004, "--labels", 3, 230, 70, "--turns", 2, "--dense-to", 0.003]
     told, text = run(bench, tmp_path, "scale", *given)
     sizes = [(3, 39 * 51), (230, 39 * 51), (70, 39 * 51), (70, 55 * 73)]
@@ -187,18 +191,18 @@ def test_scale(bench, tmp_path, monkeypatch):
     assert "strided, s" in text and "Bytes an output at the peak of the selective loss" in text
 
 
-def test_the_loss_copies_only_what_a_sample_is_annotated_with(bench):
+def test_the_loss_copies_only_what_a_sample_is_annotated_with():
     """Beyond the logits and their gradient: the channels of one labelset at a time, a few times over, however many labelsets there are."""
     import torch
 
-    one = bench.memory_of_loss(210, torch.device("cpu"))
+    one = scale.memory_of_loss(210, torch.device("cpu"))
     if one["loss"] is None:
         pytest.skip("the system does not tell the memory of a process")
     assert one["loss_beyond_gradient"] < 5 * 4 * one["largest"] + 60 < 4 * 210
     assert one["metrics"] < 60
 
 
-def test_peak_memory(bench):
+def test_peak_memory():
     """The peak is found although it is given back, and what was there before does not count."""
     import torch
 
@@ -206,7 +210,7 @@ def test_peak_memory(bench):
         torch.zeros(25_000_000).add_(1)  # 100 MB
 
     before = torch.ones(20_000_000)
-    peak = bench.peak_memory(work, torch.device("cpu"))
+    peak = clock.peak_memory(work, torch.device("cpu"))
     assert peak is None or 95 < peak < 140
     assert before.sum() > 0
 
@@ -238,7 +242,7 @@ def test_train(bench, tmp_path, capsys, training, monkeypatch, optimizer):
     }
     for name, one in kinds.items():
         shares = one["shares"]
-        assert list(shares) == list(bench.PARTS) and sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+        assert list(shares) == list(train.PARTS) and sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
         for turn in one["turns"]:
             assert turn["forward"] + turn["backward"] + turn["optimizer"] == pytest.approx(turn["step_cpu_s"])
             assert turn["rate"] == pytest.approx(one["outputs_per_step"] / turn["step_s"])
@@ -252,7 +256,7 @@ def test_train(bench, tmp_path, capsys, training, monkeypatch, optimizer):
     assert "times paper, bfloat16" in text and "Where the time of a step goes" in text and told["device"] == "cpu"
 
 
-def test_how_busy_a_gpu_is(bench, monkeypatch):
+def test_how_busy_a_gpu_is(monkeypatch):
     """Its kernels count, and not what launched them: here 3 steps of 20 ms, of which kernels take 15."""
     from contextlib import nullcontext
     from types import SimpleNamespace
@@ -268,10 +272,10 @@ def test_how_busy_a_gpu_is(bench, monkeypatch):
     profile = SimpleNamespace(key_averages=lambda: events)
     monkeypatch.setattr(torch.profiler, "profile", lambda activities: nullcontext(profile))
     seconds = iter((10.0, 10.06))
-    monkeypatch.setattr(bench, "clocks", lambda device: (next(seconds), 0.0))
+    monkeypatch.setattr(train, "clocks", lambda device: (next(seconds), 0.0))
     seen = []
-    one = bench.Learner(lambda n: None, seen.append, lambda n: torch.tensor(n), 1.0, 1.0)
-    assert bench.busy_share(one, torch.device("cpu"), steps=3) == pytest.approx(0.75)
+    one = train.Learner(lambda n: None, seen.append, lambda n: torch.tensor(n), 1.0, 1.0)
+    assert train.busy_share(one, torch.device("cpu"), steps=3) == pytest.approx(0.75)
     assert [int(batch) for batch in seen] == [0, 1, 2, 3]
 
 

@@ -172,11 +172,11 @@ def test_bad_pictures_are_reported_at_the_end_and_the_others_labelled(capsys):
 def test_files_folders_and_patterns_each_picture_once():
     for name in ("p/a.png", "p/b.JPG", "p/deep/c.png", "q/d[1].png", "q/e.png"):
         save_picture(Path(name))
-    found = infer.find_pictures(["p", "p/a.png", "q/d[1].png", "q/*.png", "./p/../p/a.png"], False, Path("out"))
+    found, _ = infer.find_pictures(["p", "p/a.png", "q/d[1].png", "q/*.png", "./p/../p/a.png"], False, Path("out"))
     assert [str(name) for name in found] == ["a.png", "b.JPG", "d[1].png", "e.png"]
-    assert list(infer.find_pictures(["**/c.p?g"], False, Path("out")).values()) == [Path("p/deep/c.png")]
+    assert list(infer.find_pictures(["**/c.p?g"], False, Path("out"))[0].values()) == [Path("p/deep/c.png")]
     absolute = str(Path("q").resolve() / "e*")
-    assert [str(name) for name in infer.find_pictures([absolute], False, Path("out"))] == ["e.png"]
+    assert [str(name) for name in infer.find_pictures([absolute], False, Path("out"))[0]] == ["e.png"]
 
 
 def test_recursive_keeps_the_folders_below_and_leaves_out_what_was_written():

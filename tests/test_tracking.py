@@ -23,9 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import densemtmd
-from densemtmd import tracking
 from densemtmd.errors import UserError
-from densemtmd.tracking import Tracker, environment_tags, flatten, open_tracker
+from densemtmd.tracking import Tracker, environment, environment_tags, flatten, mlflow_store, open_tracker
 
 mlflow = pytest.importorskip("mlflow")
 psutil = pytest.importorskip("psutil")
@@ -57,7 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[subproc
     """A store that two processes created and used at the same moment, and how the two ended."""
     folder = tmp_path_factory.mktemp("shared")
     # mlflow switches its telemetry off by itself where it finds a test or a CI machine.
-    quiet = {"PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS", "MLFLOW_TRACKING_URI", *tracking.QUIET}
+    quiet = {"PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS", "MLFLOW_TRACKING_URI", *mlflow_store.QUIET}
     environment = {key: value for key, value in os.environ.items() if key not in quiet}
     command = [sys.executable, "-c", TRAINING]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -139,7 +138,7 @@ def test_only_this_file_imports_mlflow_and_only_within_functions():
 
     for file in [*PACKAGE.rglob("*.py"), *PACKAGE.parent.glob("tools/*.py")]:
         tree = ast.parse(file.read_text())
-        if file.name != "tracking.py":
+        if file.name != "mlflow_store.py":
             assert not imports(tree), file
         else:  # importing it with mlflow missing is what the two tests above do; the type checker's imports do not count
             top = [node for node in tree.body if not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.If))]
@@ -226,9 +225,9 @@ def test_flatten_keeps_every_value():
 def test_mlflow_accepts_every_name(name):
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
-    _validate_metric_name(tracking._key(name))
-    _validate_param_name(tracking._key(name))
-    assert 0 < len(tracking._key(name)) <= 250
+    _validate_metric_name(mlflow_store._key(name))
+    _validate_param_name(mlflow_store._key(name))
+    assert 0 < len(mlflow_store._key(name)) <= 250
 
 
 def test_recording_costs_the_loop_less_than_a_millisecond(opened):
@@ -268,18 +267,18 @@ def test_the_commit_is_recorded_and_whether_the_code_was_changed(tmp_path, monke
         who = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
         return subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
-    file = tmp_path / "tracking.py"
+    file = tmp_path / "environment.py"
     file.write_text("1")
-    monkeypatch.setattr(tracking, "__file__", str(file))
+    monkeypatch.setattr(environment, "__file__", str(file))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert tracking._git_tags() == {}
+    assert environment._git_tags() == {}
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
     commit = git("rev-parse", "HEAD").strip()
-    assert tracking._git_tags() == {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": "false"}
+    assert environment._git_tags() == {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": "false"}
     file.write_text("2")
-    assert tracking._git_tags()["mlflow.source.git.dirty"] == "true"
+    assert environment._git_tags()["mlflow.source.git.dirty"] == "true"
 
 
 # --- how runs begin and end
@@ -371,8 +370,8 @@ def test_neighbours_have_different_colours(opened):
                 children.append(tracker.child(name))
                 time.sleep(0.002)  # runs are told apart by the millisecond they began
                 children[-1].finish()
-    assert tuple(map(colour, runs)) == tracking.COLOURS[:3]
-    assert tuple(map(colour, children)) == tracking.COLOURS[:2] * 3
+    assert tuple(map(colour, runs)) == mlflow_store.COLOURS[:3]
+    assert tuple(map(colour, children)) == mlflow_store.COLOURS[:2] * 3
 
 
 def test_system_metrics_are_recorded_until_the_end(opened, monkeypatch):
@@ -515,7 +514,7 @@ def test_a_failure_that_passes_loses_nothing(opened, monkeypatch, capsys):
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
-    monkeypatch.setattr(tracking, "RETRY_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(mlflow_store, "RETRY_PAUSES", (0.01, 0.01))
     tracker = opened()
     log_batch, calls = tracker._client.log_batch, []
 
@@ -550,7 +549,7 @@ def test_a_store_that_is_gone_does_not_hold_up_the_end(opened, monkeypatch, caps
     def gone(*arguments, **options):
         raise ConnectionRefusedError("gone")
 
-    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.2)
+    monkeypatch.setattr(mlflow_store, "FINISH_SECONDS", 0.2)
     tracker = opened()
     for name in ("log_batch", "set_terminated", "create_run"):
         monkeypatch.setattr(tracker._client, name, gone)

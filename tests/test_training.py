@@ -141,7 +141,7 @@ def test_running_statistics_fit_the_dense_pass(tmp_path):
     pictures = torch.from_numpy(np.stack([s.image for k in (0, 1) for s in make_samples(k, 8, seed=2)])).permute(0, 3, 1, 2)
     x, worst = torch.nn.functional.pad(as_input(pictures), geometry_of(network).border * 2, "reflect"), 0.0
     with torch.no_grad():
-        for step in densify(network.eval())._steps:
+        for step in densify(network.eval()).steps:
             if isinstance(step.layer, torch.nn.BatchNorm2d):
                 mean, spread = x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1e-3)
                 worst = max(worst, float(((mean - step.layer.running_mean) / spread).abs().mean()))

@@ -18,6 +18,7 @@ from torch import nn
 
 from densemtmd import Labelset, OutputSpace
 from densemtmd.backbones import build
+from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.datasets.folder import Dataset
 from densemtmd.errors import UserError
 from densemtmd.evaluation import report
@@ -107,6 +108,14 @@ def small_network(*labelsets: Labelset, seed: int = 0) -> JointNetwork:
 def keys(dataset: Dataset) -> dict[str, list[str]]:
     """Which pictures are in each split."""
     return {split: [item.key for item in items] for split, items in dataset.splits.items()}
+
+
+def needs_backbones() -> None:
+    """Skips a whole file of tests where the libraries of pretrained encoders are not installed."""
+    try:
+        import_smp()
+    except UserError as error:
+        pytest.skip(str(error), allow_module_level=True)
 
 
 @contextmanager

@@ -9,29 +9,61 @@ from densemtmd.errors import UserError
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import OutputSpace, nearest
 
+ENCODER_DECODERS = ("encoder_decoder", "unet", "fpn", "deeplabv3plus", "segformer", "upernet")
+"""Names of one class of network, whose ``decoder`` says which it is."""
 
-def build(model: Mapping[str, Any], space: OutputSpace) -> JointNetwork:
-    """The network that ``model`` describes (a choice of ``conf/model/``, or what a checkpoint carries), with fresh
-    weights.
+NAMES = ("patchnet", "handnet", "frozen", *ENCODER_DECODERS)
+
+
+def build(model: Mapping[str, Any], space: OutputSpace, pretrained: bool = True) -> JointNetwork:
+    """The network that ``model`` describes (a choice of ``conf/model/``, or what a checkpoint carries), as it is before it learns.
 
     Args:
         model: ``name`` and the settings that the network's constructor takes.
         space: the tasks it answers.
+        pretrained: give the encoder that it may have the weights that ``model.weights`` names. Not for a checkpoint, which has its own
+            and must not need that file, and not on the device ``meta``, where there are none.
 
     Raises:
-        UserError: an unknown name or setting.
+        UserError: an unknown name or setting, or pretrained weights that are not there.
     """
-    from densemtmd.backbones.handnet import HandNet
-    from densemtmd.backbones.patchnet import PatchNet
+    network = fresh(model, space)
+    if pretrained and not any(p.is_meta for p in network.parameters()):
+        network.load_pretrained()
+    return network
 
-    networks = {"patchnet": PatchNet, "handnet": HandNet}
+
+def fresh(model: Mapping[str, Any], space: OutputSpace) -> JointNetwork:
+    """The network that ``model`` describes with random weights, pretrained ones left out."""
     settings = dict(model)
     if "name" not in settings:
         raise UserError("the model cannot be built, it has no 'name': expected model.name and the settings of that network")
     name = settings.pop("name")
-    if name not in networks:
-        raise UserError(f"unknown model.name {name!r}; {nearest(name, networks)}")
+    if name not in NAMES:
+        raise UserError(f"unknown model.name {name!r}; {nearest(str(name), NAMES)}")
     try:
-        return networks[name](space, **settings)
+        network: JointNetwork = network_of(name)(space, **settings)
+        return network
     except TypeError as error:
         raise UserError(f"model {name!r} does not take these settings: {error}") from None
+
+
+def network_of(name: str) -> Any:
+    """The class of a network, which takes the space and settings; imported when it is asked for, since some need libraries that the core
+    does without."""
+    if name == "handnet":
+        from densemtmd.backbones.handnet import HandNet
+
+        return HandNet
+    if name == "frozen":
+        from densemtmd.backbones.frozen import FrozenTrunk
+
+        return FrozenTrunk
+    if name in ENCODER_DECODERS:
+        from densemtmd.backbones.encoder_decoder import EncoderDecoder
+
+        return EncoderDecoder
+    from densemtmd.backbones.patchnet import PatchNet
+
+    assert name == "patchnet"
+    return PatchNet

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from torch import nn
 
+from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.errors import UserError
-from densemtmd.network import JointNetwork
-from densemtmd.tasks import OutputSpace
+from densemtmd.tasks import KeypointSet, OutputSpace
 
 LEAST_SIZE = 18
 """Pixels: below it nothing is left after the last convolution."""
 
 
-class HandNet(JointNetwork):
+class HandNet(PatchClassifier):
     """A crop of depth in, (B, 1, size, size) from −1 to 1; the coordinates of all keypoint sets out, (B, C, 1, 1).
 
     Three convolutions 3×3 with ReLU and BN, the first two with 2×2 max-pooling; three fully connected layers with ReLU, BN and dropout,
@@ -34,6 +34,8 @@ class HandNet(JointNetwork):
     Raises:
         UserError: a setting out of its range.
     """
+
+    takes = KeypointSet.kind
 
     def __init__(self, space: OutputSpace, size: int = 64, width: int = 32, hidden: int = 1200, dropout: float = 0.1) -> None:
         for name, value, least in (("size", size, LEAST_SIZE), ("width", width, 1), ("hidden", hidden, 1)):
@@ -53,7 +55,7 @@ class HandNet(JointNetwork):
             nn.Conv2d(hidden, hidden, 1), nn.ReLU(), nn.BatchNorm2d(hidden), nn.Dropout(dropout),
             nn.Conv2d(hidden, space.channels, 1),
         )  # fmt: skip
-        super().__init__(features, classifier, space)
+        super().__init__(features, classifier, space, width)
         self.size = size
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.errors import UserError
-from densemtmd.network import JointNetwork
 from densemtmd.tasks import OutputSpace
 
 
@@ -36,7 +36,7 @@ class YUV(nn.Module):
         return (yuv - mean) / spread
 
 
-class PatchNet(JointNetwork):
+class PatchNet(PatchClassifier):
     """46×46 pixels in, one answer out: 46 → 40 → 20 → 14 → 7 → 1. Run over a picture, one answer every 4 pixels.
 
     Convolution 7×7 → ReLU → 2×2 max-pooling → BN, the same again, convolution 7×7 → ReLU → BN; then dropout, fully
@@ -72,7 +72,7 @@ class PatchNet(JointNetwork):
             nn.Conv2d(third, hidden, 1), nn.ReLU(),
             nn.Conv2d(hidden, space.channels, 1),
         )  # fmt: skip
-        super().__init__(features, classifier, space)
+        super().__init__(features, classifier, space, third)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -206,8 +206,8 @@ def write_text(path: Path, text: str) -> None:
 def write_figures(surveys: Sequence[Survey], out: Path) -> None:
     """How often each label occurs, and a preview of each split."""
     from densemtmd.datasets.splits import SPLITS
+    from densemtmd.draw import labels_figure, preview
     from densemtmd.files import atomic_write
-    from densemtmd.plots import labels_figure, preview
 
     for one in surveys:
         dataset = one.dataset
@@ -231,7 +231,7 @@ def show_labelsets(arguments: argparse.Namespace) -> int:
     """Labelsets side by side, as in Figure 3: names and colours, and where the data are there, pictures and splits."""
     from densemtmd.datasets.config import load_dataset_config
     from densemtmd.datasets.folder import open_dataset
-    from densemtmd.plots import labelsets_figure
+    from densemtmd.draw import labelsets_figure
 
     configs = [load_dataset_config(name) for name in arguments.datasets or KITTI]
     notes = []

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def curved(table: Table, out: Path | None) -> dict[str, str]:
     """Shows what more labelled pictures of a dataset bring, alone and with others; draws the figure, and returns the files to write."""
     from densemtmd.comparison import along
-    from densemtmd.plots import label_curve_figure
+    from densemtmd.draw import label_curve_figure
     from densemtmd.report import aligned, markdown
 
     points = along(table)
@@ -393,7 +393,7 @@ def number(value: float) -> str:
 
 def draw(table: Table, base: str, found: Differences, file: Path) -> None:
     """The figure of the differences in IoU, or in mean error."""
-    from densemtmd.plots import differences_figure
+    from densemtmd.draw import differences_figure
 
     first = table.runs[0]
     shown = {

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tqdm import tqdm
 
-    from densemtmd import correlation, plots, report
+    from densemtmd import correlation, draw, report
     from densemtmd.commands import evaluate
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text(out / "correspondences.txt", shown + "\n")
     write_text(out / "correlation.csv", report.matrix_csv(evidence.matrix, space, evidence.counts))
     write_text(out / "shares.csv", report.matrix_csv(share, space, evidence.counts))
-    plots.correlation_figure(evidence.matrix, space, out / "correlation.png")
+    draw.correlation_figure(evidence.matrix, space, out / "correlation.png")
     print(f"{shown}\n\n{sum(map(len, pictures.values()))} {' and '.join(splits)} pictures; written to {out}")
     return 0
 

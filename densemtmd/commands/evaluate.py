@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +38,10 @@ from densemtmd.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from densemtmd.datasets.folder import Dataset
-    from densemtmd.datasets.hands.dataset import HandDataset, Hands
+    from densemtmd.datasets.folder import Dataset, Item
     from densemtmd.datasets.hands.frames import Frames
     from densemtmd.inference import Predictor
-    from densemtmd.network import JointNetwork
-    from densemtmd.settings import ScoreSettings
-    from densemtmd.tasks import OutputSpace
-    from densemtmd.truth import Truth
+    from densemtmd.tasks import OutputSpace, Task
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -81,76 +77,69 @@ def score_network(arguments: argparse.Namespace) -> int:
     """The scores of a trained network."""
     from tqdm import tqdm
 
-    from densemtmd import evaluation, poses, report
-    from densemtmd.datasets.cache import load_all
-    from densemtmd.datasets.folder import load_split
-    from densemtmd.datasets.hands.dataset import HandDataset
-    from densemtmd.files import check_writable
+    from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
-    from densemtmd.runs.run import keep_scores, report_of
+    from densemtmd.kind import kind_of
+    from densemtmd.runs.run import keep_scores
     from densemtmd.settings import ScoreSettings
 
+    if arguments.cross and arguments.labelset:
+        raise UserError("--cross and --labelset were both given, expected one of them: call twice")
     predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
-    run = run_of(arguments.checkpoint)
-    how = ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
+    run, split = run_of(arguments.checkpoint), arguments.split
+    kind, how = kind_of(predictor.space.kind), ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
     datasets, cache = chosen(arguments, run)
     check_labelsets(datasets, predictor.space)
     for dataset in datasets:
-        if not dataset.splits[arguments.split]:
-            raise UserError(f"{dataset.name} has no {arguments.split} pictures; choose another --split")
-    data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
-    what = "cross-" if arguments.cross else f"{arguments.labelset.stem}-" if arguments.labelset else ""
-    of_hands = isinstance(datasets[0], HandDataset)
-    manner = "" if of_hands else f"-{how.scoring}{'-interior' * how.interior}"
-    called = f"{what}{data}-{arguments.split}{manner}"
-    called += "" if predictor.precision == "float32" else f"-{predictor.precision}"
-    out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called
-    if arguments.cross and arguments.labelset:
-        raise UserError("--cross and --labelset were both given, expected one of them: call twice")
-    if arguments.labelset and of_hands:
-        raise UserError(f"--labelset is {arguments.labelset}, but this network finds keypoints, which nothing merges: leave it out")
+        if not dataset.splits[split]:
+            raise UserError(f"{dataset.name} has no {split} pictures; choose another --split")
+    if arguments.labelset and not kind.merges:
+        answers = f"{predictor.space.tasks[0].words}s"
+        raise UserError(f"--labelset is {arguments.labelset}, but this network answers {answers}, which nothing merges: leave it out")
+    out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called(arguments, kind.way(how), predictor.precision)
     check_writable(out, "--out")
-    if arguments.cross and of_hands:
-        return across_hands(predictor, [dataset for dataset in datasets if isinstance(dataset, HandDataset)], arguments.split, out)
+    where: dict[str, Any] = {"device": predictor.device, "precision": predictor.precision}
+    about = {"split": split} | ({} if predictor.precision == "float32" else {"precision": predictor.precision})
     if arguments.cross:
-        return across(predictor, datasets, arguments.split, how, out)
-    if arguments.labelset:
-        return merged(predictor, datasets, arguments.split, arguments.labelset, how, out)
-    matrices: dict[str, Any] = {}
-    pictures = {dataset.name: dataset.splits[arguments.split] for dataset in datasets}
-    with tqdm(total=sum(map(len, pictures.values())), unit=" pictures", leave=False, disable=None) as bar:
-        for dataset in datasets:
-            name = dataset.task.name
-            network = next(network for network in predictor.networks if name in network.space.names)
-            bar.set_description(dataset.name)
-            if isinstance(dataset, HandDataset):
-                hands = hands_of(dataset, arguments.split, network)
-                pictures[dataset.name] = tuple(item for item in pictures[dataset.name] if item.key in set(hands.keys))
-                matrices[dataset.name] = poses.errors_of(network, name, hands, dataset.hands, predictor.device, bar.update)
-                continue
-            samples = load_all(dataset, cache).splits[arguments.split] if cache else load_split(dataset, arguments.split, progress=False)
-            matrices[dataset.name] = evaluation.score_pictures(
-                network,
-                name,
-                samples,
-                **how.way,
-                **place(predictor),
-                tick=bar.update,
-            )
+        found = kind.across(predictor.networks, datasets, split, how, **where)
+        scored = {"kind": kind.name, **found.scored, **about}
+        write_json(out / "cross.json", scored)
+        write_text(out / "cross.md", found.markdown)
+        print(f"{found.table}\n\n{found.pictures} {split} pictures{kind.manner(scored)}; written to {out}")
+        return 0
     tasks = {dataset.name: dataset.task for dataset in datasets}
-    scored = {**report_of(matrices, tasks), **({} if of_hands else how.way), "split": arguments.split, **roughly(predictor)}
+    matrices: dict[str, np.ndarray] = {}
+    pictures: dict[str, Sequence[Item]] = {dataset.name: dataset.splits[split] for dataset in datasets}
+    if arguments.labelset:
+        matrices, pictures, tasks = merged(predictor, datasets, split, arguments.labelset, {**kind.way(how), **where})
+    else:
+        with tqdm(total=sum(map(len, pictures.values())), unit=" pictures", leave=False, disable=None) as bar:
+            for dataset in datasets:
+                network = next(network for network in predictor.networks if dataset.task.name in network.space.names)
+                bar.set_description(dataset.name)
+                loaded = kind.for_scoring(dataset, split, network, cache)
+                pictures[dataset.name] = loaded.dataset.splits[split]
+                matrices[dataset.name] = kind.score(network, loaded, split, 0, how, tick=bar.update, **where)
+    scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(how), **about}
     keep_scores(out, matrices, pictures, scored, tasks)
-    print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
-    scoring = "" if of_hands else f", {how.scoring} scoring{', interior only' * how.interior}"
-    print(f"{sum(map(len, pictures.values()))} {arguments.split} pictures{scoring}; written to {out}")
+    print(f"{kind.details(scored)}\n\n{kind.table(scored)}\n")
+    print(f"{sum(map(len, pictures.values()))} {split} pictures{kind.manner(scored)}; written to {out}")
     return 0
+
+
+def called(arguments: argparse.Namespace, way: Mapping[str, Any], precision: str) -> str:
+    """The name of the folder of an evaluation, ``camvid-test-dense``: whatever it depends on."""
+    what = ["cross"] if arguments.cross else [arguments.labelset.stem] if arguments.labelset else []
+    data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
+    manner = [key if value is True else str(value) for key, value in way.items() if value]
+    return "-".join([*what, data, arguments.split, *manner, *([] if precision == "float32" else [precision])])
 
 
 def score_predictions(arguments: argparse.Namespace) -> int:
     """The scores of a file of answers about hands."""
     import numpy as np
 
-    from densemtmd import keypoints, plots, report
+    from densemtmd import draw, keypoints, report
     from densemtmd.datasets.hands.predictions import read_predictions
     from densemtmd.datasets.hands.sets import hand_set
     from densemtmd.files import atomic_write, check_writable, write_json, write_text
@@ -167,7 +156,7 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     print(f"{report.keypoints_table(scored)}\n\n{report.errors_table(scored)}\n")
     print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
     if arguments.out:
-        plots.within_figure({name: mm}, arguments.out / "figures" / "within.png")
+        draw.within_figure({name: mm}, arguments.out / "figures" / "within.png")
         with atomic_write(arguments.out / "per_image.npz") as temporary:
             np.savez_compressed(temporary, **{f"{name}/mm": mm, f"{name}/px": errors[name].px, f"{name}/pictures": np.array(frames.keys)})
         write_text(arguments.out / "scores.md", report.errors_markdown(scored))
@@ -194,86 +183,16 @@ def official_test(name: str, arguments: argparse.Namespace) -> Frames:
     raise UserError(f"the true keypoints of {name} are neither in {looked}: name the folder that holds the folder {name} with --data-root")
 
 
-def across(predictor: Predictor, datasets: Sequence[Dataset], split: str, how: ScoreSettings, out: Path) -> int:
-    """Scores every labelset on the pictures of every annotator whose truth is known; shows and writes the tables."""
-    from tqdm import tqdm
-
-    from densemtmd import evaluation, report
-    from densemtmd.files import write_json, write_text
-
-    matrices: dict[str, dict[str, np.ndarray]] = {}
-    truths = truths_of(datasets)
-    pictures = sum(len(d.splits[split]) for truth in truths for d in truth.datasets)
-    with tqdm(total=pictures, unit=" pictures", leave=False, disable=None) as bar:
-        for truth in truths:
-            for dataset in truth.datasets:
-                bar.set_description(dataset.name)
-                for labelset, counts in evaluation.score_across(
-                    predictor.networks, truth, dataset, split, **how.way, **place(predictor), tick=bar.update
-                ).items():
-                    matrices.setdefault(labelset, {})[dataset.name] = counts.sum(0)
-    scored = {**evaluation.cross_report(matrices), **how.way, "split": split, **roughly(predictor)}
-    write_json(out / "cross.json", scored)
-    write_text(out / "cross.md", report.cross_markdown(scored))
-    print(f"{report.cross_tables(scored)}\n\n{pictures} {split} pictures, {how.scoring} scoring; written to {out}")
-    return 0
-
-
-def across_hands(predictor: Predictor, datasets: Sequence[HandDataset], split: str, out: Path) -> int:
-    """Scores every keypoint set on the hands of every dataset whose truth is known; shows and writes the tables."""
-    from tqdm import tqdm
-
-    from densemtmd import keypoints, poses, report
-    from densemtmd.datasets.hands.sets import HAND_SETS
-    from densemtmd.files import write_json, write_text
-    from densemtmd.truth import hand_truth
-
-    if unknown := [d.name for d in datasets if not hand_truth(d, split, [])]:
-        raise UserError(
-            f"of the hands of {', '.join(unknown)} no more is known than the dataset annotates, expected those of the hand world: give "
-            "--data hands"
-        )
-    errors: dict[str, dict[str, keypoints.Errors]] = {}
-    loaded = [hands_of(dataset, split, predictor.networks[0]) for dataset in datasets]
-    pictures, tasks = sum(map(len, loaded)), sum(len(network.space.names) for network in predictor.networks)
-    with tqdm(total=tasks * pictures, unit=" answers", leave=False, disable=None) as bar:
-        for dataset, hands in zip(datasets, loaded, strict=True):
-            truth = hand_truth(dataset, split, hands.keys)
-            for task, error in poses.errors_across(
-                predictor.networks, hands, truth, dataset.hands, predictor.device, bar.update
-            ).items():
-                errors.setdefault(task, {})[dataset.name] = error
-    scored = keypoints.cross_report(errors, {name: annotator.keypoints.keypoints for name, annotator in HAND_SETS.items()})
-    write_json(out / "cross.json", scored)
-    write_text(out / "cross.md", report.cross_errors_markdown(scored))
-    print(f"{report.cross_errors_table(scored)}\n\n{pictures} {split} pictures; written to {out}")
-    return 0
-
-
-def hands_of(dataset: HandDataset, split: str, network: JointNetwork) -> Hands:
-    """The hands of one split, as large as the network takes them; says which frames show none."""
-    from dataclasses import replace
-
-    from tqdm import tqdm
-
-    from densemtmd.datasets.hands.dataset import load_hands
-    from densemtmd.poses import size_of
-
-    alone = replace(dataset, splits={split: dataset.splits[split]})
-    hands = load_hands(alone, None, size_of(network), 1.0, progress=False)[split]
-    if hands.note:
-        tqdm.write(hands.note)
-    return hands
-
-
-def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: Path, how: ScoreSettings, out: Path) -> int:
-    """Scores a merged labelset on the pictures whose truth is known; shows and writes what an evaluation does."""
+def merged(
+    predictor: Predictor, datasets: Sequence[Dataset], split: str, file: Path, how: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Sequence[Item]], dict[str, Task]]:
+    """Scores a merged labelset on the pictures whose truth is known: its confusion matrices, its pictures, and itself."""
     import numpy as np
     from tqdm import tqdm
 
-    from densemtmd import evaluation, report
+    from densemtmd import evaluation
     from densemtmd.merging import load_merged
-    from densemtmd.runs.run import keep_scores
+    from densemtmd.truth import truths_of
 
     fusion = load_merged(file, predictor.space)
     truths = truths_of(datasets)
@@ -283,43 +202,14 @@ def merged(predictor: Predictor, datasets: Sequence[Dataset], split: str, file: 
                 f"{file} names labels of {missing[0]}, of which the pictures of {truth.datasets[0].name} tell no truth: add its dataset to "
                 "--data, or say in the YAML, under truth, which classes each merged label has"
             )
-    items = [(truth, dataset) for truth in truths for dataset in truth.datasets]
-    with tqdm(total=sum(len(d.splits[split]) for _, d in items), unit=" pictures", leave=False, disable=None) as bar:
+    known = [(truth, dataset) for truth in truths for dataset in truth.datasets]
+    with tqdm(total=sum(len(d.splits[split]) for _, d in known), unit=" pictures", leave=False, disable=None) as bar:
         counts = [
-            evaluation.score_merged(
-                predictor.networks, fusion, truth, d, split, **how.way, **place(predictor), tick=bar.update
-            )
-            for truth, d in items
+            evaluation.score_merged(predictor.networks, fusion, truth, d, split, **how, tick=bar.update) for truth, d in known
         ]
     name = fusion.labelset.name
-    matrices, labelsets = {name: np.concatenate(counts)}, {name: fusion.labelset}
-    scored = {**evaluation.report(matrices, labelsets), **how.way, "split": split, **roughly(predictor)}
-    keep_scores(out, matrices, {name: [item for _, d in items for item in d.splits[split]]}, scored, labelsets)
-    print(f"{report.labels_table(scored)}\n\n{report.scores_table(scored)}\n")
-    print(f"{len(matrices[name])} {split} pictures, {how.scoring} scoring{', interior only' * how.interior}; written to {out}")
-    return 0
-
-
-def place(predictor: Predictor) -> dict[str, Any]:
-    """Where and in which precision it computes."""
-    return {"device": predictor.device, "precision": predictor.precision}
-
-
-def roughly(predictor: Predictor) -> dict[str, str]:
-    """What the scores tell of a precision other than the usual."""
-    return {} if predictor.precision == "float32" else {"precision": predictor.precision}
-
-
-def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:
-    """The truths of the datasets, at least one."""
-    from densemtmd.truth import known_truths
-
-    if truths := known_truths(datasets):
-        return truths
-    raise UserError(
-        f"of the pictures of {', '.join(d.name for d in datasets)} no more is known than each annotator drew, expected those of a street "
-        "world or of two or more datasets that derive from one, such as --data camvid7"
-    )
+    items = [item for _, d in known for item in d.splits[split]]
+    return {name: np.concatenate(counts)}, {name: items}, {name: fusion.labelset}
 
 
 def run_of(checkpoint: Path) -> Path | None:

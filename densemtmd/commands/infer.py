@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--max-pixels is {arguments.max_pixels}, expected 1 or more")
     if arguments.centres and arguments.keypoints is None:
         raise UserError(f"--centres is {arguments.centres} without --keypoints, whose hands it places: add --keypoints all")
-    pictures = find_pictures(arguments.images, arguments.recursive, arguments.out)
+    pictures, missing = find_pictures(arguments.images, arguments.recursive, arguments.out)
+    if not pictures:
+        raise UserError(missing[0])
     checkpoint = arguments.checkpoint or newest_run()
     print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
     if arguments.keypoints is None:
@@ -89,30 +91,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
 
-    labelled = len(pictures) - len(failures)
-    print(f"{labelled} of {len(pictures)} picture{'s' * (len(pictures) != 1)} labelled, in {arguments.out}")
+    labelled, total = len(pictures) - len(failures), len(pictures) + len(missing)
+    print(f"{labelled} of {total} picture{'s' * (total != 1)} labelled, in {arguments.out}")
+    failures = [*missing, *failures]
     for failure in failures:
         print(f"error: {one_line(failure)}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def find_pictures(images: Iterable[str], recursive: bool, out: Path) -> dict[Path, Path]:
+def find_pictures(images: Iterable[str], recursive: bool, out: Path) -> tuple[dict[Path, Path], list[str]]:
     """The pictures that the command line names, in order, each once: its name below ``out`` -> the file.
 
+    Returns:
+        The pictures; and a sentence for each file, folder or pattern that has none, which keeps nobody from labelling the others.
+
     Raises:
-        UserError: a file, folder or pattern without a picture, or two pictures of one name.
+        UserError: two pictures of one name.
     """
     found: dict[Path, Path] = {}
+    missing: list[str] = []
     for image in images:
-        for path in _expanded(image):
+        try:
+            named = [(path, _below(path, recursive, out) if _is_folder(path) else [path]) for path in _expanded(image)]
+        except UserError as error:
+            missing.append(str(error))
+            continue
+        for path, files in named:
             folder = path if _is_folder(path) else path.parent
-            for file in _below(path, recursive, out) if _is_folder(path) else [path]:
+            for file in files:
                 name = file.relative_to(folder)
                 other = found.setdefault(name, file)
                 if os.path.realpath(other) != os.path.realpath(file):
                     both = f"{other} and {file} would both be written to {out / name}.*"
                     raise UserError(f"{both}: label them in two calls, with a different --out each")
-    return found
+    return found, missing
 
 
 def _is_folder(path: Path) -> bool:
@@ -135,10 +147,12 @@ def _below(folder: Path, recursive: bool, out: Path) -> list[Path]:
 
     What is called like a picture and is none, such as a link to nothing, is among them: it is reported when it is read.
     """
+    from densemtmd.datasets.names import is_left_by_a_system
+
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"the folder {folder} cannot be read: you may not look into it")
     files = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and not _is_folder(p))
-    files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    files = [p for p in files if not is_left_by_a_system(p.relative_to(folder))]
     written = Path(os.path.realpath(out))
     if written != Path(os.path.realpath(folder)):
         files = [p for p in files if not Path(os.path.realpath(p)).is_relative_to(written)]
@@ -167,7 +181,7 @@ def find_hands(
     """
     import json
 
-    from densemtmd import keypoints, plots, poses
+    from densemtmd import draw, keypoints, poses
     from densemtmd.checkpoint import device_of, load_network
     from densemtmd.datasets.hands.predictions import read_centres
     from densemtmd.datasets.hands.sets import hand_set
@@ -199,7 +213,7 @@ def find_hands(
             hands, uvd = hand_set(task), seen_by.camera.to_uvd(xyz)
             told[task] = keypoints.coordinates(hands.keypoints.keypoints, uvd, xyz)
             with atomic_write(out / f"{name}.{task}.skeleton.png") as temporary:
-                plots.skeleton(depth, uvd, hands, title=task, box=cube.box(seen_by.camera)).save(temporary)
+                draw.skeleton(depth, uvd, hands, title=task, box=cube.box(seen_by.camera)).save(temporary)
         with atomic_write(out / f"{name}.keypoints.json") as temporary:
             temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
         print(f"{one_line(str(name))}: {', '.join(f'{task} {len(points)} keypoints' for task, points in told.items())}")
@@ -299,7 +313,7 @@ def label_picture(
     predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str], merged: Merged | None = None
 ) -> Iterator[str]:
     """Label one picture (H, W, 3) and write the answers beside ``stem``; for each labelset a line with the shares of its classes."""
-    from densemtmd.plots import class_shares, overlay, save_indexed, sheet
+    from densemtmd.draw import class_shares, overlay, save_indexed, sheet
     from densemtmd.tasks import Labelset
 
     wide = max(map(len, labelsets))

@@ -102,8 +102,8 @@ def draw_hands(root: Path, path: Path) -> None:
 
     from densemtmd.datasets.hands import icvl, nyu
     from densemtmd.datasets.hands.sets import HAND_SETS
+    from densemtmd.draw.skeletons import WINDOW, skeleton
     from densemtmd.files import atomic_write
-    from densemtmd.plots import WINDOW, skeleton
 
     side = WINDOW // 2
     sheet = Image.new("RGB", (8 * side, 4 * side))
@@ -178,8 +178,8 @@ def draw_preview(root: Path, settings: StreetSettings, path: Path) -> None:
 
     from densemtmd.datasets.config import load_dataset_config
     from densemtmd.datasets.labels import code_table, read_labels
+    from densemtmd.draw import colourise
     from densemtmd.files import atomic_write
-    from densemtmd.plots import colourise
     from densemtmd.worlds.annotators import files_of, translate
     from densemtmd.worlds.world import fine_truth
 

@@ -104,8 +104,16 @@ def parse(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
     except Exception:  # Hydra's own, and what its functions such as int(x) stumble over
-        quoted = f"\"{name}='{value}'\""
+        quoted = f"\"{name}={quoted_value(value)}\""
         raise UserError(f"the value in {argument} cannot be read: close its brackets, or write quotes of both kinds, {quoted}") from None
+
+
+def quoted_value(value: str) -> str:
+    """A value, or each value of a list, in the quotes that Hydra reads: ``['/a (b)', mine.yaml]``."""
+    is_list = value.startswith("[") and value.endswith("]")
+    parts = [part.strip().strip("'\"").replace("'", "\\'") for part in (value[1:-1].split(",") if is_list else [value])]
+    texts = ",".join(f"'{part}'" for part in parts)
+    return f"[{texts}]" if is_list else texts
 
 
 def compose(overrides: Sequence[str]) -> Any:
@@ -269,6 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(help_page())
         return 0
     from densemtmd.files import read_json
+    from densemtmd.kind import kind_of_scores
     from densemtmd.runs.run import check, resume, run
 
     if any(argument.partition("=")[0] in ("experiment", "curve") for argument in arguments):
@@ -284,9 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check(settings)
         for settings, overrides in plans:
             folder = run(settings, overrides)
-    of_hands = "mm" in read_json(folder / "scores.json")["pooled"]
-    what, how = ("find hands", "DEPTH.png --keypoints") if of_hands else ("label pictures", "PICTURE --labelset")
-    print(f"\n{what} with it: python tools/infer.py {how} all --checkpoint {folder}")
+    print(f"\n{kind_of_scores(read_json(folder / 'scores.json')).next_step(folder)}")
     return 0
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from densemtmd.datasets.hands.sets import hand_set
 from densemtmd.datasets.names import composed
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
-from densemtmd.files import kind_of, read_yaml
+from densemtmd.files import form_of, read_yaml
+from densemtmd.kind import kind_of_encoding
 from densemtmd.tasks import VOID, Colour, Labelset, Task, nearest
 
 BUILT_IN = Path(__file__).parents[2] / "conf" / "dataset"
@@ -26,10 +26,6 @@ Code: TypeAlias = int | Colour
 """What a file of labels says of a pixel: a number or, where labels are colours, an (R, G, B)."""
 
 ENCODINGS = ("index", "colour", "mat", "text")
-HANDS = ("nyu", "icvl")
-"""Encodings of keypoints of hands: those of two datasets, whose files say all else."""
-
-HAND_KEYS = ("name", "domain", "folder", "encoding", "centres", "where")
 ONE_SEQUENCE = "one"
 REST = "rest"
 NEGATIVE = "negative"
@@ -254,12 +250,15 @@ def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]
 
 def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
     """:func:`parse_dataset_config`; ``seen`` are the YAMLs that derive from this one."""
-    known = HAND_KEYS if isinstance(data, Mapping) and data.get("encoding") in HANDS else KEYS
-    data = {key: value for key, value in _mapping(data, known, str(path), whole=True).items() if value is not None}
-    if "derive" in data:
-        return _derived(data, path, seen)
-    if data.get("encoding") in HANDS:
-        return _of_hands(data, path)
+    if not isinstance(data, Mapping) or data.get("derive") is not None:
+        known = _mapping(data, KEYS, str(path), whole=True)
+        return _derived({key: value for key, value in known.items() if value is not None}, path, seen)
+    return kind_of_encoding(data.get("encoding")).config(dict(data), path)
+
+
+def parse_labelled(data: Mapping[str, Any], path: Path) -> DatasetConfig:
+    """A dataset of pictures whose pixels are labelled, from the content of its YAML; raises as :func:`parse_dataset_config` does."""
+    data = {key: value for key, value in _mapping(data, KEYS, str(path), whole=True).items() if value is not None}
     for key in ("name", "images", "labels", "encoding", "labelset"):
         if key not in data:
             raise UserError(f"{path} has no key {key!r}, which every dataset needs")
@@ -294,27 +293,6 @@ def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
         derive=None,
         path=path,
     )
-
-
-def _of_hands(data: dict[str, Any], path: Path) -> DatasetConfig:
-    """A dataset of hands."""
-    if "name" not in data:
-        raise UserError(f"{path} has no key 'name', which every dataset needs")
-    name = _text(data["name"], "name", path)
-    centres = _mapping(data.get("centres", {}), ("train", "test"), f"{path}: centres")
-    return DatasetConfig(
-        name=name,
-        domain=_text(data.get("domain", name), "domain", path),
-        folder=_text(data.get("folder", name), "folder", path),
-        images=(), labels=(), key=None, encoding=data["encoding"], mat_key=None,
-        task=hand_set(data["encoding"]).keypoints,
-        codes=Codes((), (), False, None),
-        sequence=None, together=(), split=DEFAULT_SPLIT, splits={}, exclude=(), known=(),
-        where=_text(data["where"], "where", path) if "where" in data else None,
-        derive=None,
-        path=path,
-        centres={split: _text(file, "centres", path) for split, file in centres.items()},
-    )  # fmt: skip
 
 
 def _derived(data: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
@@ -473,7 +451,7 @@ def _mapping(data: Any, known: Collection[str] | None, what: str, whole: bool = 
     """
     if not isinstance(data, Mapping):
         keys = f" ({', '.join(known)})" if known else ""
-        raise UserError(f"{what} is {kind_of(data) if whole else repr(data)}, expected keys{keys} with values")
+        raise UserError(f"{what} is {form_of(data) if whole else repr(data)}, expected keys{keys} with values")
     for key in data:
         if known is not None and key not in known:
             raise UserError(f"{what} has the unknown key {key!r}; {nearest(str(key), known)}")

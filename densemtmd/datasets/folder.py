@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from densemtmd.datasets.config import HANDS, ONE_SEQUENCE, DatasetConfig, Exclusion
+from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
 from densemtmd.datasets.labels import CodeTable, code_table, read_labels
 from densemtmd.datasets.names import Names, composed, forms, is_heading, is_left_by_a_system, lies_in, matching
 from densemtmd.datasets.pictures import read_picture
@@ -28,6 +28,8 @@ from densemtmd.datasets.sample import Sample
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, deal, divide, joined, too_few
 from densemtmd.errors import UserError
 from densemtmd.files import read_bounded
+from densemtmd.kind import kind_of_encoding
+from densemtmd.machine import cores
 from densemtmd.tasks import VOID, Labelset, Task, nearest
 
 T = TypeVar("T")
@@ -51,7 +53,6 @@ class Dataset:
     """A dataset that was found on disk."""
 
     name: str
-    task: Task  # its labelset, or keypoints of hands
     domain: str
     config: DatasetConfig
     folder: Path
@@ -61,6 +62,11 @@ class Dataset:
     cut: frozenset[str]                     # sequences that had to be cut, since there are fewer than splits
     without_labels: tuple[Path, ...]        # pictures, left out
     without_picture: tuple[Path, ...]       # files of labels; only where `open_dataset` was not strict
+
+    @property
+    def task(self) -> Task:
+        """What its annotator was asked for: its labelset, or keypoints of hands."""
+        return self.config.task
 
     @property
     def labelset(self) -> Labelset:
@@ -144,23 +150,35 @@ def open_dataset(
     Raises:
         UserError: nothing there, labels without a picture, a key twice, or a split or ``listed`` that names what does not exist.
     """
-    if config.encoding in HANDS:
-        from densemtmd.datasets.hands.dataset import open_hands
+    return kind_of_encoding(config.encoding).open(
+        config, Path(data_root), domain=domain, split=split, fold=fold, listed=listed, strict=strict
+    )
 
-        return open_hands(config, _find_folder(config, Path(data_root)), domain or config.domain)
+
+def open_labelled(
+    config: DatasetConfig,
+    data_root: Path,
+    *,
+    domain: str | None = None,
+    split: str | Mapping[str, Any] | None = None,
+    fold: int | None = None,
+    listed: Path | None = None,
+    strict: bool = True,
+) -> Dataset:
+    """:func:`open_dataset` of a dataset of pictures whose pixels are labelled."""
     rule = config.choose_split(split)
     if fold is not None:
         if not isinstance(rule, Folds) or not 1 <= fold <= rule.count:
             has = f"folds 1 to {rule.count}" if isinstance(rule, Folds) else "no folds"
             raise UserError(f"fold {fold} of {config.name} was asked for, but its split has {has}: choose another")
         rule = replace(rule, test=fold)
-    folder = _find_folder(config, Path(data_root))
+    folder = _find_folder(config, data_root)
     pairs = _pair(config if listed is None else replace(config, exclude=()), folder, strict and listed is None)
     items, notes = pairs.items, pairs.notes
     groups = joined({key: item.sequence for key, item in items.items()}, config.together)
     cut: set[str] = set()
     if listed is None:
-        keys = _split(config, rule, items, groups, folder, Path(data_root), notes, cut)
+        keys = _split(config, rule, items, groups, folder, data_root, notes, cut)
         if config.derive:
             keys = _taken(config, keys, groups)
         keys = {part: [key for key in keys[part] if key not in pairs.excluded] for part in SPLITS}
@@ -171,7 +189,6 @@ def open_dataset(
         raise UserError(f"{config.name}: its split leaves none of {len(items)} pictures to train: see {config.path}")
     return Dataset(
         name=config.name,
-        task=config.labelset,
         domain=domain or config.domain,
         config=config,
         folder=folder,
@@ -182,6 +199,35 @@ def open_dataset(
         without_labels=pairs.without_labels,
         without_picture=pairs.without_picture,
     )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A dataset with its pictures decoded, as its kind of task keeps them."""
+
+    dataset: Dataset
+    pictures: Mapping[str, Any]  # of each split, in the order of the keys: a list of samples, or hands
+
+    @property
+    def name(self) -> str:
+        return self.dataset.name
+
+    @property
+    def counts(self) -> str:
+        """``180/40/80``: pictures to train, to validate and to test."""
+        return "/".join(str(len(items)) for items in self.dataset.splits.values())
+
+
+def few_pictures(dataset: Dataset, at_most: int) -> Dataset:
+    """The dataset with at most so many pictures of each split; 0: all."""
+    return replace(dataset, splits={split: tuple(spread(items, at_most)) for split, items in dataset.splits.items()})
+
+
+def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
+    """At most so many of them, evenly from all; 0: all."""
+    if not at_most or len(items) <= at_most:
+        return items
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, at_most)]
 
 
 def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Sample]:
@@ -208,8 +254,7 @@ def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Samp
 def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
     """``work`` of each picture, in their order; a few are worked on ahead, on as many threads as there are cores, at
     most eight."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(8, cores)
+    threads = min(8, cores())
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -449,20 +494,30 @@ def _as_listed(config: DatasetConfig, listed: Path, items: Mapping[str, Item], f
     named: dict[str, list[str]] = {}
     for part in SPLITS:
         file = listed / f"{part}.txt"
-        try:
-            text = read_bounded(file, f"the keys of {part}, one per line").decode("utf-8", "replace")
-        except UserError as error:
-            raise UserError(f"{error}: bring it back, or start a new run") from error
-        keys = [composed(key) for key in text.replace("\r\n", "\n").split("\n") if key]  # splitlines cuts at more than "\n"
-        if missing := [key for key in keys if key not in items]:
-            raise UserError(
-                f"{config.name}: {len(missing)} of {len(keys)} pictures in {file} are no longer in {folder}, or have lost their labels, "
-                f"the first is {missing[0]!r}: bring them back, or start a new run"
-            )
+        keys = read_keys(config, file, part, items, folder)
         if twice := {*keys} & {key for others in named.values() for key in others}:
             raise UserError(f"{config.name}: {min(twice)!r} is in {file} and in another split too, expected one: copy the folder again")
         named[part] = keys
     return named
+
+
+def read_keys(config: DatasetConfig, file: Path, part: str, known: Collection[str], folder: Path) -> list[str]:
+    """The keys of a split, as a file of an earlier opening lists them.
+
+    Raises:
+        UserError: it cannot be read, or names what is no longer in the dataset's folder.
+    """
+    try:
+        text = read_bounded(file, f"the keys of {part}, one per line").decode("utf-8", "replace")
+    except UserError as error:
+        raise UserError(f"{error}: bring it back, or start a new run") from error
+    keys = [composed(key) for key in text.replace("\r\n", "\n").split("\n") if key]  # splitlines cuts at more than "\n"
+    if missing := [key for key in keys if key not in known]:
+        raise UserError(
+            f"{config.name}: {len(missing)} of {len(keys)} pictures in {file} are no longer in {folder}, or have lost their labels, "
+            f"the first is {missing[0]!r}: bring them back, or start a new run"
+        )
+    return keys
 
 
 def _divide(

@@ -49,6 +49,10 @@ class Batches(Protocol):
 
     seed: int
 
+    def about(self) -> dict[str, dict[str, float]]:
+        """Of each dataset its pictures, its share of the batches and its weight in the losses, for the record."""
+        ...
+
     def batch(self, step: int) -> Batch: ...
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -16,29 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import backbones, checkpoint, evaluation, keypoints, plots, poses, report
-from densemtmd.data import Loaded, load, open_data, output_space, spread
-from densemtmd.datasets.cache import cache_folder
-from densemtmd.datasets.folder import Dataset, Item
-from densemtmd.datasets.hands.augment import Augmentation
-from densemtmd.datasets.hands.mixing import HandMixture, HandSource, as_seen
-from densemtmd.datasets.hands.sets import hand_set
-from densemtmd.datasets.mixing import Mixture, Source, shares
-from densemtmd.datasets.sample import Sample, as_input
+from densemtmd import backbones, checkpoint, evaluation
+from densemtmd.data import domains_of, load, open_data, output_space
+from densemtmd.datasets.folder import Dataset, Item, Loaded
+from densemtmd.datasets.mixing import shares
+from densemtmd.draw.figures import curves_figure
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text
-from densemtmd.inference import strided_logits
+from densemtmd.kind import kind_of, kind_of_scores
 from densemtmd.network import JointNetwork
 from densemtmd.runs.folder import make_folder, new_folder, record, reopen, tracked
 from densemtmd.settings import ContextSettings, RunSettings, ScoreSettings, validate
-from densemtmd.stack import geometry_of
 from densemtmd.strategies import Stage, stages
-from densemtmd.tasks import KeypointSet, Labelset, OutputSpace, Task
+from densemtmd.tasks import Labelset, OutputSpace, Task
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
-from densemtmd.training import OVERFIT, OVERFIT_MM, State, budget, check_workers, fit, overfitted
+from densemtmd.training import State, budget, check_workers, fit
 
 VALIDATION_PICTURES = 8
 """About so many validation pictures are kept, labelled, after each epoch; the same ones every time."""
@@ -66,13 +59,13 @@ def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | Non
     """
     if settings.debug:
         settings = toy_size(settings)
-    check(settings)
+    outline = check(settings)
     check_writable(settings.runs, "runs=")
     datasets = open_data(settings.data, settings.data_root)
     plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     check_answers(plan, datasets, settings.strategy["name"])
-    check_model(datasets, settings)
-    loaded = load_for(settings, datasets)
+    check_model(outline, datasets, settings)
+    loaded = load(datasets, outline, settings)
     # MLflow's tables cut long names, and those of one experiment have its data in common.
     run_name = name or f"{settings.name or settings.strategy['name']}-{settings.model['name']}-seed{settings.seed}"
     if table is None:
@@ -102,12 +95,12 @@ def resume(folder: Path, table: Table | None = None) -> Path:
     """
     settings, datasets = reopen(folder)
     try:
-        check(settings)
+        outline = check(settings)
         plan = stages(settings.strategy, [dataset.name for dataset in datasets])
     except UserError as error:
         raise UserError(f"{folder / 'config.yaml'}: {error}") from None
     remove_strays(folder)
-    loaded = load_for(settings, datasets)
+    loaded = load(datasets, outline, settings)
     run_id = tracked(folder).get("")
     tracking = settings.tracking if run_id else "none"
     with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
@@ -142,7 +135,7 @@ def carry_out(
             take_over(recipes[stage.name], home, table.folder)
         with nullcontext(tracker) if home == folder else child(tracker, stage.name, folder) as log:
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
-            plots.curves_figure(state.history, home / "figures" / "curves.png")
+            curves_figure(state.history, home / "figures" / "curves.png")
             if stage.answers:
                 matrices |= score_all(network, data, settings.score, device)
                 if settings.score.probe and (named := domains_of(data)):
@@ -158,7 +151,7 @@ def recipe(
 
     def pictures(d: Loaded) -> str:
         config, keys = d.dataset.config, [[item.key for item in d.dataset.splits[split]] for split in ("train", "val")]
-        meaning = [d.task.to_json(), repr(config.codes), repr(config.derive and config.derive.ids)]
+        meaning = [d.dataset.task.to_json(), repr(config.codes), repr(config.derive and config.derive.ids)]
         return hashlib.sha256(json.dumps([str(d.dataset.folder.absolute()), meaning, keys]).encode()).hexdigest()
 
     train = {k: v for k, v in asdict(settings.train).items() if k not in ("device", "workers", "checkpoint_seconds")}
@@ -169,7 +162,7 @@ def recipe(
         **{key: getattr(stage, key) for key in ("budget", "take", "equilibrium", "reversal", "context")},
         "context_settings": asdict(settings.context) if stage.context else None,
         "reversal_settings": asdict(settings.reversal) if stage.reversal else None,
-        "hands": asdict(settings.hands) if any(d.hands for d in data) else None,
+        **{group: asdict(getattr(settings, group)) for group in kind_of(data[0].dataset.task.kind).settings},
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain
@@ -193,26 +186,30 @@ def take_over(wanted: Mapping[str, Any], home: Path, table: Path) -> None:
             return
 
 
-def check(settings: RunSettings) -> None:
-    """Refuses, before anything is loaded, settings that would fail later."""
+def check(settings: RunSettings) -> JointNetwork:
+    """Refuses, before anything is loaded, settings that would fail later.
+
+    Returns:
+        The network without memory, on torch's meta device, and for labels that mean nothing: it says how the trained ones will see.
+    """
     validate(settings)
     budget(settings.train, 1)
     shares([1], settings.train.mixing)
     with torch.device("meta"):  # which has no memory
-        backbones.build(settings.model, OutputSpace([Labelset("any", ["one", "other"])]))
+        outline = backbones.build(settings.model, OutputSpace([Labelset("any", ["one", "other"])]))
     check_workers(settings.train.workers)
     if settings.name and Path(settings.name).name != settings.name:
         raise UserError(f"name is {settings.name!r}, expected one without {os.sep}: it becomes the name of a folder below {settings.runs}")
     checkpoint.device_of(settings.train.device)
+    return outline
 
 
-def check_model(datasets: Sequence[Dataset], settings: RunSettings) -> None:
+def check_model(outline: JointNetwork, datasets: Sequence[Dataset], settings: RunSettings) -> None:
     """Refuses a network that does not take what the datasets show."""
-    kind = output_space(datasets).kind
-    takes = KeypointSet.kind if settings.model.get("name") == "handnet" else Labelset.kind
-    if kind != takes:
-        right, shown = ("handnet", "hands in depth") if kind == KeypointSet.kind else ("patchnet", "pictures in colour")
-        raise UserError(f"model={settings.model.get('name')} does not take what {datasets[0].name} shows, {shown}: choose model={right}")
+    kind = kind_of(output_space(datasets).kind)
+    if outline.takes != kind.task.kind:
+        what = f"what {datasets[0].name} shows, {kind.shows}"
+        raise UserError(f"model={settings.model.get('name')} does not take {what}: choose model={kind.model}")
 
 
 def check_answers(plan: Sequence[Stage], datasets: Sequence[Dataset], strategy: str) -> None:
@@ -233,16 +230,6 @@ def toy_size(settings: RunSettings) -> RunSettings:
     """The same run, small enough to show within seconds whether all of it works."""
     few = replace(settings.train, epochs=None, minutes=None, outputs=1000, epoch_outputs=500, batch=min(settings.train.batch, 4))
     return replace(settings, train=few, score=replace(settings.score, scoring="strided"))
-
-
-def load_for(settings: RunSettings, datasets: Sequence[Dataset]) -> dict[str, Loaded]:
-    """The datasets of a run, loaded as its settings want them."""
-    train = settings.train
-    cache = None if settings.debug else cache_folder(settings.cache, settings.data_root)
-    return load(
-        datasets, settings.model, cache=cache, flip=train.flip, border=train.border, margin=augmentation(settings).margin,
-        at_most=2 if settings.debug else 0,
-    )  # fmt: skip
 
 
 def train_stage(
@@ -268,7 +255,7 @@ def train_stage(
         tracker: is told of it.
     """
     space = output_space([d.dataset for d in data])
-    domains = domains_of(data)
+    kind, domains = kind_of(space.kind), domains_of(data)
     torch.manual_seed(settings.seed)
     network = backbones.build(settings.model, space)
     if stage.context:
@@ -287,23 +274,18 @@ def train_stage(
     train = settings.train
     # Of its own for each stage: one that goes on from another would see the other's batches again.
     seed = settings.seed + stage.depth * 2**32
-    mixture = make_mixture(data, "train", network, settings, seed, mixing=train.mixing, equilibrium=stage.equilibrium)
+    mixture = kind.mixture(
+        data, "train", network, settings, seed, domains=domains, mixing=train.mixing, equilibrium=stage.equilibrium
+    )
     tracker.params({"mixture": mixture.about()})
-    where = geometry_of(network)
-    strided_pass = sum(
-        math.ceil(s.target.shape[0] / where.stride) * math.ceil(s.target.shape[1] / where.stride) for d in everything for s in d.train
-    ) + sum(len(d.hands["train"]) for d in everything if d.hands)
-    tasks = {d.name: d.task for d in data}
+    strided_pass = sum(kind.outputs_of(d, network) for d in everything)
+    tasks = {d.name: d.dataset.task for d in data}
 
     def validate(network: JointNetwork, quick: bool = False) -> dict[str, Any]:
-        if train.overfit and isinstance(mixture, HandMixture):
-            annotators = {d.name: hand_set(d.dataset.config.encoding) for d in data}
-            return report_of(poses.fitted(network, mixture, train.overfit, annotators, device), tasks)
-        if train.overfit and isinstance(mixture, Mixture):
-            each = {d.labelset.name: d.labelset for d in data}  # counted once, be it of several datasets
-            return evaluation.report(fitted(network, mixture, train.overfit, each), each)
-        how = ScoreSettings("strided")
-        return report_of({d.name: score(network, d, "val", 1 if quick else train.validation_pictures, how, device) for d in data}, tasks)
+        if train.overfit:
+            return kind.fitted(network, mixture, train.overfit, data, device)
+        how, at_most = ScoreSettings("strided"), 1 if quick else train.validation_pictures
+        return kind.report({d.name: kind.score(network, d, "val", at_most, how, device) for d in data}, tasks)
 
     def tell(state: State) -> None:
         print(epoch_line(state), flush=True)
@@ -312,7 +294,7 @@ def train_stage(
         tracker.metrics({"epoch": state.epoch} | ({} if loss is None else {"train/epoch_loss": loss}), step=state.step)
         if tracker.run_id is not None:
             for d in data:
-                for name, picture in answered(network, d, max(1, VALIDATION_PICTURES // len(data)), device):
+                for name, picture in kind.drawn(network, d, max(1, VALIDATION_PICTURES // len(data)), device):
                     tracker.image(picture, f"val/{d.name}/{name}", step=state.epoch)
 
     state = fit(
@@ -330,59 +312,10 @@ def train_stage(
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
         title=stage.name,
     )
-    if train.overfit and not overfitted(scored := state.history[-1]["scores"]):
-        pooled, batches = scored["pooled"], f"train.overfit={train.overfit} batches"
-        if "mm" in pooled:
-            found, expected = f"the keypoints of {batches} are {pooled['mm']:.1f} mm off", f"at most {OVERFIT_MM:.0f} mm"
-        else:
-            found, expected = f"only {pooled['global'] or 0.0:.1f} % of the outputs of {batches} are right", f"{OVERFIT:.0f} %"
+    if train.overfit and (found := kind.learned(state.history[-1]["scores"])) is not None:
         mend = "give it a larger budget, or look for a mistake in the labels"
-        raise UserError(f"{found} after {state.step} steps, expected {expected}: {mend}")
+        raise UserError(f"{found} of train.overfit={train.overfit} batches after {state.step} steps: {mend}")
     return network, state
-
-
-def augmentation(settings: RunSettings) -> Augmentation:
-    """How hands are turned, scaled and moved."""
-    return Augmentation(settings.hands.rotate, settings.hands.scale, settings.hands.shift)
-
-
-def domains_of(data: Sequence[Loaded]) -> list[str]:
-    """The names of the domains of some datasets, in their order; none where all are of one domain, and there is nothing to tell apart."""
-    domains = list(dict.fromkeys(d.dataset.domain for d in data))
-    return domains if len(domains) > 1 else []
-
-
-def make_mixture(
-    data: Sequence[Loaded],
-    split: str,
-    network: JointNetwork,
-    settings: RunSettings,
-    seed: int,
-    *,
-    mixing: str | Mapping[str, float],
-    equilibrium: bool = False,
-) -> Mixture | HandMixture:
-    """Batches of some datasets' pictures of a split."""
-    train = settings.train
-    space, domains = output_space([d.dataset for d in data]), domains_of(data)
-    if space.kind == KeypointSet.kind:
-        hands = [
-            HandSource(d.name, space.index(d.task.name), domains.index(d.dataset.domain) if domains else 0, d.hands[split]) for d in data
-        ]
-        return HandMixture(
-            hands, space, size=poses.size_of(network), batch=train.batch, mixing=mixing, augmentation=augmentation(settings),
-            unit=settings.hands.loss, equilibrium=equilibrium, seed=seed,
-        )  # fmt: skip
-    sources = [
-        Source(
-            d.name, space.index(d.labelset.name), domains.index(d.dataset.domain) if domains else 0, d.train if split == "train" else d.val
-        )
-        for d in data
-    ]
-    return Mixture(
-        sources, geometry_of(network), crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
-        mixing=mixing, equilibrium=equilibrium, seed=seed,
-    )  # fmt: skip
 
 
 PROBE_BATCHES = {"train": 40, "val": 15}
@@ -391,54 +324,15 @@ PROBE_BATCHES = {"train": 40, "val": 15}
 
 def probe_domains(network: JointNetwork, data: Sequence[Loaded], settings: RunSettings) -> dict[str, float]:
     """How well a fresh classifier tells the domains apart by the network's features, and chance, both in percent."""
-    domains = [d.dataset.domain for d in data]
+    kind, domains = kind_of(network.space.kind), [d.dataset.domain for d in data]
     equal = {d.name: 1 / domains.count(d.dataset.domain) for d in data}  # each domain as often as every other
     batches = {}
     for split, number in PROBE_BATCHES.items():
-        mixture = make_mixture(data, split, network, settings, settings.seed, mixing=equal)
+        mixture = kind.mixture(data, split, network, settings, settings.seed, domains=domains_of(data), mixing=equal)
         batches[split] = map(mixture.batch, range(2 if settings.debug else number))
     named = len(set(domains))
     accuracy = evaluation.domain_probe(network, batches["train"], batches["val"], named, settings.reversal.hidden)
     return {"accuracy": accuracy, "chance": 100 / named}
-
-
-def answered(network: JointNetwork, data: Loaded, at_most: int, device: torch.device) -> list[tuple[str, Image]]:
-    """Some validation pictures with the network's answers drawn into them, and their names."""
-    if not data.hands:
-        return [(sample.name, labelled(network, data.labelset, sample, device)) for sample in spread(data.val, at_most)]
-    hands = data.hands["val"]
-    some = hands.take(spread(range(len(hands)), at_most))
-    images, annotator = as_seen(some, poses.size_of(network)), hand_set(data.dataset.config.encoding)
-    found = poses.answers(network, data.task.name, images, device)
-    return [(key, plots.crop_skeleton(image, one, annotator)) for key, image, one in zip(some.keys, images, found, strict=True)]
-
-
-def labelled(network: JointNetwork, labelset: Labelset, sample: Sample, device: torch.device) -> Image:
-    """A picture with its labels as the network gives them at the moment, in blocks of one strided answer each."""
-    where = geometry_of(network)
-    network.eval()
-    with torch.inference_mode():
-        logits = strided_logits(network, sample.image, where, device)[network.space.slice(labelset.name)]
-    ids = logits.argmax(0).to(torch.uint8).cpu().numpy().repeat(where.stride, 0).repeat(where.stride, 1)
-    height, width = sample.target.shape
-    return plots.overlay(sample.image, ids[:height, :width], labelset)
-
-
-def fitted(network: JointNetwork, mixture: Mixture, batches: int, labelsets: Mapping[str, Labelset]) -> dict[str, np.ndarray]:
-    """How the first batches of a mixture are answered: labelset -> (L, L) counts; datasets that share one are counted together."""
-    device, space = next(network.parameters()).device, network.space
-    network.eval()
-    with torch.inference_mode():
-        drawn = [mixture.batch(step).to(device) for step in range(batches)]
-        answers = [network(as_input(batch.image)) for batch in drawn]
-    matrices = {}
-    for name, labelset in labelsets.items():
-        counts = torch.zeros(labelset.channels, labelset.channels, dtype=torch.int64, device=device)
-        for batch, logits in zip(drawn, answers, strict=True):
-            own = batch.task == space.index(name)
-            counts += evaluation.confusion(logits[own][:, space.slice(name)].argmax(1), batch.target[own], labelset.channels)
-        matrices[name] = counts.cpu().numpy()
-    return matrices
 
 
 def epoch_line(state: State) -> str:
@@ -448,7 +342,7 @@ def epoch_line(state: State) -> str:
     parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
     if len(parts) == 2:  # a single dataset: all is the same
         del parts["all"]
-    shown = report.measures(epoch["scores"])
+    shown = [measure.key for measure in kind_of_scores(epoch["scores"]).measures]
     scored = "  ".join(f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in shown) for name, s in parts.items())
     return f"epoch {state.epoch:2d}  loss {loss}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
 
@@ -456,52 +350,15 @@ def epoch_line(state: State) -> str:
 def flat_scores(prefix: str, scored: Mapping[str, Any]) -> dict[str, float]:
     """``{"val/kundu/iou": 46.2, "val/pooled/iou": ...}``, without the scores that do not exist."""
     rows = {"pooled": scored["pooled"], **scored["datasets"]}
-    return {f"{prefix}/{name}/{k}": row[k] for name, row in rows.items() for k in report.measures(scored) if row[k] is not None}
+    keys = [measure.key for measure in kind_of_scores(scored).measures]
+    return {f"{prefix}/{name}/{k}": row[k] for name, row in rows.items() for k in keys if row[k] is not None}
 
 
-def score(
-    network: JointNetwork,
-    data: Loaded,
-    split: str,
-    at_most: int,
-    settings: ScoreSettings,
-    device: torch.device,
-    tick: Callable[[int], object] = lambda count: None,
-) -> Any:
-    """How the network answers a split's pictures: the confusion matrix of each (N, L, L), or the errors of its keypoints.
-
-    Args:
-        network: which answers.
-        data: whose pictures.
-        split: ``val`` or ``test``.
-        at_most: so many of them; 0: all.
-        settings: how labels are scored.
-        device: where the network is.
-        tick: called with the number of pictures that are done.
-    """
-    if data.hands:
-        hands = data.hands[split]
-        some = hands.take(spread(range(len(hands)), at_most))
-        return poses.errors_of(network, data.task.name, some, hand_set(data.dataset.config.encoding), device, tick)
-    return evaluation.score_pictures(
-        network, data.labelset.name, spread(data.val if split == "val" else data.test, at_most), scoring=settings.scoring,
-        interior=settings.interior, device=device, tick=lambda: tick(1),
-    )  # fmt: skip
-
-
-def report_of(scored: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """What ``scores.json`` holds of what :func:`score` gave for each dataset."""
-    labelsets = {name: task for name, task in tasks.items() if isinstance(task, Labelset)}
-    if labelsets:
-        return evaluation.report(scored, labelsets)
-    return keypoints.report(scored, {name: task.keypoints for name, task in tasks.items() if isinstance(task, KeypointSet)})
-
-
-def score_all(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, Any]:
-    """What :func:`score` says of every picture of the split of each dataset."""
-    total = sum(len(d.dataset.splits[settings.split]) for d in data)
+def score_all(network: JointNetwork, data: Sequence[Loaded], settings: ScoreSettings, device: torch.device) -> dict[str, np.ndarray]:
+    """What the kind's ``score`` finds of every picture of the split of each dataset."""
+    kind, total = kind_of(network.space.kind), sum(len(d.dataset.splits[settings.split]) for d in data)
     with tqdm(total=total, desc=f"scoring ({settings.scoring})", unit=" pictures", leave=False, disable=None) as bar:
-        return {d.name: score(network, d, settings.split, 0, settings, device, bar.update) for d in data}
+        return {d.name: kind.score(network, d, settings.split, 0, settings, device, bar.update) for d in data}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -545,18 +402,16 @@ def finish(
     tracker: Tracker,
 ) -> None:
     """Writes and shows the scores of the run."""
-    tasks = {name: dataset.task for name, dataset in datasets.items()}
-    of_pixels = any(isinstance(task, Labelset) for task in tasks.values())
-    split = settings.score.split
-    how = settings.score.way if of_pixels else {}
-    scored = {**report_of(matrices, tasks), **how, "split": split, **({"domains": domains} if domains else {})}
+    tasks, split = {name: dataset.task for name, dataset in datasets.items()}, settings.score.split
+    kind = kind_of(next(iter(tasks.values())).kind)
+    scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(settings.score), "split": split}
+    scored |= {"domains": domains} if domains else {}
     keep_scores(folder, matrices, {name: dataset.splits[split] for name, dataset in datasets.items()}, scored, tasks)
     tracker.metrics(flat_scores("test" if split == "test" else "best", scored), step=0)  # val/... are by epoch
     for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
         tracker.artifact(folder / artifact)
-    how_scored = f", {settings.score.scoring} scoring{', interior only' * settings.score.interior}" if of_pixels else ""
-    print(f"{split} pictures{how_scored}")
-    print(report.scores_table(scored))
+    print(f"{split} pictures{kind.manner(scored)}")
+    print(kind.table(scored))
     for name, probe in domains.items():
         print(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "
               f"(chance: {probe['chance']:.1f} %)")  # fmt: skip
@@ -564,32 +419,23 @@ def finish(
 
 def keep_scores(
     folder: Path,
-    matrices: Mapping[str, Any],
+    found: Mapping[str, np.ndarray],
     pictures: Mapping[str, Sequence[Item]],
     scored: Mapping[str, Any],
     tasks: Mapping[str, Task],
 ) -> None:
-    """Writes all that is known of an evaluation: the scores as JSON and markdown, each picture's matrix, the confusions as figures.
+    """Writes all that is known of an evaluation: the scores as JSON and markdown, what was found of each picture, and its figures.
 
-    ``per_image.npz`` holds for each dataset ``<dataset>``, the (N, L, L) confusion matrices of its pictures, and of each of them its key
-    in ``<dataset>/pictures`` and the name of the video that it is a frame of in ``<dataset>/sequences``. Of keypoints it holds
-    ``<dataset>/mm`` and ``<dataset>/px``, (N, J) errors, in place of the matrices.
+    ``per_image.npz`` holds for each dataset what its kind keeps: ``<dataset>``, the (N, L, L) confusion matrices of its pictures, or of
+    keypoints ``<dataset>/mm`` and ``<dataset>/px``, (N, J) errors; and of each picture its key in ``<dataset>/pictures`` and the name of
+    the video that it is a frame of in ``<dataset>/sequences``.
     """
-    arrays: dict[str, np.ndarray] = {}
-    for name, found in matrices.items():
-        if isinstance(found, keypoints.Errors):
-            arrays |= {f"{name}/mm": found.mm, f"{name}/px": found.px}
-            continue
-        arrays[name], labelset = found, tasks[name]
-        if found.sum() and isinstance(labelset, Labelset):
-            plots.confusion_figure(found.sum(0), labelset, folder / "figures" / f"confusion_{name}.png")
-    if curves := {name: found.mm for name, found in matrices.items() if isinstance(found, keypoints.Errors)}:
-        plots.within_figure(curves, folder / "figures" / "within.png")
+    kind = kind_of(next(iter(tasks.values())).kind)
+    arrays = {key: array for name, one in found.items() for key, array in kind.arrays(name, one).items()}
     about = {f"{name}/pictures": [item.key for item in items] for name, items in pictures.items()}
     about |= {f"{name}/sequences": [item.sequence for item in items] for name, items in pictures.items()}
     with atomic_write(folder / "per_image.npz") as temporary:
         np.savez_compressed(temporary, **arrays, **about)  # type: ignore[arg-type]
-    write_text(folder / "scores.md", report.scores_markdown(scored))
+    write_text(folder / "scores.md", kind.markdown(scored))
     write_json(folder / "scores.json", scored)
-
-
+    kind.figures(found, tasks, folder / "figures")  # last: what can fail at drawing must not cost the scores

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-FINGERS = ("thumb", "index", "middle", "ring", "pinky")
+from densemtmd.datasets.hands.sets import FINGERS
 
 KNUCKLES = np.array([[27.0, 93, 0], [5.0, 97, 3], [-15.0, 91, 1], [-33.0, 80, -4]])
 """Where index to pinky begin."""

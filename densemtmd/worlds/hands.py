@@ -42,7 +42,7 @@ SEQUENCE = 20
 
 
 @dataclass(frozen=True)
-class Scene:
+class Recording:
     """How one of the two datasets was recorded."""
 
     near: float    # mm, of the hand
@@ -55,9 +55,9 @@ class Scene:
     tilt: float    # degrees, see `draw_pose`
 
 
-SCENES = {
-    "nyu": Scene(near=650, far=1000, size=1.0, noise=1.2, jitter=0.35, wall=1800, nothing=2001, tilt=35),
-    "icvl": Scene(near=290, far=430, size=0.9, noise=4.0, jitter=0.0, wall=900, nothing=0, tilt=30),
+RECORDINGS = {
+    "nyu": Recording(near=650, far=1000, size=1.0, noise=1.2, jitter=0.35, wall=1800, nothing=2001, tilt=35),
+    "icvl": Recording(near=290, far=430, size=0.9, noise=4.0, jitter=0.0, wall=900, nothing=0, tilt=30),
 }
 
 
@@ -95,21 +95,21 @@ def shoot(name: str, count: int, subject: int, random: np.random.Generator) -> S
     """Frames as one of the datasets would show them.
 
     Args:
-        name: of the dataset, for its camera and its :class:`Scene`.
+        name: of the dataset, for its camera and its :class:`Recording`.
         count: N.
         subject: 0 or 1, whose hand is smaller.
         random: the source of chance.
     """
-    hands, scene = HAND_SETS[name], SCENES[name]
+    hands, recording = HAND_SETS[name], RECORDINGS[name]
     camera = hands.camera
-    pose = draw_pose(random, count, np.full(count, scene.size * SIZES[subject]), tilt=scene.tilt)
-    z = random.uniform(scene.near, scene.far, count)
+    pose = draw_pose(random, count, np.full(count, recording.size * SIZES[subject]), tilt=recording.tilt)
+    z = random.uniform(recording.near, recording.far, count)
     shown = random.uniform((0.35, 0.35), (0.65, 0.6), (count, 2)) * (camera.width, camera.height)
     hand = move(replace(pose, place=camera.to_xyz(np.concatenate([shown, z[:, None]], 1))))
-    depth = np.minimum(draw_spheres(_flesh(0.5).spheres(hand), _view(camera, count)), _body(camera, hand.points[:, 0], scene, random))
+    depth = np.minimum(draw_spheres(_flesh(0.5).spheres(hand), _view(camera, count)), _body(camera, hand.points[:, 0], recording, random))
     joints = as_nyu(hand)
     return Shot(
-        depth=sense(depth, random, scene.noise, jitter=scene.jitter, nothing=scene.nothing),
+        depth=sense(depth, random, recording.noise, jitter=recording.jitter, nothing=recording.nothing),
         joints=joints,
         keypoints={"nyu": joints[:, list(nyu.JOINTS)], "icvl": as_icvl(hand)},
     )
@@ -124,7 +124,7 @@ def _view(camera: Camera, count: int, coarse: int = 1) -> View:
     return View(fx, fy, u0, v0, camera.width // coarse, camera.height // coarse)
 
 
-def _body(camera: Camera, hand: np.ndarray, scene: Scene, random: np.random.Generator) -> np.ndarray:
+def _body(camera: Camera, hand: np.ndarray, recording: Recording, random: np.random.Generator) -> np.ndarray:
     """Whoever the hand belongs to, and the wall behind: (N, H, W) mm; infinite where the wall is too far. Nobody looks closely."""
     count, coarse = len(hand), 4
     head = hand + random.uniform((120, 0, 280), (320, 200, 450), (count, 3))
@@ -134,8 +134,8 @@ def _body(camera: Camera, hand: np.ndarray, scene: Scene, random: np.random.Gene
     spheres = np.array(parts, float)[None].repeat(count, 0)
     spheres[..., :3] += head[:, None]
     body = draw_spheres(spheres.astype(np.float32), _view(camera, count, coarse)).repeat(coarse, 1).repeat(coarse, 2)
-    wall = random.uniform(0.85, 1.4, (count, 1, 1)) * scene.wall
-    return np.minimum(body, np.where(wall < scene.wall, wall, np.inf).astype(np.float32))
+    wall = random.uniform(0.85, 1.4, (count, 1, 1)) * recording.wall
+    return np.minimum(body, np.where(wall < recording.wall, wall, np.inf).astype(np.float32))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- in memory
@@ -162,10 +162,10 @@ def render_crops(hands: HandSet, count: int, random: np.random.Generator, size: 
         random: the source of chance.
         size: S.
     """
-    scene = SCENES[hands.name]
+    recording = RECORDINGS[hands.name]
     subject = random.integers(0, 2, count)
-    pose = draw_pose(random, count, scene.size * np.array(SIZES)[subject], tilt=scene.tilt)
-    z = random.uniform(scene.near, scene.far, count)
+    pose = draw_pose(random, count, recording.size * np.array(SIZES)[subject], tilt=recording.tilt)
+    z = random.uniform(recording.near, recording.far, count)
     place = np.stack([random.uniform(-0.15, 0.15, count) * z, random.uniform(-0.15, 0.15, count) * z, z], 1)
     hand = move(replace(pose, place=place))
     wide = Cube(place + random.uniform(-20, 20, (count, 3)), np.full(count, 1.5 * hands.cube))
@@ -174,7 +174,7 @@ def render_crops(hands: HandSet, count: int, random: np.random.Generator, size: 
     focal = pixels * depth / wide.side
     middle = pixels / 2 - 0.5
     view = View(focal, focal, middle - focal * x / depth, middle + focal * y / depth, pixels, pixels)
-    seen = sense(draw_spheres(_flesh(0.6).spheres(hand), view), random, scene.noise, edges=0.05)
+    seen = sense(draw_spheres(_flesh(0.6).spheres(hand), view), random, recording.noise, edges=0.05)
     cube = Cube(wide.centre, np.full(count, hands.cube))
     for _ in range(ROUNDS):
         cube = Cube(_mass(seen, wide, cube.centre, INNER * hands.cube), cube.side)

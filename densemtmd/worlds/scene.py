@@ -98,7 +98,7 @@ class Ridge:
 
 
 @dataclass(frozen=True)
-class Camera:
+class Viewpoint:
     """A pinhole: where it is in the world, and how it is turned (radians; yaw to the right, pitch up, roll to the right)."""
 
     place: np.ndarray  # (3,)
@@ -205,14 +205,14 @@ class Scene:
     ridges: tuple[Ridge, ...] = ()            # behind it; far ones first
     optics: Optics = Optics()
 
-    def at(self, frame: int) -> tuple[Camera, list[Panel], list[Caster]]:
+    def at(self, frame: int) -> tuple[Viewpoint, list[Panel], list[Caster]]:
         """Camera, panels and shadow casters of one frame."""
         s = frame * self.advance
         now = Site(self.bend, self.still.sun)
         for move in self.movers:
             move(now, frame * self.advance / 8.0)  # the camera drives at 8 m/s
         yaw, pitch, roll = self.wobble[frame]
-        camera = Camera(now.point(self.offset, s, self.optics.eye), now.heading(s) + yaw, pitch, roll)
+        camera = Viewpoint(now.point(self.offset, s, self.optics.eye), now.heading(s) + yaw, pitch, roll)
         return camera, self.still.panels + now.panels, self.still.casters + now.casters
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from densemtmd.worlds.scene import FIRST, Camera, Caster, Light, Optics, Panel, Ridge, Row, Scene
+from densemtmd.worlds.scene import FIRST, Caster, Light, Optics, Panel, Ridge, Row, Scene, Viewpoint
 from densemtmd.worlds.textures import VEIL, Fine, noise
 
 FINER = 2         # samples per pixel in each direction
@@ -48,7 +48,7 @@ def lens(width: int, height: int, optics: Optics = Optics()) -> Lens:  # noqa: B
     return Lens(width, height, optics.focal * width, width / 2, optics.horizon * height)
 
 
-def rotation(camera: Camera) -> np.ndarray:
+def rotation(camera: Viewpoint) -> np.ndarray:
     """(3, 3): its columns are the camera's right, up and forward in the world."""
     cy, sy, cp, sp = np.cos(camera.yaw), np.sin(camera.yaw), np.cos(camera.pitch), np.sin(camera.pitch)
     cr, sr = np.cos(camera.roll), np.sin(camera.roll)
@@ -58,7 +58,7 @@ def rotation(camera: Camera) -> np.ndarray:
     return yaw @ pitch @ roll
 
 
-def project(points: np.ndarray, camera: Camera, view: Lens) -> np.ndarray:
+def project(points: np.ndarray, camera: Viewpoint, view: Lens) -> np.ndarray:
     """World points (..., 3) to (column, row, depth), (..., 3); only points in front of the camera (depth > 0) have a place."""
     local = (points - camera.place) @ rotation(camera)
     depth = local[..., 2]
@@ -145,7 +145,7 @@ def _boxes(corners: np.ndarray, view: Lens) -> np.ndarray:
     return np.stack([np.clip(low, 0, limit), np.clip(high, 0, limit)], 2).reshape(-1, 4).astype(int)
 
 
-def _paint_panels(canvas: _Canvas, panels: Sequence[Panel], camera: Camera, turn: np.ndarray, light: Light) -> None:
+def _paint_panels(canvas: _Canvas, panels: Sequence[Panel], camera: Viewpoint, turn: np.ndarray, light: Light) -> None:
     """All panels, near ones first, so that hidden samples are never painted."""
     if not panels:
         return
@@ -225,7 +225,7 @@ def _paint_panel(canvas: _Canvas, panel: Panel, plane: np.ndarray, box: Box, sun
 Rays = tuple[np.ndarray, np.ndarray, np.ndarray]  # (h, w) float32 each: metres to the right, up and ahead per metre of depth
 
 
-def _paint_ground(canvas: _Canvas, scene: Scene, camera: Camera, rays: Rays) -> None:
+def _paint_ground(canvas: _Canvas, scene: Scene, camera: Viewpoint, rays: Rays) -> None:
     """The ground wherever nothing stands before it; from 400 m on it is all trees."""
     where = np.isinf(canvas.depth) & (rays[1] < -0.004)
     t = np.float32(-camera.place[1]) / rays[1][where]
@@ -365,7 +365,7 @@ def _houses_shade(row: Row, light: Light, x: np.ndarray, y: np.ndarray, s: np.nd
     return shade * ((t > 0.05) & (high > 0))
 
 
-def _shine(canvas: _Canvas, scene: Scene, camera: Camera, casters: Sequence[Caster], rays: Rays) -> None:
+def _shine(canvas: _Canvas, scene: Scene, camera: Viewpoint, casters: Sequence[Caster], rays: Rays) -> None:
     """Turn reflectance into light: sun and sky, what is in shadow, and the haze of the distance."""
     light = scene.light
     lit = canvas.depth < FAR

@@ -139,11 +139,8 @@ def _offset(rng: np.random.Generator) -> tuple[float, float]:
 
 # ------------------------------------------------------------------------------------------------------------------ masonry
 
-MASONRY = ("plaster", "brick", "stone", "concrete", "boards")
-
-
 def masonry(kind: str, u: np.ndarray, v: np.ndarray, step: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
-    """The shade of a bare wall of one of :data:`MASONRY`, (N,)."""
+    """The shade of a bare wall of ``plaster``, ``brick``, ``stone``, ``concrete`` or ``boards``, (N,)."""
     ou, ov = offset
     shade = 1.0 + 0.05 * noise("cloud", u * 14 + ou, v * 14 + ov) + 0.04 * noise("clump", u * 33 + ov, v * 4 + ou)
     if kind == "plaster":
@@ -198,7 +195,7 @@ def tiles(rng: np.random.Generator, colour: Colour) -> Surface:
 class FacadeStyle:
     """What a building looks like from the street; lengths in metres."""
 
-    kind: str                     # one of MASONRY
+    kind: str                     # of `masonry`
     colour: Colour
     trim: Colour                  # frames, sills, cornice
     accent: Colour                # door, shutters, shop sign

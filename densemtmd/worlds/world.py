@@ -30,6 +30,7 @@ from scipy.io import savemat
 from tqdm import tqdm
 
 from densemtmd.errors import UserError
+from densemtmd.machine import cores
 from densemtmd.tasks import Colour
 from densemtmd.worlds.textures import Fine
 
@@ -111,7 +112,7 @@ def default_workers() -> int:
     """
     if not sys.platform.startswith("linux"):
         return 1
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, cores())
 
 
 def check_ranges(settings: Any, what: str, **ranges: tuple[int, int]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from densemtmd.datasets.config import DatasetConfig
-from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.folder import Dataset, Item, ahead, read_keys
 from densemtmd.datasets.hands import icvl, nyu
 from densemtmd.datasets.hands.crop import Cube, look
 from densemtmd.datasets.hands.frames import Frames
@@ -94,12 +94,26 @@ def open_hands(config: DatasetConfig, folder: Path, domain: str) -> HandDataset:
         for split, some in frames.items()
     }
     return HandDataset(
-        name=config.name, task=config.task, domain=domain, config=config, folder=folder, splits=splits, notes=notes,
+        name=config.name, domain=domain, config=config, folder=folder, splits=splits, notes=notes,
         codes=code_table(config), cut=frozenset(), without_labels=(), without_picture=(), frames=frames,
     )  # fmt: skip
 
 
-def load_hands(dataset: HandDataset, folder: Path | None, size: int, margin: float, progress: bool = True) -> dict[str, Hands]:
+def as_listed(dataset: HandDataset, listed: Path) -> HandDataset:
+    """The dataset with the frames of each split that an earlier opening found, as the files in a folder list them.
+
+    Raises:
+        UserError: a frame in a list is no longer there.
+    """
+    splits = {}
+    for split, items in dataset.splits.items():
+        known = {item.key: item for item in items}
+        keys = read_keys(dataset.config, listed / f"{split}.txt", split, known, dataset.folder)
+        splits[split] = tuple(known[key] for key in keys)
+    return replace(dataset, splits=splits)
+
+
+def load_hands(dataset: Dataset, folder: Path | None, size: int, margin: float, progress: bool = True) -> dict[str, Hands]:
     """All hands of a dataset, located and cropped; kept in a folder for the next run.
 
     A frame in which no hand is found teaches nothing: to train and to validate it is left out. Of the test frames none is left out, since
@@ -119,6 +133,7 @@ def load_hands(dataset: HandDataset, folder: Path | None, size: int, margin: flo
     Raises:
         UserError: a picture that cannot be read, or no hand in most of a split's frames.
     """
+    assert isinstance(dataset, HandDataset)
     return {split: _load(dataset, split, folder, size, margin, progress) for split in dataset.splits}
 
 

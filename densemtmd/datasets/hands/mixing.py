@@ -20,9 +20,6 @@ from densemtmd.errors import UserError
 from densemtmd.losses import equilibrium_weights
 from densemtmd.tasks import OutputSpace
 
-UNITS = ("cube", "mm")
-"""What the loss is measured in."""
-
 
 @dataclass(frozen=True)
 class HandSource:

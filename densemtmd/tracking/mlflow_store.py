@@ -1,48 +1,31 @@
-"""Where a run is written down: in an MLflow store, or nowhere.
+"""Runs in an MLflow store: opened, written by a thread, gone on with, copied out of it.
 
-This is the only file of the project that imports mlflow, and it does so inside functions: with ``tracking=none``
-everything runs where mlflow is not installed. :func:`open_tracker` gives a :class:`Tracker`; the plain ``Tracker``
-writes nothing, and its methods say what the tracker of MLflow writes.
-
-Three rules keep it out of the training's way:
-
-- **A run is named, never active.** Every write carries its run id, so a parent and its children, or two trainings in
-  one process, cannot confuse each other.
-- **The training never waits.** A background thread writes what has gathered in the last seconds, as one batch. It lives
-  only while there is something to write, and the interpreter does not exit before it is done.
-- **A failure is a sentence, not an end.** A store that cannot be opened is the user's to mend (:class:`UserError`).
-  Once a run is open, a locked store, a full disk or a server that has gone costs one line on stderr: the write is tried
-  again for a while, then dropped.
+This is the only file of the project that imports mlflow, and it does so inside functions.
 """
 
 from __future__ import annotations
 
-import getpass
 import io
 import json
 import logging
 import math
 import os
-import platform
 import posixpath
 import re
 import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from densemtmd.errors import UserError
+from densemtmd.tracking.tracker import Status, Tracker, flatten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +33,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
     from PIL.Image import Image
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 """The store of a user who names none: a file in the folder where they stand, its artifacts beside it in mlartifacts/."""
@@ -82,108 +63,7 @@ QUIET = {
 }
 
 
-class Tracker:
-    """A run that is written down nowhere: what ``tracking=none`` gives, and the face of every tracker.
-
-    As a context manager it finishes the run: ``FINISHED``, ``KILLED`` after a keyboard interrupt, ``FAILED`` after any
-    other exception, whose text becomes the tag ``error``.
-    """
-
-    run_id: str | None = None
-    """Names the run in its store, for ``resume=`` and ``parent=``, also from other processes."""
-
-    uri: str | None = None
-    """The store, with an absolute path where it is a file."""
-
-    viewer: str = ""
-    """What shows the run: a shell command for a file, an address for a server."""
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Record the settings of the run; nested ones get dotted keys (:func:`flatten`), long values are cut.
-
-        A store never changes a parameter. A resumed run may repeat equal ones; what differs from the beginning becomes
-        a tag ``resumed.<key>`` and a warning.
-        """
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        """Record facts to search runs by; a tag that exists is replaced."""
-
-    def config(self, text: str) -> None:
-        """Keep the whole configuration as the artifact ``config.yaml``."""
-
-    def metrics(self, values: Mapping[str, Any], step: int, synchronous: bool = False) -> None:
-        """Record numbers at a step. Returns at once, in about 2 µs per number, unless ``synchronous``.
-
-        NaN is kept (the score of a label that does not occur) and leaves a gap in a chart. SQL has no infinity, and
-        MLflow would store ±1.8e308, which flattens the chart: infinity is recorded as NaN, and the first one of each
-        metric as a tag ``infinite.<metric>`` with its step.
-
-        Args:
-            values: numbers, or 0-d arrays and tensors (one on a GPU waits for the GPU). Nested mappings get keys with
-                slashes: ``{"val": {"kundu": {"global": 0.8}}}`` is ``val/kundu/global``. MLflow draws what stands
-                before the last slash as a section of charts.
-            step: of the optimiser, or of whatever the run counts. A metric that has only step 0 is drawn as bars, one
-                per run: right for final scores.
-            synchronous: wait until this and everything before it is written.
-        """
-
-    def figure(self, figure: Figure | Image | str | Path, name: str) -> None:
-        """Keep a matplotlib figure, a picture or a picture file as the artifact ``figures/<name>``.
-
-        Args:
-            name: may hold slashes, e.g. ``"confusion/kundu"``; PNG unless it has another suffix.
-        """
-
-    def image(self, image: Image | np.ndarray, key: str, step: int) -> None:
-        """Keep a picture of this step; MLflow shows all steps of one key behind a slider.
-
-        Args:
-            image: a PIL image, or (H, W, 3) or (H, W), uint8 in 0..255 or float in [0, 1].
-            key: the same at every step, e.g. ``"val/kundu/0003"``.
-        """
-
-    def artifact(self, path: str | Path, folder: str | None = None) -> None:
-        """Copy a file or a folder into the run, below ``folder``; leave it in place until :meth:`flush`."""
-
-    def dataset(
-        self, name: str, folder: str | Path, digest: str, context: str, facts: Mapping[str, Any] | None = None
-    ) -> None:
-        """Record which data the run saw, without copying them.
-
-        Args:
-            digest: tells versions of the data apart. Its first 12 characters are shown, all of it is kept.
-            context: what the run did with them: ``"training"``, ``"validation"`` or ``"test"``.
-            facts: what is worth keeping beside, e.g. ``{"images": 715, "labelset": "kundu"}``; plain JSON.
-        """
-
-    def child(self, run_name: str) -> Tracker:
-        """Open a run below this one; several may be open at once.
-
-        Other processes use ``open_tracker(..., parent=tracker.run_id)``. Where the store cannot be written, the child
-        writes nothing.
-        """
-        return Tracker()
-
-    def flush(self) -> None:
-        """Wait until everything recorded so far is written, a minute at most."""
-
-    def finish(self, status: Status = "FINISHED") -> None:
-        """Write the rest and end the run; further calls do nothing. Finish the children first."""
-
-    def __enter__(self) -> Tracker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        status = _status(error)
-        if error is not None and status == "FAILED":
-            self.tags({"error": f"{type(error).__name__}: {error}"})
-        self.finish(status)
-
-
-def open_tracker(
-    kind: str,
+def open_run(
     experiment: str,
     run_name: str,
     uri: str | None = None,
@@ -191,30 +71,7 @@ def open_tracker(
     parent: str | None = None,
     system_metrics: bool = True,
 ) -> Tracker:
-    """Open a run.
-
-    On the way, runs of this machine in the same experiment whose process has died without a word (SIGKILL, a power cut)
-    are marked ``KILLED``. Opening takes about 2 s, most of it the import of mlflow, and 1 s more where the store must
-    be created.
-
-    Args:
-        kind: ``"mlflow"`` or ``"none"``.
-        experiment: the group of runs that MLflow shows as one table; created where it does not exist.
-        run_name: what the table calls the run; need not be unique.
-        uri: of the store; by default ``$MLFLOW_TRACKING_URI``, else :data:`DEFAULT_URI`.
-        resume: the run id of an interrupted run, which goes on under its own name in its own experiment.
-        parent: the run id of the run that this one is part of, and in whose experiment it lies.
-        system_metrics: record the load of processors, memory, disk, network and, where ``nvidia-ml-py`` is installed,
-            GPU every 10 s until the run is finished.
-
-    Raises:
-        UserError: an unknown kind, mlflow is not installed, the store cannot be opened, a run is not in it, or the run
-            to be resumed is still going.
-    """
-    if kind == "none":
-        return Tracker()
-    if kind != "mlflow":
-        raise UserError(f"tracking={kind} is unknown: expected tracking=mlflow or tracking=none")
+    """Open a run in a store: see :func:`densemtmd.tracking.open_tracker`."""
     uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
     try:
         _import_mlflow()
@@ -277,48 +134,6 @@ def download_runs(experiment: str, folder: Path, files: Sequence[str], uri: str 
         raise UserError(f"MLflow does not work here ({_line(error)}): run `pip install 'mlflow>=3.1'` or name run folders") from error
     except Exception as error:
         raise UserError(f"the MLflow store {uri} cannot be read ({_line(error)}): name another one, or run folders instead") from error
-
-
-def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
-    """What a result depends on besides its settings: code, versions, hardware by its kind, and what was asked for.
-
-    Args:
-        overrides: the settings given on the command line, e.g. ``["data=stanford", "strategy=jtsc"]``.
-    """
-    import torch
-
-    tags = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL", **_git_tags()}
-    with suppress(OSError, KeyError, ImportError):  # in a container the user may have no name
-        tags["mlflow.user"] = getpass.getuser()
-    if overrides:
-        tags["overrides"] = " ".join(overrides)
-    tags["version.python"] = platform.python_version()
-    for package in ("densemtmd", "torch", "kornia", "numpy", "mlflow"):
-        with suppress(metadata.PackageNotFoundError):
-            tags[f"version.{package}"] = metadata.version(package)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpus = [torch.cuda.get_device_name(i) for i in range(count)]
-    tags["hardware.gpu"] = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"
-    tags["hardware.cpu"] = _cpu()
-    tags["hardware.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    return tags
-
-
-def flatten(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
-    """Nested mappings as one, with joined keys; lists that hold mappings are numbered, other lists stay values.
-
-    >>> flatten({"model": {"name": "patchnet"}, "stages": [{"epochs": 2}, {"epochs": 3}], "seeds": [0, 1]})
-    {'model.name': 'patchnet', 'stages.0.epochs': 2, 'stages.1.epochs': 3, 'seeds': [0, 1]}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value):
-            value = dict(enumerate(value))
-        if isinstance(value, Mapping) and value:
-            flat |= {f"{key}{separator}{inner}": v for inner, v in flatten(value, separator).items()}
-        else:
-            flat[str(key)] = value
-    return flat
 
 
 class _MlflowTracker(Tracker):
@@ -785,43 +600,11 @@ def _text(value: Any, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _status(error: BaseException | None) -> Status:
-    """How a run ended that was left by ``error``; exit codes above 128 stand for signals, as shells have it."""
-    if error is None or (isinstance(error, SystemExit) and not error.code):
-        return "FINISHED"
-    signalled = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
-    return "KILLED" if signalled or isinstance(error, KeyboardInterrupt) else "FAILED"
-
-
 def _may_pass(error: Exception) -> bool:
     """A locked store, a full disk or a server that starts again may recover; a value that was refused will not."""
     if hasattr(error, "error_code"):  # an MlflowException
         return error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-
-
-def _git_tags() -> dict[str, str]:
-    """The commit of the code and whether it was changed since; nothing where git or a repository is missing."""
-    folder = str(Path(__file__).resolve().parent)
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", folder, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        dirty = git("status", "--porcelain", "--untracked-files=no") != ""
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": json.dumps(dirty)}
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _write_bytes(data: bytes, path: Path) -> None:

@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from densemtmd import plots
+from densemtmd.draw import (
+    class_shares,
+    colourise,
+    confusion_figure,
+    correlation_figure,
+    curves_figure,
+    figures,
+    overlay,
+    save_indexed,
+    sheet,
+)
 from densemtmd.errors import UserError
 from densemtmd.evaluation import report
-from densemtmd.plots import class_shares, colourise, confusion_figure, correlation_figure, curves_figure, overlay, save_indexed, sheet
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 180, 0), (0, 0, 220)
@@ -246,10 +255,10 @@ def test_an_answer_of_no_labelset_is_refused():
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that were saved, to look into."""
-    figures = []
-    save = plots._save_figure
-    monkeypatch.setattr(plots, "_save_figure", lambda figure, path: (figures.append(figure), save(figure, path)))
-    return figures
+    seen = []
+    save = figures._save_figure
+    monkeypatch.setattr(figures, "_save_figure", lambda figure, path: (seen.append(figure), save(figure, path)))
+    return seen
 
 
 @pytest.mark.parametrize("labels", [2, 8, 33])
@@ -336,9 +345,9 @@ def test_differences_are_all_there_and_do_not_overlap(tmp_path, monkeypatch, row
     random = np.random.default_rng(rows)
     values = random.normal(0, 4, (rows, datasets)).tolist()
     found = {f"strategy {r}": {f"dataset {d}": (v, v - 2, v + 1) for d, v in enumerate(row)} for r, row in enumerate(values)}
-    drawn, save = [], plots._save_figure
-    monkeypatch.setattr(plots, "_save_figure", lambda figure, path: (drawn.append(figure), save(figure, path)))
-    plots.differences_figure(found, tmp_path / "figure.png", "a table", "nf")
+    drawn, save = [], figures._save_figure
+    monkeypatch.setattr(figures, "_save_figure", lambda figure, path: (drawn.append(figure), save(figure, path)))
+    figures.differences_figure(found, tmp_path / "figure.png", "a table", "nf")
     (axes,) = drawn[0].axes
     dots = {line.get_label(): line for line in axes.lines if line.get_label() in found}
     assert list(dots) == [*found]
@@ -357,7 +366,7 @@ def test_differences_are_all_there_and_do_not_overlap(tmp_path, monkeypatch, row
 
 def test_no_difference_to_draw(tmp_path):
     with pytest.raises(UserError, match="nothing to draw"):
-        plots.differences_figure({}, tmp_path / "figure.png", "a table", "nf")
+        figures.differences_figure({}, tmp_path / "figure.png", "a table", "nf")
 
 
 def test_the_correlation_figure_holds_every_label_and_refuses_other_sizes(tmp_path):

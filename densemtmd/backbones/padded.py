@@ -1,0 +1,169 @@
+"""What all networks have in common that pad: they answer every pixel of a picture of any size, and their encoder may be pretrained.
+
+A picture is continued by reflection, downwards and to the right, until its sides are multiples of what the encoder halves; θ_f and θ_t then
+give one answer for each ``stride``×``stride`` pixels, and the answer for each pixel is interpolated between these last. Cell (i, j) of
+that grid covers the pixels from (i·stride, j·stride) on and lies at their middle, at i·stride + (stride − 1) / 2.
+
+Shapes: ``B`` batch, ``F`` channels of the features, ``C`` channels of the output space, ``H``, ``W`` pixels of a picture, ``h``, ``w``
+cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densemtmd.backbones.weights import Origin
+from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry, reflect
+from densemtmd.network import Discriminator, JointNetwork, Outputs
+from densemtmd.tasks import Labelset, OutputSpace, nearest
+
+REVERSAL_AT = ("features", "deepest")
+"""Where the domain classifier of gradient reversal hangs: on θ_f's output, or on the encoder's deepest map."""
+
+
+class Normalise(nn.Module):
+    """Colours in [0, 1] as an encoder is used to them: (B, 3, H, W) -> (B, 3, H, W). Mean and spread are part of a checkpoint."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, mean: Sequence[float], spread: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("spread", torch.tensor(spread).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.spread
+
+
+def padded(x: Tensor, multiple: int, least: Sequence[int] = (0, 0)) -> Tensor:
+    """(B, channels, H, W) -> (B, channels, H', W'), the next multiples of ``multiple`` that are at least ``least``: continued by
+    reflection, as often as it takes, downwards and to the right."""
+    for dimension, at_least in zip((2, 3), least, strict=True):
+        size = x.shape[dimension]
+        wanted = -(-max(size, at_least) // multiple) * multiple
+        if size < wanted:
+            x = x.index_select(dimension, reflect(torch.arange(wanted, device=x.device), size))
+    return x
+
+
+def cells_to_pixels(x: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """(B, channels, h, w) at the middles of cells -> (B, channels, height, width), interpolated between the four nearest."""
+    if stride > 1:
+        x = F.interpolate(x, scale_factor=stride, mode="bilinear", align_corners=False)
+    return x[..., :height, :width]
+
+
+class PaddedNetwork(JointNetwork):
+    """A :class:`JointNetwork` that answers every pixel of its input, of any size, and whose encoder may have learned elsewhere.
+
+    Args:
+        features: θ_f, from pictures in [0, 1], as large as they are, to (B, F, h, w); its ``maps`` gives the encoder's deepest map too.
+        classifier: θ_t, per cell: dropout and 1×1 convolutions.
+        space: the labelsets.
+        feature_channels: F.
+        deepest_channels: of the encoder's deepest map.
+        stride: pixels along a cell.
+        multiple: of which the encoder's input is one.
+        context: pixels beyond a pixel by which its answer may noticeably change.
+    """
+
+    takes: ClassVar[str] = Labelset.kind
+    features: Any
+
+    def __init__(
+        self,
+        features: Any,
+        classifier: nn.Sequential,
+        space: OutputSpace,
+        *,
+        feature_channels: int,
+        deepest_channels: int,
+        stride: int,
+        multiple: int,
+        context: int,
+    ) -> None:
+        super().__init__(features, classifier, space, feature_channels)
+        self.deepest_channels = deepest_channels
+        self.stride, self.multiple, self.context_pixels = stride, multiple, context
+
+    @property
+    def geometry(self) -> Geometry:
+        """One answer for each pixel."""
+        return Geometry(1, 1, multiple=self.multiple, context=self.context_pixels)
+
+    def _began_with(self, origin: Origin | None) -> None:
+        self.pretrained = None if origin is None else origin.to_json()
+
+    def add_discriminator(self, domains: int, hidden: int = 128, at: str = "features") -> None:
+        """Hangs a domain classifier θ_d on the features, or on the encoder's deepest map, with fresh weights.
+
+        Raises:
+            UserError: another place, or no hidden channel.
+        """
+        if at not in REVERSAL_AT:
+            raise UserError(f"reversal.at is {at!r}; {nearest(str(at), REVERSAL_AT)}")
+        self.discriminator = Discriminator(self.feature_channels if at == "features" else self.deepest_channels, domains, hidden)
+        self.discriminator.settings |= {"at": at}
+
+    def stack(self) -> nn.Sequential:
+        raise UserError(f"{type(self).__name__} cannot be made dense: it has padding: its answers depend on where the patch lies")
+
+    def outputs(self, x: Tensor) -> Outputs:
+        """Pictures (B, 3, H, W) in [0, 1] -> features (B, F, h, w) and outputs of θ_t (B, C, h, w), cell by cell, and the answer
+        (B, C, H, W), pixel by pixel, before any activation."""
+        features, deepest = self.features.maps(x)
+        joint = self.classifier(features)
+        answer = joint if self.context is None else self.context(joint)
+        at_deepest = self.discriminator is not None and self.discriminator.settings["at"] == "deepest"
+        return Outputs(features, joint, cells_to_pixels(answer, self.stride, *x.shape[-2:]), deepest if at_deepest else None)
+
+    def parts_to_learn(self) -> list[tuple[str, list[nn.Module]]]:
+        """The parts that learn at a pace of their own, in the order of the answer: name -> modules. What is in none is the head's."""
+        return []
+
+    def groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """All parameters by the pace at which they learn: ``encoder``, ``decoder`` (where there is one), ``head``: θ_t and the shared
+        context, ``discriminator``. Each parameter once; those that are frozen too."""
+        named = [*self.parts_to_learn()]
+        if self.discriminator is not None:
+            named.append(("discriminator", [self.discriminator]))
+        of_parts = [(name, [p for module in modules for p in module.parameters()]) for name, modules in named]
+        taken = {id(p) for _, parameters in of_parts for p in parameters}
+        head = [p for p in self.parameters() if id(p) not in taken]
+        place = len(self.parts_to_learn())
+        return [*of_parts[:place], ("head", head), *of_parts[place:]]
+
+    def labeller(self, precision: str = "float32", measure: bool = False) -> Whole:
+        """What labels whole pictures or tiles of them: (B, 3, H, W) in [0, 1] -> (B, C, H, W)."""
+        return Whole(self, precision)
+
+
+class Whole:
+    """A padded network as it labels, without gradients. Shares the network's weights.
+
+    Raises:
+        UserError: the network is in training mode when it is asked, where an answer is random or depends on the other pictures.
+    """
+
+    def __init__(self, network: PaddedNetwork, precision: str = "float32") -> None:
+        self.network, self.precision = network, precision
+        self.geometry = network.geometry
+
+    @property
+    def grain(self) -> int:
+        """Pixels of which the sides of a tile best are multiples: nothing is padded then."""
+        return self.network.multiple
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C, H, W) logits, float32."""
+        if self.network.training:
+            raise UserError("the network is in training mode, where answers are random or depend on the other pictures; call .eval() on it")
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.network(x).float()

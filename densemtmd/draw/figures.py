@@ -1,0 +1,447 @@
+"""Figures: how a training went, what was confused, how labels correspond, what a dataset holds, how rows of a table differ.
+
+Drawn with matplotlib's objects alone, so that no window system and no global state is touched; it is imported where a figure is drawn.
+Their files are written whole or not at all; their suffix says the format (.png, .svg, .pdf).
+
+Shapes: ``L`` labels of one labelset, ``C`` channels of the output space, ``N`` frames, ``J`` keypoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from densemtmd.draw.colours import FAINT, INK, LINE, hex_of
+from densemtmd.errors import UserError
+from densemtmd.evaluation import per_class, scores
+from densemtmd.files import atomic_write
+from densemtmd.keypoints import within
+from densemtmd.kind import kind_of_scores
+from densemtmd.tasks import VOID, Labelset, OutputSpace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Of a run
+
+
+def confusion_figure(matrix: np.ndarray, labelset: Labelset, path: str | Path) -> None:
+    """Draw what became of the pixels of each label: a row per true label, which sums to 100 %, a column per answer.
+
+    At the right of each row: the label's share of all labelled pixels, and its IoU. A label that never occurs has an
+    empty row. Numbers below 0.5 % are left out.
+
+    Args:
+        matrix: (L, L) counts of pixels; rows are the true labels, columns the answers.
+        labelset: names the labels.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+
+    Raises:
+        UserError: a matrix of another size than the labelset, or a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    count = labelset.channels
+    if matrix.shape != (count, count):
+        expected = f"expected {(count, count)}, a row and a column per label"
+        raise UserError(f"the confusion matrix of {labelset.name!r} has the shape {matrix.shape}, {expected}")
+    counts = np.asarray(matrix, float)
+    pixels = counts.sum(1)
+    percent = 100 * np.divide(counts, pixels[:, None], out=np.zeros_like(counts), where=pixels[:, None] > 0)
+    iou = per_class(counts)[1]
+    total = scores([counts])
+
+    cell = 0.36  # inches, whatever the number of labels: the numbers fit, and the figure grows
+    side, names = max(count * cell, 1.8), 0.08 * max(map(len, labelset.labels))
+    left, top, right, bottom = 0.6 + names, 1.0 + 0.75 * names, 1.6, 0.2
+    width, height = left + side + right, top + side + bottom
+    figure = Figure(figsize=(width, height), dpi=150)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), value in np.ndenumerate(percent):
+        if value >= 0.5:
+            colour = "white" if value > 55 else hex_of(INK)
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+
+    inch = count / side  # in units of the axes, where a cell is 1
+    margin: dict[str, Any] = {"ha": "right", "fontsize": 8, "color": hex_of(FAINT)}
+    share_at, iou_at = (count - 0.5 + x * inch for x in (0.75, 1.35))
+    axes.text(share_at, -0.5 - 0.08 * inch, "share", va="bottom", **margin)
+    axes.text(iou_at, -0.5 - 0.08 * inch, "IoU", va="bottom", **margin)
+    for row in range(count):
+        share = f"{100 * pixels[row] / total.pixels:.1f} %" if pixels[row] else "none"
+        axes.text(share_at, row, share, va="center", **margin)
+        axes.text(iou_at, row, f"{iou[row]:.1f}" if pixels[row] else "–", va="center", **margin)
+
+    axes.set_xticks(range(count), labelset.labels, rotation=50, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(count), labelset.labels)
+    axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=hex_of(LINE), linewidth=0.6)
+    axes.tick_params(which="both", length=0, labelsize=9, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+
+    said = total.line() if total.pixels else "no labelled pixel"
+    read = "of 100 pixels of the label at the left, so many got the label above"
+    for i, (text, size, ink) in enumerate(((labelset.name, 12, INK), (said, 9, FAINT), (read, 8, FAINT))):
+        figure.text(0, 1 - 0.21 * i / height, text, fontsize=size, va="top", color=hex_of(ink))
+    _save_figure(figure, path)
+
+
+def curves_figure(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draw how a training went: the loss, and the three scores of each dataset and of all together, over the epochs.
+
+    Args:
+        history: a record per validation, in order: ``epoch`` (a number), ``loss`` (None before the first step) and
+            ``scores``, as :func:`densemtmd.evaluation.report` gives them.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+
+    Raises:
+        UserError: an empty history, or a place that cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not history:
+        raise UserError(f"there is nothing to draw in {path}: the training was not validated once")
+
+    def series(*keys: str) -> list[float]:
+        """One value per record, NaN where there is none."""
+        values = []
+        for record in history:
+            found: Any = record
+            for key in keys:
+                found = found.get(key, {})
+            values.append(float(found) if isinstance(found, int | float) else math.nan)
+        return values
+
+    figure = Figure(figsize=(11, 7), dpi=150, layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True).ravel()
+    epochs, datasets = series("epoch"), list(history[-1]["scores"]["datasets"])
+    colours = matplotlib.colormaps["tab10" if len(datasets) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    dots: dict[str, Any] = {"marker": "o" if len(history) < 30 else None, "markersize": 3}
+    axes[0].plot(epochs, series("loss"), color=hex_of(INK), linewidth=2, **dots)
+    axes[0].set_title("training loss", loc="left", fontsize=11)
+    shown = {measure.key: measure.axis for measure in kind_of_scores(history[-1]["scores"]).measures}
+    for one, (score, title) in zip(axes[1:], shown.items(), strict=False):
+        for i, name in enumerate(datasets):
+            line = series("scores", "datasets", name, score)
+            one.plot(epochs, line, color=colours[i % len(colours)], linewidth=1.2, label=name, **dots)
+        if len(datasets) > 1:
+            line = series("scores", "pooled", score)
+            one.plot(epochs, line, color=hex_of(INK), linewidth=2.4, label="all together", **dots)
+        one.set_title(title, loc="left", fontsize=11)
+    for one in axes[1 + len(shown) :]:
+        one.remove()
+    axes = axes[: 1 + len(shown)]
+    for one in axes:
+        one.grid(color=hex_of(LINE), linewidth=0.8)
+        one.spines[["top", "right"]].set_visible(False)
+        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for one in axes[2:]:
+        one.set_xlabel("epoch")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=10)
+    _save_figure(figure, path)
+
+
+def correlation_figure(matrix: np.ndarray, space: OutputSpace, path: str | Path) -> None:
+    """Draw the label correlation matrix block by block, as the paper's Figure 6: a row per target label, darker cells are higher.
+
+    Where a label is seen as itself is the diagonal; the highest cell of each row in each other labelset's block has a frame.
+
+    Args:
+        matrix: (C, C) in [0, 1]; rows of NaN, of labels that never occur, are hatched.
+        space: names labelsets and labels.
+        path: of the figure; its suffix says the format. Written whole or not at all.
+
+    Raises:
+        UserError: a matrix of another size than the space, or a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    count = space.channels
+    if matrix.shape != (count, count):
+        expected = f"expected {(count, count)}, a row and a column per label"
+        raise UserError(f"the label correlation matrix has the shape {matrix.shape}, {expected}")
+    labels = [label for task in space.tasks for label in task.channel_names]
+    cell = 0.19  # inches: names of 8 points stand beside each other, at 68 labels too
+    side, names = max(count * cell, 2.4), 0.062 * max(map(len, labels))
+    left, top, bottom, right = 0.5 + names, 1.1 + names, 0.2, 1.0
+    width, height = left + side + right, top + side + bottom
+    figure = Figure(figsize=(width, height), dpi=150)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    image = axes.imshow(np.ma.masked_invalid(matrix), cmap="gist_heat_r", vmin=0, vmax=1)
+    inch = count / side  # in units of the axes, where a cell is 1
+    blocks = [(task.name, space.slice(task.name)) for task in space.tasks]
+    for row, values in enumerate(matrix):
+        if np.isnan(values).any():
+            axes.add_patch(Rectangle((-0.5, row - 0.5), count, 1, fill=False, hatch="////", edgecolor=hex_of(LINE), linewidth=0))
+            continue
+        for _, own in blocks:
+            if not own.start <= row < own.stop:
+                best = own.start + int(values[own].argmax())
+                axes.add_patch(Rectangle((best - 0.42, row - 0.42), 0.84, 0.84, fill=False, edgecolor="#2a9d8f", linewidth=0.9))
+    for name, own in blocks:
+        middle = (own.start + own.stop - 1) / 2
+        for edge in (own.start - 0.5, own.stop - 0.5):
+            axes.axhline(edge, color=hex_of(INK), linewidth=0.9)
+            axes.axvline(edge, color=hex_of(INK), linewidth=0.9)
+        bold: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": hex_of(INK)}
+        axes.text(middle, -0.5 - (0.15 + names) * inch, name, ha="center", va="bottom", **bold)
+        axes.text(-0.5 - (0.15 + names) * inch, middle, name, ha="right", va="center", rotation=90, **bold)
+    axes.set_xticks(range(count), labels, rotation=90)
+    axes.set_yticks(range(count), labels)
+    axes.tick_params(length=0, labelsize=7.5, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, cax=figure.add_axes(((left + side + 0.2) / width, bottom / height, 0.12 / width, min(side, 2.5) / height)))
+    bar.ax.tick_params(labelsize=8, length=0)
+    bar.outline.set_visible(False)
+    read = "what the network predicts, on average, for pixels of the label at the left; framed: the highest of each block"
+    for i, (text, size, ink) in enumerate((("label correlation matrix", 12, INK), (read, 8, FAINT))):
+        figure.text(0, 1 - 0.19 * i / height, text, fontsize=size, va="top", color=hex_of(ink))
+    _save_figure(figure, path)
+
+
+def within_figure(errors: Mapping[str, np.ndarray], path: str | Path, farthest: float = 80.0) -> None:
+    """Draw the share of frames in which all keypoints are near, over how near that is.
+
+    Args:
+        errors: of each line of the figure, (N, J) mm.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        farthest: where the figure ends, mm.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    thresholds = np.linspace(0, farthest, 321)
+    figure = Figure(figsize=(6.5, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for name, error in errors.items():
+        axes.plot(thresholds, within(error, thresholds), linewidth=1.8, label=f"{name}, mean {np.nanmean(error):.2f} mm")
+    axes.set_xlim(0, farthest)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("error of the worst keypoint at most, mm")
+    axes.set_title("share of the frames, %", loc="left", fontsize=11)
+    axes.grid(color=hex_of(LINE), linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    _save_figure(figure, path)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Of data
+
+MARKS: dict[str, Any] = {
+    "train": {"marker": "o", "color": hex_of(INK)},
+    "val": {"marker": "o", "markerfacecolor": "none", "color": hex_of(INK)},
+    "test": {"marker": "D", "color": "#d1661b", "markersize": 5},
+}
+"""How the splits are drawn in figures of data."""
+
+
+def labels_figure(
+    labelset: Labelset,
+    pixels: Mapping[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray],
+    counts: Mapping[str, int],
+    path: str | Path,
+) -> None:
+    """Draw how often each label occurs: its share of the labelled pixels, and of the pictures, in each split.
+
+    Args:
+        labelset: names the labels.
+        pixels: of each split, (256,) counts per class id; 255 counts the unlabelled.
+        pictures: of each split, (256,) in how many pictures the class is.
+        counts: of each split, how many pictures it has.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    rows = [*zip(labelset.labels, labelset.palette, range(labelset.channels), strict=True), ("void", (0, 0, 0), VOID)]
+    figure = Figure(figsize=(9.5, 1.3 + 0.3 * len(rows)), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    least = 0.01
+    for split, style in MARKS.items():
+        if not (total := pixels[split].sum()):
+            continue
+        labelled = max(1, pixels[split][:VOID].sum())
+        shares = [100 * pixels[split][i] / (total if i == VOID else labelled) for _, _, i in rows]
+        present = [(share, row) for row, share in enumerate(shares) if share > 0]
+        marks: dict[str, Any] = {"linestyle": "none", "clip_on": False, "zorder": 3, **style}
+        left.plot([max(least, share) for share, _ in present], [row for _, row in present], label=f"{split} ({counts[split]})", **marks)
+        right.plot([100 * pictures[split][i] / counts[split] for _, _, i in rows], range(len(rows)), **marks)
+    left.set_xscale("log")
+    left.set_xlim(least, 100)
+    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    right.set_xlim(0, 100)
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    left.set_title("share of the labelled pixels (of void: of all)", loc="left", fontsize=9, color=hex_of(FAINT))
+    right.set_title("share of the pictures", loc="left", fontsize=9, color=hex_of(FAINT))
+    left.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    for axes in (left, right):
+        axes.grid(color=hex_of(LINE), linewidth=0.8)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(which="both", length=0, labelsize=9)
+    left.tick_params(axis="y", pad=20)
+    for row, (_, colour, _) in enumerate(rows):
+        swatch = {"marker": "s", "markersize": 9, "markeredgecolor": hex_of(FAINT), "markeredgewidth": 0.5, "clip_on": False}
+        left.plot([-0.025], [row], color=hex_of(colour), transform=left.get_yaxis_transform(), **swatch)
+    figure.suptitle(labelset.name, x=0.01, ha="left", fontsize=12)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+    _save_figure(figure, path)
+
+
+def labelsets_figure(labelsets: Sequence[Labelset], notes: Sequence[str], path: str | Path, title: str) -> None:
+    """Draw labelsets side by side: the names and colours of their labels (Figure 3).
+
+    Args:
+        labelsets: one column each.
+        notes: of each, beneath its name; several lines are fine.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    lines = max(note.count("\n") + 1 for note in notes)
+    wide, row = 1.75, 0.24  # inches
+    height = 0.75 + 0.2 * lines + row * max(labelset.channels for labelset in labelsets)
+    figure = Figure(figsize=(wide * len(labelsets), height), dpi=150)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, wide * len(labelsets)), ylim=(height, 0))
+    axes.axis("off")
+    axes.text(0.05, 0.15, title, fontsize=9, va="center", color=hex_of(FAINT))
+    for column, (labelset, note) in enumerate(zip(labelsets, notes, strict=True)):
+        x = 0.05 + wide * column
+        axes.text(x, 0.45, labelset.name, fontsize=11, va="center", color=hex_of(INK), weight="bold")
+        axes.text(x, 0.58, note, fontsize=8, va="top", color=hex_of(FAINT), linespacing=1.35)
+        for i, (label, colour) in enumerate(zip(labelset.labels, labelset.palette, strict=True)):
+            y = 0.75 + 0.2 * lines + row * i
+            axes.add_patch(Rectangle((x, y - 0.08), 0.22, 0.16, facecolor=hex_of(colour), edgecolor=hex_of(FAINT), linewidth=0.4))
+            axes.text(x + 0.3, y, label, fontsize=9, va="center", color=hex_of(INK))
+    _save_figure(figure, path)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Of comparisons
+
+
+def differences_figure(
+    found: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    path: str | Path,
+    title: str,
+    baseline: str,
+    unit: str = "points of IoU",
+    less_is_better: bool = False,
+) -> None:
+    """Draw how much each strategy gains or loses on each dataset: a dot, and a line as long as its interval.
+
+    Args:
+        found: of each row of a table, by dataset, the difference to the baseline and both ends of its interval, in points.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+        baseline: the row at the zero line.
+        unit: of the differences.
+        less_is_better: so that the better ones are on the left.
+
+    Raises:
+        UserError: nothing to draw, or a place that cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    datasets = list(dict.fromkeys(name for row in found.values() for name in row))
+    if not datasets:
+        raise UserError(f"there is nothing to draw in {path}: no row has a seed in common with {baseline}")
+    # Okabe and Ito's, which colour-blind people can tell apart, less black and yellow; a table has rarely more rows.
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
+    if len(found) > len(colours):
+        colours = [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
+    step = 0.14  # inches from row to row, in which a dot has place; between two datasets there is as much again, and half of it more
+    band = max(0.3, step * (len(found) + 1.5))
+    height = band * len(datasets)
+    figure = Figure(figsize=(9, 1.2 + height), dpi=150)
+    axes = figure.add_axes((0.18, 0.6 / (1.2 + height), 0.8, height / (1.2 + height)))
+    for i, (row, values) in enumerate(found.items()):
+        at = [band * (d + 0.5) + step * (i - (len(found) - 1) / 2) for d, name in enumerate(datasets) if name in values]
+        drawn = [values[name] for name in datasets if name in values]
+        colour = colours[i % len(colours)]
+        axes.hlines(at, [low for _, low, _ in drawn], [high for _, _, high in drawn], color=colour, linewidth=2.2, alpha=0.55)
+        axes.plot([value for value, _, _ in drawn], at, "os^Dv*"[i % 6], color=colour, markersize=5.5, label=row)
+    for d in range(1, len(datasets)):
+        axes.axhline(band * d, color=hex_of(LINE), linewidth=0.8)
+    axes.axvline(0, color=hex_of(INK), linewidth=1.2, zorder=1)
+    axes.set_yticks([band * (d + 0.5) for d in range(len(datasets))], datasets)
+    axes.set_ylim(height, 0)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.1 * (high - low)), max(high, 0.1 * (high - low)))
+    axes.grid(axis="x", color=hex_of(LINE), linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=10)
+    axes.set_xlabel(f"{unit} above {baseline}; lines are 95 % intervals", fontsize=9, color=hex_of(FAINT))
+    top: dict[str, Any] = {"xycoords": axes.transAxes, "textcoords": "offset points", "va": "bottom", "fontsize": 9, "color": hex_of(FAINT)}
+    left, right = ("better", "worse") if less_is_better else ("worse", "better")
+    axes.annotate(f"{left} than {baseline}", (0, 1), xytext=(0, 3), ha="left", **top)
+    axes.annotate(f"{right} than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
+    above = 22 + 18 * math.ceil(len(found) / 6)
+    axes.annotate(title, (0, 1), xytext=(0, above), ha="left", **{**top, "fontsize": 12, "color": hex_of(INK)})
+    _save_figure(figure, path)
+
+
+def label_curve_figure(lines: Mapping[str, Mapping[float, tuple[float, float]]], path: str | Path, title: str) -> None:
+    """Draw a score over the share of a dataset's pictures that were labelled: a line for it alone, and one for it with others.
+
+    Args:
+        lines: of each line, by share in (0, 1], the mean score in percent and its standard deviation over seeds (NaN for one seed).
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+
+    Raises:
+        UserError: nothing to draw, or a place that cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    shares = sorted({share for points in lines.values() for share in points})
+    if not shares:
+        raise UserError(f"there is nothing to draw in {path}: no share has been run alone and with others")
+    figure = Figure(figsize=(7, 4.5), dpi=150)
+    axes = figure.add_axes((0.11, 0.14, 0.86, 0.74))
+    for colour, marker, (name, points) in zip(("#0072B2", "#D55E00"), "os", lines.items(), strict=False):
+        at = [shares.index(share) for share in points]
+        mean, spread = (np.array(values, float) for values in zip(*points.values(), strict=True))
+        axes.fill_between(at, mean - np.nan_to_num(spread), mean + np.nan_to_num(spread), color=colour, alpha=0.18, linewidth=0)
+        axes.plot(at, mean, color=colour, marker=marker, linewidth=2, markersize=6, label=name)
+    axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
+    axes.set_xlabel("of its labelled pictures", fontsize=10, color=hex_of(FAINT))
+    axes.set_ylabel("IoU, percent; shaded: one standard deviation", fontsize=9, color=hex_of(FAINT))
+    axes.grid(color=hex_of(LINE), linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=10)
+    axes.legend(loc="lower right", frameon=False, fontsize=10)
+    axes.set_title(title, loc="left", fontsize=12, color=hex_of(INK))
+    _save_figure(figure, path)
+
+
+def _save_figure(figure: Figure, path: str | Path) -> None:
+    """A figure without pyplot draws itself with Agg, or as the suffix asks; ``tight`` grows it until no text is cut."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15)

@@ -1,0 +1,245 @@
+"""Labels of pixels: pictures in colour, each labelled in one dataset's labelset.
+
+Shapes: ``N`` pictures, ``L`` labels of a labelset, ``H``, ``W`` pixels. What is found of pictures are their confusion matrices (N, L, L); a
+tally (..., 3, L) of them holds of each label the pixels that are right, that are there, that were answered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from tqdm import tqdm
+
+from densemtmd import evaluation, report
+from densemtmd.datasets import checks
+from densemtmd.datasets.cache import load_all
+from densemtmd.datasets.config import DatasetConfig, parse_labelled
+from densemtmd.datasets.folder import Dataset, Loaded, few_pictures, load_split, open_labelled, spread
+from densemtmd.datasets.mixing import Mixture, Source, check_samples
+from densemtmd.datasets.sample import Batch, Batches, Sample, as_input
+from densemtmd.draw.figures import confusion_figure
+from densemtmd.draw.labels import overlay
+from densemtmd.inference import strided_logits
+from densemtmd.kind import Across, Kind, Measure
+from densemtmd.losses import selective_cross_entropy
+from densemtmd.network import JointNetwork
+from densemtmd.settings import RunSettings, ScoreSettings
+from densemtmd.tasks import Labelset, OutputSpace, Task
+from densemtmd.truth import truths_of
+
+OVERFIT = 99.0
+"""Percent of the outputs of its few batches that an overfitted network must get right: then the training can learn at all."""
+
+
+class Pixels(Kind):
+    name = "pixels"
+    task = Labelset
+    encodings = ()
+    model = "patchnet"
+    shows = "pictures in colour"
+    measures = (
+        Measure("global", "Global", "points of Global", "Global, validation, %"),
+        Measure("average", "Average", "points of Average", "Average, validation, %"),
+        Measure("iou", "IoU", "points of IoU", "IoU, validation, %"),
+    )
+    chief = measures[2]
+    merges = True
+
+    def config(self, data: dict[str, Any], path: Path) -> DatasetConfig:
+        return parse_labelled(data, path)
+
+    def open(self, config: DatasetConfig, data_root: Path, **how: Any) -> Dataset:
+        return open_labelled(config, data_root, **how)
+
+    def load(
+        self, datasets: Sequence[Dataset], network: JointNetwork, settings: RunSettings, cache: Path | None, at_most: int = 0
+    ) -> dict[str, Loaded]:
+        datasets = [few_pictures(dataset, at_most) for dataset in datasets]
+        decoded = [load_all(dataset, cache) for dataset in datasets]
+        findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
+        checks.refuse(findings)
+        notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
+        for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
+            print(line)
+        flip, border = settings.train.flip, settings.train.border
+        for dataset, found in zip(datasets, decoded, strict=True):
+            check_samples(dataset.name, found.splits["train"], network.geometry, flip=flip, border=border)
+        return {dataset.name: Loaded(dataset, found.splits) for dataset, found in zip(datasets, decoded, strict=True)}
+
+    def outputs_of(self, data: Loaded, network: JointNetwork) -> int:
+        stride = network.geometry.stride
+        return sum(math.ceil(s.target.shape[0] / stride) * math.ceil(s.target.shape[1] / stride) for s in data.pictures["train"])
+
+    def mixture(
+        self,
+        data: Sequence[Loaded],
+        split: str,
+        network: JointNetwork,
+        settings: RunSettings,
+        seed: int,
+        *,
+        domains: Sequence[str],
+        mixing: str | Mapping[str, float],
+        equilibrium: bool = False,
+    ) -> Mixture:
+        train, space = settings.train, network.space
+        sources = [
+            Source(d.name, space.index(d.dataset.task.name), domains.index(d.dataset.domain) if domains else 0, d.pictures[split])
+            for d in data
+        ]
+        return Mixture(
+            sources, network.geometry, crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
+            mixing=mixing, equilibrium=equilibrium, seed=seed,
+        )  # fmt: skip
+
+    def loss(self, outputs: torch.Tensor, batch: Batch, space: OutputSpace) -> torch.Tensor:
+        """Eq. 2."""
+        return selective_cross_entropy(outputs, batch.target, batch.task, space, batch.weight)
+
+    def fitted(self, network: JointNetwork, mixture: Batches, batches: int, data: Sequence[Loaded], device: torch.device) -> dict[str, Any]:
+        """Labelsets are counted once, be they of several datasets."""
+        labelsets = {d.dataset.task.name: d.dataset.task for d in data}
+        network.eval()
+        with torch.inference_mode():
+            drawn = [mixture.batch(step).to(device) for step in range(batches)]
+            answers = [network(as_input(batch.image)) for batch in drawn]
+        matrices = {}
+        for name, labelset in labelsets.items():
+            counts = torch.zeros(labelset.channels, labelset.channels, dtype=torch.int64, device=device)
+            for batch, logits in zip(drawn, answers, strict=True):
+                own = batch.task == network.space.index(name)
+                answer = logits[own][:, network.space.slice(name)].argmax(1)
+                counts += evaluation.confusion(answer, batch.target[own], labelset.channels)
+            matrices[name] = counts.cpu().numpy()
+        return self.report(matrices, labelsets)
+
+    def learned(self, scored: Mapping[str, Any]) -> str | None:
+        right = scored["pooled"]["global"] or 0.0
+        return None if right >= OVERFIT else f"only {right:.1f} % of the outputs are right, expected {OVERFIT:.0f} %"
+
+    def way(self, how: ScoreSettings) -> dict[str, Any]:
+        return {"scoring": how.scoring, "interior": how.interior}
+
+    def score(
+        self,
+        network: JointNetwork,
+        data: Loaded,
+        split: str,
+        at_most: int,
+        how: ScoreSettings,
+        device: torch.device,
+        tick: Callable[[int], object] = lambda count: None,
+        precision: str = "float32",
+    ) -> np.ndarray:
+        return evaluation.score_pictures(
+            network, data.dataset.task.name, spread(data.pictures[split], at_most), scoring=how.scoring, interior=how.interior,
+            precision=precision, device=device, tick=lambda: tick(1),
+        )  # fmt: skip
+
+    def for_scoring(self, dataset: Dataset, split: str, network: JointNetwork, cache: Path | None) -> Loaded:
+        samples = load_all(dataset, cache).splits[split] if cache else load_split(dataset, split, progress=False)
+        return Loaded(dataset, {split: samples})
+
+    def across(self, networks: Sequence[JointNetwork], datasets: Sequence[Dataset], split: str, how: ScoreSettings, **where: Any) -> Across:
+        matrices: dict[str, dict[str, np.ndarray]] = {}
+        truths = truths_of(datasets)
+        pictures = sum(len(d.splits[split]) for truth in truths for d in truth.datasets)
+        with tqdm(total=pictures, unit=" pictures", leave=False, disable=None) as bar:
+            for truth in truths:
+                for dataset in truth.datasets:
+                    bar.set_description(dataset.name)
+                    found = evaluation.score_across(networks, truth, dataset, split, **self.way(how), **where, tick=bar.update)
+                    for name, counts in found.items():
+                        matrices.setdefault(name, {})[dataset.name] = counts.sum(0)
+        scored = evaluation.cross_report(matrices) | self.way(how)
+        return Across(scored, report.cross_tables(scored), report.cross_markdown(scored), pictures)
+
+    def report(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task]) -> dict[str, Any]:
+        return evaluation.report(found, {name: labelset(task) for name, task in tasks.items()})
+
+    def arrays(self, name: str, found: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: found}
+
+    def stored(self, arrays: Mapping[str, np.ndarray], name: str, about: Mapping[str, Any]) -> np.ndarray:
+        matrix, count = arrays[name], len(about["labels"])
+        if matrix.ndim != 3 or matrix.shape[1:] != (count, count) or not len(matrix) or matrix.dtype.kind not in "iu":
+            raise ValueError(f"it holds {matrix.dtype}s of shape {matrix.shape} for {name}, not counts of {count} labels")
+        if (matrix < 0).any():
+            raise ValueError(f"it holds counts below 0 for {name}")
+        return matrix
+
+    def tally(self, found: np.ndarray) -> np.ndarray:
+        return np.stack([np.diagonal(found, axis1=-2, axis2=-1), found.sum(-1), found.sum(-2)], -2)
+
+    def pooled(self, tallies: Sequence[np.ndarray]) -> np.ndarray:
+        """As :func:`densemtmd.evaluation.scores` pools datasets."""
+        right, true, answered = np.moveaxis(np.concatenate(tallies, -1).astype(float), -2, 0)
+        present = true > 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall = np.where(present, right / true, 0).sum(-1) / present.sum(-1)
+            iou = np.where(present, right / (true + answered - right), 0).sum(-1) / present.sum(-1)
+            return 100 * np.stack([right.sum(-1) / true.sum(-1), recall, iou], -1)
+
+    def asked(self, found: np.ndarray) -> np.ndarray:
+        """(N, L): of each label the pixels that are there."""
+        return found.sum(2)
+
+    def parts(self, about: Mapping[str, Any]) -> list[str]:
+        return list(about["labels"])
+
+    def table(self, scored: Mapping[str, Any]) -> str:
+        return report.scores_table(scored)
+
+    def details(self, scored: Mapping[str, Any]) -> str:
+        return report.labels_table(scored)
+
+    def markdown(self, scored: Mapping[str, Any]) -> str:
+        return report.scores_markdown(scored)
+
+    def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
+        for name, matrices in found.items():
+            if matrices.sum():
+                confusion_figure(matrices.sum(0), labelset(tasks[name]), folder / f"confusion_{name}.png")
+
+    def drawn(self, network: JointNetwork, data: Loaded, at_most: int, device: torch.device) -> list[tuple[str, Image]]:
+        task = labelset(data.dataset.task)
+        return [(sample.name, labelled(network, task, sample, device)) for sample in spread(data.pictures["val"], at_most)]
+
+    def measured(self, scored: Mapping[str, Any], split: str) -> str:
+        interior = ", only pixels whose patch lies inside the picture" if scored.get("interior") else ""
+        return f"Percent on the {split} pictures, {scored['scoring']} scoring{interior}"
+
+    def manner(self, scored: Mapping[str, Any]) -> str:
+        return f", {scored['scoring']} scoring{', interior only' * scored['interior']}"
+
+    def protocol(self, train: Mapping[str, Any]) -> str:
+        return "single patches, as the paper" if train["crop"] == 1 else "strided"
+
+    def next_step(self, folder: Path) -> str:
+        return f"label pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}"
+
+
+def labelset(task: Task) -> Labelset:
+    """A task of this kind, as what it is."""
+    assert isinstance(task, Labelset)
+    return task
+
+
+def labelled(network: JointNetwork, task: Labelset, sample: Sample, device: torch.device) -> Image:
+    """A picture with its labels as the network gives them at the moment, in blocks of one strided answer each."""
+    stride = network.geometry.stride
+    network.eval()
+    with torch.inference_mode():
+        logits = strided_logits(network, sample.image, device)[network.space.slice(task.name)]
+    ids = logits.argmax(0).to(torch.uint8).cpu().numpy().repeat(stride, 0).repeat(stride, 1)
+    height, width = sample.target.shape
+    return overlay(sample.image, ids[:height, :width], task)
+
+
+KIND = Pixels()

@@ -1,0 +1,56 @@
+"""What a result depends on besides its settings."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from densemtmd.machine import cores, processor
+
+
+def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """What a result depends on besides its settings: code, versions, hardware by its kind, and what was asked for.
+
+    Args:
+        overrides: the settings given on the command line, e.g. ``["data=stanford", "strategy=jtsc"]``.
+    """
+    import torch
+
+    tags = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL", **_git_tags()}
+    with suppress(OSError, KeyError, ImportError):  # in a container the user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    if overrides:
+        tags["overrides"] = " ".join(overrides)
+    tags["version.python"] = platform.python_version()
+    for package in ("densemtmd", "torch", "kornia", "numpy", "mlflow"):
+        with suppress(metadata.PackageNotFoundError):
+            tags[f"version.{package}"] = metadata.version(package)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [torch.cuda.get_device_name(i) for i in range(count)]
+    tags["hardware.gpu"] = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"
+    tags["hardware.cpu"] = processor()
+    tags["hardware.cores"] = str(cores())
+    return tags
+
+
+def _git_tags() -> dict[str, str]:
+    """The commit of the code and whether it was changed since; nothing where git or a repository is missing."""
+    folder = str(Path(__file__).resolve().parent)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", folder, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        dirty = git("status", "--porcelain", "--untracked-files=no") != ""
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": json.dumps(dirty)}
