@@ -17,6 +17,7 @@ from PIL import Image
 from densemtmd import checkpoint
 from densemtmd.backbones import build
 from densemtmd.commands.cli import make_parser, newest_run, tool
+from densemtmd.commands.infer import choose_labelsets, find_pictures
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.errors import UserError
 from densemtmd.inference import Predictor
@@ -172,11 +173,28 @@ def test_bad_pictures_are_reported_at_the_end_and_the_others_labelled(capsys):
 def test_files_folders_and_patterns_each_picture_once():
     for name in ("p/a.png", "p/b.JPG", "p/deep/c.png", "q/d[1].png", "q/e.png"):
         save_picture(Path(name))
-    found, _ = infer.find_pictures(["p", "p/a.png", "q/d[1].png", "q/*.png", "./p/../p/a.png"], False, Path("out"))
+    found, _ = find_pictures(["p", "p/a.png", "q/d[1].png", "q/*.png", "./p/../p/a.png"], False, Path("out"))
     assert [str(name) for name in found] == ["a.png", "b.JPG", "d[1].png", "e.png"]
-    assert list(infer.find_pictures(["**/c.p?g"], False, Path("out"))[0].values()) == [Path("p/deep/c.png")]
+    assert list(find_pictures(["**/c.p?g"], False, Path("out"))[0].values()) == [Path("p/deep/c.png")]
     absolute = str(Path("q").resolve() / "e*")
-    assert [str(name) for name in infer.find_pictures([absolute], False, Path("out"))[0]] == ["e.png"]
+    assert [str(name) for name in find_pictures([absolute], False, Path("out"))[0]] == ["e.png"]
+
+
+def test_what_is_missing_keeps_nobody_from_labelling_the_rest(capsys):
+    """A file, a folder and a pattern without a picture, among pictures: as with damaged ones in a folder."""
+    save_picture(Path("a.png"))
+    save_picture(Path("p/b.png"))
+    save_picture(Path("p/__MACOSX/c.png"))
+    Path("p/Thumbs.db").write_bytes(b"")
+    Path("empty").mkdir()
+    assert run("gone.png", "a.png", "empty", "no/*.png", "p", "--recursive", "--labelset", "xu") == 1
+    shown = capsys.readouterr()
+    assert written("out") == ["a.png.xu.overlay.png", "a.png.xu.png", "b.png.xu.overlay.png", "b.png.xu.png"]
+    assert "2 of 5 pictures labelled" in shown.out
+    assert [line.split(":")[1] for line in shown.err.splitlines()] == [
+        " there is no picture gone.png", " the folder empty holds no picture (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, "
+        ".jp2, .avif)", " no file matches the pattern no/*.png",
+    ]  # fmt: skip
 
 
 def test_recursive_keeps_the_folders_below_and_leaves_out_what_was_written():
@@ -235,10 +253,10 @@ def test_an_unknown_labelset_lists_the_known_and_suggests_the_nearest(capsys):
 
 def test_a_labelset_may_be_called_what_looks_like_a_list():
     odd = OutputSpace([Labelset("a,b", ["x", "y"]), Labelset("all", ["x", "y"])])
-    assert infer.choose_labelsets("a,b", odd) == ["a,b"]
-    assert infer.choose_labelsets("all", odd) == ["all"]
+    assert choose_labelsets("a,b", odd) == ["a,b"]
+    assert choose_labelsets("all", odd) == ["all"]
     with pytest.raises(UserError, match="finds keypoints"):
-        infer.choose_labelsets("all", OutputSpace([KeypointSet("nyu", ["palm"])]))
+        choose_labelsets("all", OutputSpace([KeypointSet("nyu", ["palm"])]))
 
 
 def test_an_unwritable_out(capsys):
