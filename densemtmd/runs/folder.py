@@ -15,13 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
 
-import yaml
-
 from densemtmd.data import open_configs, rendered
 from densemtmd.datasets.config import parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset
 from densemtmd.errors import UserError
-from densemtmd.files import read_yaml, write_text
+from densemtmd.files import read_yaml, write_text, yaml_text
 from densemtmd.settings import RunSettings, from_plain
 
 FOUND = "found"
@@ -60,7 +58,7 @@ def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> 
         d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
         for d in datasets
     }
-    write_text(folder / "config.yaml", yaml.safe_dump({**asdict(settings), FOUND: found}, sort_keys=False, allow_unicode=True))
+    write_text(folder / "config.yaml", yaml_text({**asdict(settings), FOUND: found}))
     for dataset in datasets:
         for split, items in dataset.splits.items():
             write_text(folder / "splits" / dataset.name / f"{split}.txt", "".join(f"{item.key}\n" for item in items))
