@@ -232,6 +232,19 @@ def standalone(name_or_path: str | Path) -> dict[str, Any]:
     return _standalone(data, path, ())
 
 
+def is_standalone(data: Any) -> bool:
+    """Whether a dataset's YAML names no other, as :func:`standalone` gives it: a stranger's run should open no file of its choice.
+
+    >>> is_standalone({"labelset": ["a", "b"]}), is_standalone({"labelset": "../private.yaml"})
+    (True, False)
+    """
+    if not isinstance(data, Mapping):
+        return not isinstance(data, str)
+    derive = data.get("derive")
+    named = [data.get("labelset"), *([derive.get("from")] if isinstance(derive, Mapping) else [])]
+    return all(is_standalone(one) for one in named)
+
+
 def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     data = dict(_mapping(data, None, str(path), whole=True))
 

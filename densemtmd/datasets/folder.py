@@ -508,7 +508,7 @@ def read_keys(config: DatasetConfig, file: Path, part: str, known: Collection[st
         UserError: it cannot be read, or names what is no longer in the dataset's folder.
     """
     try:
-        text = read_bounded(file, f"the keys of {part}, one per line").decode("utf-8", "replace")
+        text = read_bounded(file, f"the keys of {part}").decode("utf-8", "replace")
     except UserError as error:
         raise UserError(f"{error}: bring it back, or start a new run") from error
     keys = [composed(key) for key in text.replace("\r\n", "\n").split("\n") if key]  # splitlines cuts at more than "\n"

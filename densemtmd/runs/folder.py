@@ -16,7 +16,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from densemtmd.data import open_configs, rendered
-from densemtmd.datasets.config import parse_dataset_config, standalone
+from densemtmd.datasets.config import is_standalone, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml, write_text, yaml_text
@@ -88,6 +88,8 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
             settings = replace(settings, data_root=str(data_root))
         worlds = {} if data_root is None else rendered(settings.data, data_root)
         roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
+        if not all(is_standalone(d["yaml"]) for d in found.values()):
+            raise ValueError("it names the YAML of another dataset, which it should hold itself")
         configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), roots[name]) for name, d in found.items()]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")
