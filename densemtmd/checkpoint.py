@@ -33,12 +33,13 @@ HEADER = "densemtmd"
 WEIGHTS = "network."
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def save(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Writes named tensors and a JSON-serialisable description, whole or not at all.
 
     Raises:
         UserError: the file cannot be written (a full disk, no permission).
     """
+    path = Path(path)
     header = json.dumps({"format": FORMAT, **about}, allow_nan=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as temporary:
@@ -49,12 +50,13 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
             raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description that :func:`save` wrote.
 
     Raises:
         UserError: no such file, not a checkpoint, damaged, or from a newer version.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: give a .safetensors file or a run's folder")
     try:
@@ -76,7 +78,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about
 
 
-def save_network(path: Path, network: JointNetwork, model: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
+def save_network(path: str | Path, network: JointNetwork, model: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
     """Writes a network that :func:`load_network` can rebuild by itself.
 
     Args:
@@ -85,17 +87,19 @@ def save_network(path: Path, network: JointNetwork, model: Mapping[str, Any], mo
         model: the settings it was built from (``densemtmd.backbones.build``).
         more: what else to tell of it, such as its scores; JSON-serialisable.
     """
+    path = Path(path)
     tensors = {WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
     began = {} if network.pretrained is None else {"pretrained": network.pretrained}
     save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "parts": network.parts, **began, **(more or {})})
 
 
-def load_network(path: Path) -> JointNetwork:
+def load_network(path: str | Path) -> JointNetwork:
     """The network of a checkpoint, in eval mode on the CPU.
 
     Raises:
         UserError: what :func:`load` raises, or a checkpoint whose tensors do not fit its own description.
     """
+    path = Path(path)
     tensors, about = load(path)
     try:
         with torch.device("meta"):  # without memory, so that none is wasted on a description that does not fit
@@ -140,7 +144,7 @@ def load_weights(network: JointNetwork, tensors: Mapping[str, Tensor], assign: b
     network.load_state_dict(weights, assign=assign)
 
 
-def start_from(path: Path, network: JointNetwork, *, features_only: bool = False) -> None:
+def start_from(path: str | Path, network: JointNetwork, *, features_only: bool = False) -> None:
     """Puts what another network has learned into a new one; what the other does not have, such as a new part, keeps its fresh weights.
 
     Args:
@@ -151,6 +155,7 @@ def start_from(path: Path, network: JointNetwork, *, features_only: bool = False
     Raises:
         UserError: what :func:`load` raises, or a network of another form.
     """
+    path = Path(path)
     tensors, about = load(path)
     own = network.state_dict()
     if not features_only and about.get("space") != network.space.to_json():

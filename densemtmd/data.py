@@ -16,8 +16,9 @@ import numpy as np
 
 from densemtmd.datasets.cache import cache_folder
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config
-from densemtmd.datasets.folder import Dataset, Item, Loaded, open_dataset
+from densemtmd.datasets.folder import Dataset, Loaded, open_dataset
 from densemtmd.datasets.hands.sets import HAND_SETS
+from densemtmd.datasets.sample import Item
 from densemtmd.datasets.splits import Folds
 from densemtmd.errors import UserError
 from densemtmd.kind import kind_of

@@ -1,5 +1,9 @@
 """The one kind of exception that is shown to people as a sentence, without a traceback."""
 
+from __future__ import annotations
+
+from textwrap import shorten
+
 MOST = 2000
 """Characters of the longest sentence that is shown whole."""
 
@@ -24,3 +28,12 @@ class UserError(ValueError):
 def one_line(text: str) -> str:
     """A text for a terminal: line breaks and what else cannot be seen, as names of files may hold, as Python writes them."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def about_memory(error: Exception) -> str | None:
+    """The sentence about an allocation that failed, of the computer's memory or of a GPU's; None of any other error."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:
+        return None
+    reason = f" ({shorten(text, 160, placeholder=' ...')})" if text else ""
+    return f"there is not enough memory{reason}: train with a smaller train.batch, train.crop or network, or label smaller pictures"

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.folder import Dataset, ahead
 from densemtmd.datasets.pictures import read_picture
-from densemtmd.datasets.sample import Batch, Sample, as_input
+from densemtmd.datasets.sample import Batch, Item, Sample, as_input
 from densemtmd.errors import UserError
-from densemtmd.inference import dense_logits, fused_probabilities, strided_logits
+from densemtmd.inference import dense_logits, fused_probabilities, kept_logits, strided_logits
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
@@ -122,6 +122,37 @@ def score_pictures(
         scoring=scoring, interior=interior, precision=precision, device=device, tick=tick,
     ).values()  # fmt: skip
     return matrices
+
+
+def score_kept(
+    network: JointNetwork,
+    labelset: str,
+    samples: Sequence[Sample],
+    maps: Sequence[np.ndarray],
+    *,
+    interior: bool = False,
+    device: torch.device,
+    tick: Callable[[], object] = lambda: None,
+) -> np.ndarray:
+    """As :func:`score_pictures` of a network whose trunk's maps of the pictures are kept: every labelled pixel, at the cost of the head.
+
+    Args:
+        maps: (h, w, M) of each sample; the others as there.
+    """
+    labels, own = network.space[labelset].channels, network.space.slice(labelset)
+    training, matrices = network.training, [np.zeros((0, labels, labels), np.int64)]
+    network.eval()
+    with torch.inference_mode():
+        for sample, kept in zip(samples, maps, strict=True):
+            labelled = inside_only(sample.target, network.geometry.border) if interior else sample.target
+            target = torch.from_numpy(labelled).to(device)
+            counts = torch.zeros(labels, labels, dtype=torch.int64, device=device)
+            for rows, logits in kept_logits(network, kept, sample.target.shape[0], sample.target.shape[1], device, own):
+                counts += confusion(logits.argmax(0), target[rows], labels)
+            matrices.append(counts.cpu().numpy()[None])
+            tick()
+    network.train(training)
+    return np.concatenate(matrices)
 
 
 Answers = Callable[[Sequence[JointNetwork], Sequence[Tensor], Iterable[str]], Mapping[str, Tensor]]
@@ -270,7 +301,7 @@ def domain_probe(network: JointNetwork, seen: Iterable[Batch], unseen: Iterable[
         found = []
         with torch.inference_mode():
             for batch in batches:
-                features = network.features(as_input(batch.image.to(device)))
+                features = network.outputs(as_input(batch.image.to(device))).features
                 found.append((features.permute(0, 2, 3, 1).flatten(1, 2), batch.domain.to(device)))
             return (
                 torch.cat([f.flatten(0, 1) for f, _ in found]).float(),

@@ -37,6 +37,12 @@ MERGE = object()
 """The key ``<<``."""
 
 
+def conf_folder() -> Path:
+    """The folder of the choices: ``conf/`` at the top of a clone, or inside the package, where a wheel has it."""
+    inside = Path(__file__).with_name("conf")
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / "conf"
+
+
 class WriteError(UserError):
     """A file that could not be written."""
 
@@ -72,7 +78,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def read_bounded(path: Path, what: str, most: int = MOST_BYTES) -> bytes:
+def read_bounded(path: str | Path, what: str, most: int = MOST_BYTES) -> bytes:
     """All bytes of a file that somebody named: a regular one, and not without an end.
 
     Args:
@@ -83,6 +89,7 @@ def read_bounded(path: Path, what: str, most: int = MOST_BYTES) -> bytes:
     Raises:
         UserError: it cannot be read, is a folder, a pipe or a device, or larger.
     """
+    path = Path(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for whoever writes to it, a device may do anything
             kind = "a folder" if path.is_dir() else "a pipe or a device"
@@ -98,7 +105,7 @@ def read_bounded(path: Path, what: str, most: int = MOST_BYTES) -> bytes:
     return content
 
 
-def read_yaml(path: Path, what: str) -> Any:
+def read_yaml(path: str | Path, what: str) -> Any:
     """The content of a YAML file, as plain dicts, lists and scalars.
 
     It is put together from the parser's events, one after the other, with a count of all that aliases and merges (``<<``) stand for: so a
@@ -112,6 +119,7 @@ def read_yaml(path: Path, what: str) -> Any:
     Raises:
         UserError: it cannot be read, is no YAML, is deeper than a hundred levels, or holds more than a million values.
     """
+    path = Path(path)
     content = read_bounded(path, what)
     try:
         return _Reading(path, what).read(content.decode("utf-8-sig"))
@@ -287,24 +295,27 @@ def remove_strays(folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """What a JSON file of a run holds.
 
     Raises:
         UserError: it cannot be read.
     """
+    path = Path(path)
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): it is damaged, remove it") from None
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: str | Path, data: Any) -> None:
     """Writes a JSON file whole or not at all."""
+    path = Path(path)
     write_text(path, json.dumps(data, indent=1, allow_nan=False))
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Writes a text file whole or not at all."""
+    path = Path(path)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

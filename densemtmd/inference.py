@@ -33,6 +33,10 @@ WIDE = {"cpu": 1024, "cuda": 2048}
 """Side of the pieces of a network whose answers depend on a context: most pictures are one."""
 
 
+KEPT = 2**18
+"""Pixels whose logits are interpolated at a time from those of cells."""
+
+
 def seen_for(
     image: np.ndarray, rows: slice, columns: slice, geometry: Geometry, device: torch.device
 ) -> tuple[Tensor, tuple[slice, slice]]:
@@ -116,6 +120,32 @@ def dense_logits(
         ]
         for n, part in enumerate(columns):
             yield rows, part, [tiles[n] for tiles in answers]
+
+
+def kept_logits(
+    network: JointNetwork, maps: np.ndarray, height: int, width: int, device: torch.device, channels: slice
+) -> Iterator[tuple[slice, Tensor]]:
+    """Some of the logits for every pixel of a picture of which the maps of the network's trunk are kept, a strip of rows at a time.
+
+    Args:
+        network: in eval mode.
+        maps: (h, w, M) float16.
+        height, width: H and W of the picture.
+        device: where the network is.
+        channels: which.
+
+    Returns:
+        The rows, and their logits (channels, rows, W).
+    """
+    trunk = network.trunk
+    assert trunk is not None
+    grid = trunk.grid
+    cells = network(torch.from_numpy(maps).to(device).permute(2, 0, 1)[None])[:, channels]
+    for rows in pieces(height, max(grid, KEPT // width), grid):
+        first, last = max(0, rows.start // grid - 1), -(-rows.stop // grid) + 1  # a cell more on each side, to interpolate with
+        seen = cells[:, :, first:last]
+        strip = network.brought(seen, (seen.shape[2] * grid, width))[0]
+        yield rows, strip[:, rows.start - first * grid :][:, : rows.stop - rows.start]
 
 
 def tiling(labellers: Sequence[Labeller], height: int, width: int, device: torch.device) -> list[tuple[slice, list[slice]]]:
@@ -296,12 +326,13 @@ def check_picture(image: object) -> None:
         raise UserError(f"expected a picture of shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}")
 
 
-def checkpoints_of(path: Path) -> list[Path]:
+def checkpoints_of(path: str | Path) -> list[Path]:
     """The checkpoints that ``path`` stands for: itself, a run's ``best.safetensors``, or one per dataset in a run's subfolders.
 
     Raises:
         UserError: nothing of the kind there.
     """
+    path = Path(path)
     if not path.is_dir():
         return [path]
     if (path / "best.safetensors").is_file():

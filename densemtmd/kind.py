@@ -44,6 +44,8 @@ class Measure:
     digits: int = 1               # behind the point, in tables
     less_is_better: bool = False
     paper: str = ""               # what paper_tables.csv calls it, where that is not the key
+    full: str = ""                # in a sentence, where that is not the name: mean error in mm
+    pooled_only: bool = False     # of single datasets, tables of differences leave it out
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ class Kind(ABC):
         equilibrium: bool = False,
     ) -> Batches:
         """Batches of some datasets' pictures of a split; ``domains``: the names of those that are told apart, or none."""
+
+    def prepare(self, network: JointNetwork, mixture: Batches) -> None:  # noqa: B027 (most have nothing to do)
+        """Gives a network that has not learned yet what it must know of its training pictures before."""
 
     # Learning -------------------------------------------------------------------------------------------------------------------------
 

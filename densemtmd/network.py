@@ -7,6 +7,7 @@ outputs of the strided network.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -44,6 +45,20 @@ class Labeller(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
+class Trunk(Protocol):
+    """A part of θ_f that never learns and sees the picture alone, (B, 3, H, W) in [0, 1] -> maps (B, M, ⌈H/grid⌉, ⌈W/grid⌉): they may be
+    computed once and kept, and the network takes them in the picture's place."""
+
+    grid: int      # pixels along a cell of its maps; cell (i, j) is about the pixels from (i·grid, j·grid) on
+    channels: int  # M
+
+    def identity(self) -> str:
+        """A digest of all that its maps of a picture depend on beside the picture."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
 class JointNetwork(nn.Module):
     """f = θ_f(x), y = θ_t(f) (section 3): the features are shared by all tasks, the classifier has an output for each label.
 
@@ -75,6 +90,26 @@ class JointNetwork(nn.Module):
     def geometry(self) -> Geometry:
         """Where its outputs lie in a picture, and how much of the picture they must see."""
         raise NotImplementedError
+
+    @property
+    def trunk(self) -> Trunk | None:
+        """The part of θ_f that never learns, where there is one whose maps may be kept."""
+        return None
+
+    def quick_trunk(self) -> Trunk | None:
+        """A trunk that gives the same, but for rounding, and is the quickest here."""
+        return self.trunk
+
+    def standardise(self, maps: Iterable[Tensor]) -> None:
+        """Takes from maps that its trunk gave of some pictures what the network must know of them before it learns.
+
+        Args:
+            maps: (B, M, h, w) each.
+        """
+
+    def brought(self, joint: Tensor, size: Sequence[int]) -> Tensor:
+        """What lies on the network's inner grid, (B, channels, h, w), brought to that of its answers for pictures of ``size``."""
+        return joint
 
     def labeller(self, precision: str = "float32", measure: bool = False) -> Labeller:
         """What answers for every pixel of pictures, with the weights as they are now, in eval mode.

@@ -136,12 +136,13 @@ def errors_across(
     }
 
 
-def read_any_depth(path: Path) -> tuple[np.ndarray, HandSet]:
+def read_any_depth(path: str | Path) -> tuple[np.ndarray, HandSet]:
     """A depth picture as NYU or as ICVL stores them, told apart by its bits, and the dataset whose camera is then assumed.
 
     Raises:
         UserError: neither of both, or of another size than that camera's.
     """
+    path = Path(path)
     with open_picture(path) as picture:
         mode = picture.mode
     if mode != "RGB" and not mode.startswith("I"):

@@ -112,12 +112,17 @@ class TrainSettings:
     patience: int = setting(10, "early stopping: epochs without a better validation score before the training ends; 0: never", least=0)
     crop: int = setting(
         8,
-        "side of a crop in labelled pixels, of which every 4th is answered for; 0: whole pictures; 1: single patches",
+        "side of a crop in labelled pixels, of which every 4th is answered for (fpn, unet, ...: all); 0: whole pictures; 1: single patches",
         least=0,
         most=MOST,
         why="nothing larger fits into a memory",
     )
-    batch: int = setting(64, "crops per step; they mix the datasets", least=1, most=MOST, why="nothing larger fits into a memory")
+    batch: int = setting(
+        64, "crops per step; they mix the datasets (model=frozen: cells)", least=1, most=MOST, why="nothing larger fits into a memory"
+    )
+    rare: float = setting(
+        0.0, "model=frozen: share of the cells drawn label by label, so that a rare label is seen as often as any", least=0, most=1
+    )
     mixing: str = setting("pixels", "shares of the datasets: pixels (the paper), uniform, temperature:2, or weights such as kundu:2+xu:1")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
     colour: float = setting(

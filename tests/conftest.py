@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy import undraw
 
 # The networks of the tests are so small that a second thread costs more than it brings: here, and in the processes that tests start.
 torch.set_num_threads(1)
@@ -26,5 +27,4 @@ def data_root() -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures, which take most of the time of a small one."""
-    for figure in ("curves_figure", "confusion_figure"):
-        monkeypatch.setattr(f"densemtmd.draw.{figure}", lambda *_: None)
+    undraw(monkeypatch)

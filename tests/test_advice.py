@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 from toy import write_toy
 
-from densemtmd.commands import check_data, train
+from densemtmd import composing
+from densemtmd.commands import check_data
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.errors import UserError
@@ -55,10 +56,10 @@ def advice(path: Path) -> str:
 def test_the_quotes_that_are_shown_are_those_that_are_read(argument, value):
     """Copied from the message into a shell."""
     with pytest.raises(UserError) as caught:
-        train.parse(argument)
+        composing.parse(argument)
     (shown,) = re.findall(r'quotes of both kinds, (".*")$', str(caught.value))
     (word,) = shlex.split(shown)
-    assert train.parse(word).value() == value
+    assert composing.parse(word).value() == value
 
 
 def test_a_mask_in_colours_is_told_to_be_one(mine):
@@ -117,7 +118,7 @@ def test_what_a_draft_says_to_do_next(mine, capsys):
         codes = np.asarray(Image.open(path))
         Image.fromarray(np.where(codes == 1, 255, 0).astype(np.uint8)).save(path)
     assert check_data.main(["--new", "squares", "--out", "drafts"]) == 0
-    (command,) = re.findall(r"then: python tools/check_data.py (.*)", capsys.readouterr().out)
+    (command,) = re.findall(r"then: (?:python tools/check_data.py|densemtmd check-data) (.*)", capsys.readouterr().out)
     assert check_data.main(shlex.split(command)) == 0
     config = load_dataset_config(command)
     assert config.codes.labels == ((0,), (255,)) and config.codes.void == ()

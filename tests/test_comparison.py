@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 from toy import write_run
 
-from densemtmd import comparison, evaluation
-from densemtmd.comparison import PAPER, Run, confusions, differences, draws, pooled, resampling_units, tally
+from densemtmd import evaluation
+from densemtmd.compare import paper, reading
+from densemtmd.compare.paper import PAPER
+from densemtmd.compare.reading import Run, resampling_units
+from densemtmd.compare.statistics import confusions, differences, draws
 from densemtmd.errors import UserError
+from densemtmd.kind import kinds
 
-SCORES = ("global", "average", "iou")
+PIXELS = kinds()["pixels"]
+SCORES = tuple(measure.key for measure in PIXELS.measures)
 
 
 def counts(random, pictures, labels, right=0.6, pixels=60):
@@ -37,7 +42,8 @@ def answered(random, truth, right):
 
 def a_run(row, seed, matrices, units=None):
     """A run that lies in no folder."""
-    scores = {"datasets": {name: {"labels": {f"l{i}": {} for i in range(m.shape[1])}} for name, m in matrices.items()}}
+    about = {name: {"labels": {f"l{i}": {} for i in range(m.shape[1])}} for name, m in matrices.items()}
+    scores = {"kind": "pixels", "datasets": about}
     return Run(None, row, {"seed": seed}, scores, matrices, units or {name: np.arange(len(m)) for name, m in matrices.items()})
 
 
@@ -61,10 +67,10 @@ def plain_score(run, datasets, times):
     """As anyone would: take the drawn pictures one by one, sum them, score."""
     summed = []
     for name in datasets:
-        total = np.zeros(run.matrices[name].shape[1:], int)
+        total = np.zeros(run.found[name].shape[1:], int)
         for picture, count in enumerate(times[name]):
             for _ in range(count):
-                total += run.matrices[name][picture]
+                total += run.found[name][picture]
         summed.append(total)
     return evaluation.scores(summed).to_json()
 
@@ -73,11 +79,11 @@ def test_scores_are_those_of_evaluation():
     random = np.random.default_rng(0)
     a, b = counts(random, 9, 4), counts(random, 9, 6)
     a[:, 2] = 0  # a label that is answered and never there
-    found = pooled([tally(a), tally(b)])
+    found = PIXELS.pooled([PIXELS.tally(a), PIXELS.tally(b)])
     for n in range(9):
         expected = evaluation.scores([a[n], b[n]]).to_json()
         assert found[n].tolist() == pytest.approx([expected[key] for key in SCORES])
-    assert np.isnan(pooled([tally(np.zeros((2, 3, 3)))])).all()
+    assert np.isnan(PIXELS.pooled([PIXELS.tally(np.zeros((2, 3, 3)))])).all()
 
 
 def test_intervals_equal_those_of_a_plain_loop(two_rows):
@@ -120,10 +126,10 @@ def test_pictures_are_drawn_alike_for_all_rows(two_rows):
 
 def test_no_difference_is_no_difference(two_rows):
     nf, _ = two_rows
-    same = [a_run("jt", run.seed, run.matrices, run.units) for run in nf]
+    same = [a_run("jt", run.seed, run.found, run.units) for run in nf]
     for one in differences(nf, same, COLUMNS).values():
         assert (one.value, one.low, one.high, one.verdict) == (0, 0, 0, "no clear difference")
-    shuffled = [a_run("jt", run.seed, nf[(run.seed + 1) % 3].matrices, run.units) for run in nf]  # the same runs, seeds exchanged
+    shuffled = [a_run("jt", run.seed, nf[(run.seed + 1) % 3].found, run.units) for run in nf]  # the same runs, seeds exchanged
     for one in differences(nf, shuffled, COLUMNS).values():
         assert one.value == pytest.approx(0, abs=1e-9) and one.low < 0 < one.high and one.verdict == "no clear difference"
 
@@ -135,7 +141,7 @@ def test_only_seeds_that_both_have(two_rows):
 
 
 def test_a_dataset_without_labelled_pixels_has_no_difference(two_rows):
-    rows = [[a_run(run.row, run.seed, {**run.matrices, "he": 0 * run.matrices["he"]}, run.units) for run in row] for row in two_rows]
+    rows = [[a_run(run.row, run.seed, {**run.found, "he": 0 * run.found["he"]}, run.units) for run in row] for row in two_rows]
     assert {column for column, _ in differences(*rows, COLUMNS)} == {"xu", "all together"}
 
 
@@ -164,7 +170,7 @@ def test_confusions_against_a_plain_loop(two_rows):
     seeds, pictures = draws(nf[0].units, 3, 40, 2)
 
     def share(run, times, i, j):
-        summed = (run.matrices["xu"] * times[:, None, None]).sum(0)
+        summed = (run.found["xu"] * times[:, None, None]).sum(0)
         return 100 * summed[i, j] / summed[i].sum()
 
     once = np.ones(30, int)
@@ -192,10 +198,10 @@ def test_a_budget_is_that_of_all_networks_together(tmp_path):
         ("much", [each], 6e6),
         ("twice", [{"name": "one", "answers": False}, {"name": "two", "budget": 0.5}], 3e6),
     ):
-        run = comparison.read_run(write_run(tmp_path / name, name, 0, matrices, stages=stages))
-        assert comparison.budget(run) == {"outputs": pytest.approx(outputs)}
-    run = comparison.read_run(write_run(tmp_path / "m", "nf", 0, matrices, train={"outputs": None, "minutes": 3.0}, stages=[each]))
-    assert comparison.budget(run) == {"minutes": 9.0}
+        run = reading.read_run(write_run(tmp_path / name, name, 0, matrices, stages=stages))
+        assert reading.budget(run) == {"outputs": pytest.approx(outputs)}
+    run = reading.read_run(write_run(tmp_path / "m", "nf", 0, matrices, train={"outputs": None, "minutes": 3.0}, stages=[each]))
+    assert reading.budget(run) == {"minutes": 9.0}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -212,7 +218,7 @@ ROWS = {
 
 
 def numbers(table):
-    return {key: value for key, (value, _) in comparison.paper_numbers(table).items()}
+    return {key: value for key, (value, _) in paper.paper_numbers(table).items()}
 
 
 def mean(values, row, score, weights):
@@ -243,7 +249,7 @@ def test_seven_kitti_is_the_mean_of_its_columns(table):
 
 @pytest.mark.parametrize("table", ["table1_stanford_siftflow", "table1_kitti7_stanford", "table1_kitti7_siftflow", "table3", "table4"])
 def test_totals_are_means_over_all_classes(table):
-    found = comparison.paper_numbers(table)
+    found = paper.paper_numbers(table)
     values = numbers(table)
     parts = {name: count for name, count in OTHERS.items() if ("nf", name, "iou") in values}
     shares = set()
@@ -274,8 +280,8 @@ def test_what_two_tables_print_is_the_same():
 
 
 def test_corrections_are_marked():
-    own = [table for table in ROWS if table != comparison.LATER]
-    notes = {(table, *key): (value, note) for table in own for key, (value, note) in comparison.paper_numbers(table).items()}
+    own = [table for table in ROWS if table != paper.LATER]
+    notes = {(table, *key): (value, note) for table in own for key, (value, note) in paper.paper_numbers(table).items()}
     for key, value, words in [
         (("table2", "jtsc", "total", "iou"), 47.46, "printed 47.10, the columns give 47.46"),
         (("table1_kitti7_stanford", "jtsc_gr_de", "kitti7", "global"), 81.86, "printed 81.26"),
@@ -289,4 +295,4 @@ def test_corrections_are_marked():
     assert notes["table2", "jt", "he", "iou"] == (54.35, "")
     assert ("neverova", "icvl", "3d_mm") not in numbers("table7")
     with pytest.raises(UserError, match=r"no table 'table8'; known: table1_kitti7, .*did you mean"):
-        comparison.paper_numbers("table8")
+        paper.paper_numbers("table8")

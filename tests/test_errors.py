@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from toy import write_toy
 
-from densemtmd import Predictor, checkpoint, training
+from densemtmd import Predictor, checkpoint, composing, training
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable
 
@@ -93,7 +93,7 @@ def run(finished):
         ("lr=0.1", ["unknown setting lr; did you mean 'train.lr'?"]),
         ("dataa=own", ["unknown setting dataa; known: data, model", "did you mean 'data'?"]),
         ("train.lr.x=1", ["unknown setting train.lr.x"]),
-        ("hydra.run.dir=x", ["unknown setting hydra.run.dir; known: data"]),
+        ("hydra.run.dir=x", ["hydra.run.dir=x says how Hydra launches several runs: add -m"]),
         ("data@x=own", ["unknown setting data@x"]),
         ("model.widthss=[1,2,3]", ["unknown setting model.widthss; known in model: ", "did you mean 'widths'?"]),
         ("data=streat7", ["unknown choice data=streat7; known: camvid, ", "did you mean 'street7'?"]),
@@ -154,8 +154,8 @@ def test_values_of_another_type(says, arguments, argument, words):
         ("lr", ["'lr' is not a name=value such as train.lr=0.1"]),
         ("=3", ["'=3' is not a name=value"]),
         ("", ["'' is not a name=value"]),
-        ("--lr=3", ["'--lr=3' is not a name=value"]),
-        ("-m", ["'-m' is not a name=value"]),
+        ("--lr=3", ["unrecognized arguments: --lr=3"]),
+        ("-z", ["unrecognized arguments: -z"]),
         ("+train.lr=3", ["'+train.lr=3' is not a name=value"]),
         ("~train.lr", ["'~train.lr' is not a name=value"]),
         ("train.batch=[1", ["the value in train.batch=[1 cannot be read: close its brackets"]),
@@ -205,9 +205,7 @@ def test_a_mistake_in_the_last_run_of_a_sweep_is_told_before_the_first(says, arg
 
 
 def test_whole_numbers_may_be_written_as_people_write_them(arguments):
-    from densemtmd.commands import train
-
-    assert train.compose(["train.outputs=2e6", "train.batch=8.0"]).train.outputs == 2_000_000
+    assert composing.compose(["train.outputs=2e6", "train.batch=8.0"]).train.outputs == 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -216,9 +214,9 @@ def test_whole_numbers_may_be_written_as_people_write_them(arguments):
 def test_a_broken_file_of_settings(says, monkeypatch, text):
     from densemtmd.commands import train
 
-    conf = shutil.copytree(train.CONF, "conf")
+    conf = shutil.copytree(composing.CONF, "conf")
     (Path(conf) / "data" / "mine.yaml").write_text(text)
-    monkeypatch.setattr(train, "CONF", Path(conf).absolute())
+    monkeypatch.setattr(composing, "CONF", Path(conf).absolute())
     says(train, ["data=mine"], Path(conf).absolute())
 
 

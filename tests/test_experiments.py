@@ -8,7 +8,7 @@ import torch
 import yaml
 from toy import write_toy
 
-from densemtmd import checkpoint
+from densemtmd import checkpoint, composing
 from densemtmd.commands import train
 from densemtmd.data import open_data
 from densemtmd.runs.table import curve, read_experiment
@@ -35,7 +35,7 @@ def data(tmp_path_factory):
 def arguments(data, tmp_path, monkeypatch):
     """A table of three rows on small datasets, in a conf of its own."""
     root, files = data
-    monkeypatch.setattr(train, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(composing, "CONF", tmp_path / "conf")
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     monkeypatch.chdir(tmp_path)
     experiment = tmp_path / "experiment.yaml"
@@ -125,7 +125,7 @@ def test_every_experiment_composes(path):
     search = "score.split=val" in experiment.settings  # for settings, not a comparison of strategies
     assert experiment.name == path.stem and (search or len(experiment.seeds) == 3)
     for row, overrides in experiment.rows.items():
-        settings = train.compose([*experiment.settings, *overrides])
+        settings = composing.compose([*experiment.settings, *overrides])
         plan = stages(settings.strategy, settings.data.datasets)
         assert sum(stage.answers for stage in plan) >= 1
         assert search or row in (settings.strategy["name"], "best", *[f"finetune_{name}" for name in ("stanford", "siftflow", "kitti7")])

@@ -36,18 +36,20 @@ def network():
 
 def test_the_choice_of_conf():
     model = yaml.safe_load((CONF / "frozen.yaml").read_text())
+    assert model.pop("defaults")
     assert model["name"] == "frozen"
     try:
         network = build(model, SPACE)
     except UserError:
         pytest.skip("the package of weights is not installed")
-    assert network.maps_channels == 24 + 40 + 112 + 320 and network.geometry == Geometry(1, 1, multiple=32, context=192)
+    assert network.trunk.channels == 24 + 40 + 112 + 320 and network.geometry == Geometry(1, 1, multiple=32, context=192)
     assert network.pretrained["licence"] == "Apache-2.0"
     assert str(network).startswith("frozen tf_efficientnet_lite0, 5 outputs")
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"scale": 1.3}, {"scale": 0.5, "strides": [8, 16]}, {"grid": 4, "strides": [32, 4]}, {"layers": 0}]
+    "settings",
+    [{}, {"scales": [1.3]}, {"scales": [1, 2]}, {"scales": [0.5], "strides": [8, 16]}, {"grid": 4, "strides": [32, 4]}, {"layers": 0}],
 )
 def test_any_picture_size(settings):
     made = make(**settings).eval()
@@ -57,7 +59,7 @@ def test_any_picture_size(settings):
         with torch.no_grad():
             outputs, maps = made.outputs(x), made.trunk(x)
         cells = (-(-height // grid), -(-width // grid))
-        assert maps.shape == (2, made.maps_channels, *cells) and outputs.features.shape == (2, made.feature_channels, *cells)
+        assert maps.shape == (2, made.trunk.channels, *cells) and outputs.features.shape == (2, made.feature_channels, *cells)
         assert outputs.joint.shape == (2, 5, *cells) and outputs.answer.shape == (2, 5, height, width)
         assert outputs.answer.isfinite().all()
 
@@ -72,7 +74,7 @@ class Planted(nn.Module):
 @pytest.mark.parametrize("scale", [1.0, 1.5, 2.0, 0.5])
 @pytest.mark.parametrize("grid", [4, 8])
 def test_maps_of_all_strides_lie_over_the_same_pixels(scale, grid):
-    made = make(scale=scale, grid=grid, strides=[2, 4, 8, 16, 32])
+    made = make(scales=[scale], grid=grid, strides=[2, 4, 8, 16, 32])
     trunk = made.features.trunk
     trunk.encoder, trunk.normalise = Planted(), nn.Identity()
     height, width = 384, 448
@@ -194,7 +196,9 @@ def test_what_it_cannot_do(network):
         ({"grid": 0}, "model.grid is 0"),
         ({"hidden": 2.5}, "model.hidden is 2.5"),
         ({"layers": -1}, "model.layers is -1"),
-        ({"scale": 9}, "model.scale is 9"),
+        ({"scales": [9]}, "model.scales is [9]"),
+        ({"scales": [1, 1]}, "each once"),
+        ({"scales": 2}, "model.scales is 2"),
         ({"dropout": 1}, "model.dropout is 1"),
         ({"encoder": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224 gives no maps of the strides"),
         ({"encoder": "convnext_atto", "strides": [2, 4]}, "no map of stride 2"),

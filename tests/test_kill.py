@@ -13,7 +13,7 @@ import pytest
 import torch
 from toy import write_toy
 
-from densemtmd import Predictor, checkpoint
+from densemtmd import Predictor, checkpoint, composing
 from densemtmd.commands import train
 from densemtmd.runs import run as runs
 
@@ -53,7 +53,7 @@ def test_killed_at_random_moments(tmp_path, monkeypatch):
         "model.widths=[4,6,8]", "model.hidden=8", "train.crop=24", "train.batch=4",
         "train.epochs=null", "train.outputs=6000", "train.epoch_outputs=1500", "train.checkpoint_seconds=0",
     ]  # fmt: skip
-    runs.check(train.compose(common))  # which imports what is imported late
+    runs.check(composing.compose(common))  # which imports what is imported late
     began = time.monotonic()
     assert finished(in_a_process([*common, f"runs={tmp_path / 'whole'}"]), 120)
     whole_seconds = time.monotonic() - began

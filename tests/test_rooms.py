@@ -13,15 +13,16 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "machine", "files", "tasks", "settings", "geometry", "stack", "kind", "losses", "merging", "fast", "dense", "network",
-    "backbones", "datasets", "worlds", "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation",
-    "report", "draw", "kinds", "tracking", "strategies", "training", "comparison", "runs", "bench", "commands",
+    "errors", "machine", "files", "tasks", "settings", "composing", "geometry", "stack", "kind", "losses", "merging", "fast", "dense",
+    "network", "backbones", "datasets", "worlds", "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation",
+    "correlation", "draw", "labelling", "kinds", "tracking", "strategies", "training", "compare", "runs", "bench",
+    "commands", "__main__",
 )  # fmt: skip
 """From the top down."""
 
 CORE = (
-    "tasks", "settings", "losses", "network", "dense", "fast", "kind", "backbones", "datasets", "data", "checkpoint", "inference", "keypoints",
-    "poses", "evaluation", "training",
+    "tasks", "settings", "losses", "network", "dense", "fast", "kind", "backbones", "datasets", "data", "checkpoint", "inference",
+    "keypoints", "poses", "evaluation", "training",
 )  # fmt: skip
 """What trains and labels: these rooms can be imported, and so read and tested, without Hydra, MLflow, kornia and Matplotlib."""
 
@@ -130,9 +131,6 @@ def circles(graph):
     return {one for one in found if len(one) > 1}
 
 
-"""The one circle that there is: a dataset of hands is opened by the door of all datasets, and is one of them."""
-
-
 def test_no_module_imports_itself_over_others():
     sources = {module_of(file): (file.read_text(encoding="utf-8"), package_of(file)) for file in files(PACKAGE)}
     assert circles(graph_of(sources)) == set()
@@ -174,8 +172,8 @@ def f():
 def test_optional_libraries_are_imported_in_one_place():
     homes = {
         "mlflow": {PACKAGE / "tracking" / "mlflow_store.py"},
-        "hydra": {PACKAGE / "commands" / "train.py"},
-        "omegaconf": {PACKAGE / "commands" / "train.py"},
+        "hydra": {PACKAGE / "composing.py", PACKAGE / "runs" / "launch.py"},
+        "omegaconf": {PACKAGE / "composing.py", PACKAGE / "runs" / "launch.py", PACKAGE / "commands" / "train.py"},
         "kornia": {PACKAGE / "backbones" / "patchnet.py"},
         "huggingface_hub": {PACKAGE / "backbones" / "weights.py"},
         "timm": set(),  # and the next two: asked for by name, in backbones/torchvision_cpu.py

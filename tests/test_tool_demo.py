@@ -4,21 +4,21 @@ import json
 
 from PIL import Image
 
-from densemtmd.commands import train
+from densemtmd import composing
 
 
 def test_from_nothing_to_a_labelled_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     from densemtmd.commands import demo
 
-    compose = train.compose
+    compose = composing.compose
 
     def small(overrides):
         settings = compose(overrides)
         settings.data.world |= {"width": 160, "height": 64}
         return settings
 
-    monkeypatch.setattr(train, "compose", small)
+    monkeypatch.setattr(composing, "compose", small)
     assert demo.main(["--minutes", "0.03", "--images", "9", "--tracking", "none"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     scored = json.loads((run / "scores.json").read_text())

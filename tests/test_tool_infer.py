@@ -14,10 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from densemtmd import checkpoint
+from densemtmd import checkpoint, labelling
 from densemtmd.backbones import build
 from densemtmd.commands.cli import make_parser, newest_run, tool
-from densemtmd.commands.infer import choose_labelsets, find_pictures
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.errors import UserError
 from densemtmd.inference import Predictor
@@ -173,11 +172,11 @@ def test_bad_pictures_are_reported_at_the_end_and_the_others_labelled(capsys):
 def test_files_folders_and_patterns_each_picture_once():
     for name in ("p/a.png", "p/b.JPG", "p/deep/c.png", "q/d[1].png", "q/e.png"):
         save_picture(Path(name))
-    found, _ = find_pictures(["p", "p/a.png", "q/d[1].png", "q/*.png", "./p/../p/a.png"], False, Path("out"))
+    found = labelling.find_pictures(["p", "p/a.png", "q/d[1].png", "q/*.png", "./p/../p/a.png"], False, Path("out"))
     assert [str(name) for name in found] == ["a.png", "b.JPG", "d[1].png", "e.png"]
-    assert list(find_pictures(["**/c.p?g"], False, Path("out"))[0].values()) == [Path("p/deep/c.png")]
+    assert list(labelling.find_pictures(["**/c.p?g"], False, Path("out")).values()) == [Path("p/deep/c.png")]
     absolute = str(Path("q").resolve() / "e*")
-    assert [str(name) for name in find_pictures([absolute], False, Path("out"))[0]] == ["e.png"]
+    assert [str(name) for name in labelling.find_pictures([absolute], False, Path("out"))] == ["e.png"]
 
 
 def test_what_is_missing_keeps_nobody_from_labelling_the_rest(capsys):
@@ -192,8 +191,9 @@ def test_what_is_missing_keeps_nobody_from_labelling_the_rest(capsys):
     assert written("out") == ["a.png.xu.overlay.png", "a.png.xu.png", "b.png.xu.overlay.png", "b.png.xu.png"]
     assert "2 of 5 pictures labelled" in shown.out
     assert [line.split(":")[1] for line in shown.err.splitlines()] == [
-        " there is no picture gone.png", " the folder empty holds no picture (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, "
-        ".jp2, .avif)", " no file matches the pattern no/*.png",
+        " there is no picture gone.png",
+        " the folder empty holds no picture (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, .jp2, .avif)",
+        " no file matches the pattern no/*.png",
     ]  # fmt: skip
 
 
@@ -253,10 +253,10 @@ def test_an_unknown_labelset_lists_the_known_and_suggests_the_nearest(capsys):
 
 def test_a_labelset_may_be_called_what_looks_like_a_list():
     odd = OutputSpace([Labelset("a,b", ["x", "y"]), Labelset("all", ["x", "y"])])
-    assert choose_labelsets("a,b", odd) == ["a,b"]
-    assert choose_labelsets("all", odd) == ["all"]
+    assert labelling.choose_labelsets("a,b", odd) == ["a,b"]
+    assert labelling.choose_labelsets("all", odd) == ["all"]
     with pytest.raises(UserError, match="finds keypoints"):
-        choose_labelsets("all", OutputSpace([KeypointSet("nyu", ["palm"])]))
+        labelling.choose_labelsets("all", OutputSpace([KeypointSet("nyu", ["palm"])]))
 
 
 def test_an_unwritable_out(capsys):

@@ -5,8 +5,10 @@ look of an error."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +129,12 @@ def refused(*words: object) -> Iterator[None]:
     assert "\n" not in message and len(message) < 700
     for word in words:
         assert str(word) in message, f"{word!r} is not in: {message}"
+
+
+def undraw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no figures, which take most of the time of a small one: in every room that has the function by its name."""
+    import_module("densemtmd.runs.run")
+    for name, module in list(sys.modules.items()):
+        for figure in ("curves_figure", "confusion_figure"):
+            if name.startswith("densemtmd.") and hasattr(module, figure):
+                monkeypatch.setattr(module, figure, lambda *_: None)

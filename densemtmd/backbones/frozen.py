@@ -1,7 +1,7 @@
 """A frozen pretrained trunk and a small head on its maps: what it has learned elsewhere is enough to tell most labels apart.
 
 The trunk is a function of the picture alone: its maps of several strides, brought to one grid and laid side by side, can be
-computed once per picture and kept (:meth:`FrozenTrunk.trunk`), and the network takes them in a picture's place. A step of training then
+computed once per picture and kept (:attr:`FrozenTrunk.trunk`), and the network takes them in a picture's place. A step of training then
 costs a few matrix products.
 
 θ_f is the trunk, a standardisation and 1×1 convolutions to ``hidden`` channels: these are shared by all tasks, and what gradient
@@ -14,6 +14,9 @@ cells of the grid.
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
 from textwrap import shorten
@@ -21,10 +24,11 @@ from textwrap import shorten
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from densemtmd.backbones import weights as pretrained
 from densemtmd.backbones.encoder_decoder import CONTEXT, ENCODER
-from densemtmd.backbones.padded import Normalise, PaddedNetwork, cells_to_pixels, padded
+from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, padded
 from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.errors import UserError
 from densemtmd.network import Outputs
@@ -48,7 +52,7 @@ class FrozenTrunk(PaddedNetwork):
         weights: of the encoder: ``package``, ``hub``, ``none`` or a path (:mod:`densemtmd.backbones.weights`).
         strides: of the maps that are taken: some of 2, 4, 8, 16, 32.
         grid: pixels along a cell of the grid that they are brought to.
-        scale: by which pictures are enlarged for the trunk.
+        scales: by which pictures are enlarged for the trunk; of several the maps are laid side by side.
         hidden: channels of the hidden layers.
         layers: how many of them; 0: the classifier is linear in the maps, and gradient reversal has nothing to change.
         dropout: share of what the classifier sees that is dropped, 0 ≤ dropout < 1.
@@ -66,7 +70,7 @@ class FrozenTrunk(PaddedNetwork):
         weights: str = "package",
         strides: Sequence[int] = (4, 8, 16, 32),
         grid: int = 8,
-        scale: float = 1.0,
+        scales: Sequence[float] = (1.0,),
         hidden: int = 256,
         layers: int = 1,
         dropout: float = 0.1,
@@ -77,19 +81,20 @@ class FrozenTrunk(PaddedNetwork):
         for name, value, least in (("grid", grid, 1), ("hidden", hidden, 1), ("layers", layers, 0)):
             if type(value) is not int or value < least:
                 raise UserError(f"model.{name} is {value!r}, expected a whole number of at least {least}")
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 / MOST_SCALE <= scale <= MOST_SCALE:
-            raise UserError(f"model.scale is {scale!r}, expected {1 / MOST_SCALE} to {MOST_SCALE}")
+        numbers = isinstance(scales, list | tuple) and scales and all(isinstance(s, int | float) and not isinstance(s, bool) for s in scales)
+        if not numbers or len(set(scales)) < len(scales) or not all(1 / MOST_SCALE <= s <= MOST_SCALE for s in scales):
+            raise UserError(f"model.scales is {scales!r}, expected a list of numbers from {1 / MOST_SCALE} to {MOST_SCALE}, each once")
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout is {dropout!r}, expected at least 0 and below 1")
         pretrained.check_encoder(encoder)
         pretrained.check_choice(encoder, weights)
-        trunk = Trunk(encoder, sorted(strides), grid, float(scale))
+        trunk = Trunk(encoder, sorted(strides), grid, sorted(float(scale) for scale in scales))
         features = Features(trunk, hidden, layers)
         channels = hidden if layers else trunk.channels
         classifier = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(channels, space.channels, 1))
         super().__init__(
             features, classifier, space, feature_channels=channels, deepest_channels=channels, stride=grid, multiple=trunk.multiple,
-            context=math.ceil(CONTEXT / scale),
+            context=math.ceil(CONTEXT / min(scales)),
         )  # fmt: skip
         self.encoder_name, self.weights = encoder, weights
         trunk.requires_grad_(False).eval()
@@ -104,14 +109,12 @@ class FrozenTrunk(PaddedNetwork):
         self._began_with(pretrained.load_into(self.features.trunk.encoder.model, self.encoder_name, self.weights))
 
     @property
-    def maps_channels(self) -> int:
-        """M."""
-        return self.features.trunk.channels
+    def trunk(self) -> Trunk:
+        """What gives of pictures, (B, 3, H, W) in [0, 1], the maps that the network takes in their place: (B, M, ⌈H/grid⌉, ⌈W/grid⌉)."""
+        return self.features.trunk
 
-    def trunk(self, x: Tensor) -> Tensor:
-        """What the trunk gives of pictures, for the network to take in their place: (B, 3, H, W) in [0, 1] -> (B, M, h, w), where h is
-        ⌈H/grid⌉."""
-        return self.features.trunk(x)
+    def quick_trunk(self) -> Trunk:
+        return folded(self.trunk)
 
     def standardise(self, maps: Iterable[Tensor]) -> None:
         """Takes the mean and the spread of each of the M channels from the maps of some pictures, (B, M, h, w) or (M, h, w) each.
@@ -122,13 +125,17 @@ class FrozenTrunk(PaddedNetwork):
         self.features.standardise.fit(maps)
 
     def outputs(self, x: Tensor) -> Outputs:
-        """Pictures, or what :meth:`trunk` gave of them -> features and outputs of θ_t for each cell, and the answer: for each pixel of
+        """Pictures, or what :attr:`trunk` gave of them -> features and outputs of θ_t for each cell, and the answer: for each pixel of
         pictures, for each cell of the trunk's maps."""
-        of_maps = x.shape[1] == self.maps_channels
-        features = self.features.of_maps(x if of_maps else self.features.trunk(x))
+        features = self.features(x)
         joint = self.classifier(features)
         answer = joint if self.context is None else self.context(joint)
-        return Outputs(features, joint, answer if of_maps else cells_to_pixels(answer, self.stride, *x.shape[-2:]))
+        of_maps = x.shape[1] == self.trunk.channels
+        return Outputs(features, joint, answer if of_maps else self.brought(answer, x.shape[-2:]))
+
+    def labeller(self, precision: str = "float32", measure: bool = False) -> Whole:
+        """What labels whole pictures or tiles of them; the trunk's batch norms are part of its convolutions there."""
+        return WithTrunk(self, precision, self.quick_trunk() if precision == "float32" else self.trunk)
 
     def add_discriminator(self, domains: int, hidden: int = 128, at: str = "features") -> None:
         """Hangs a domain classifier θ_d on the hidden layer, with fresh weights: the trunk's own maps do not learn.
@@ -156,53 +163,103 @@ class FrozenTrunk(PaddedNetwork):
         return self
 
 
+class WithTrunk(Whole):
+    """A network on a frozen trunk as it labels, with a trunk that is quicker than its own and gives the same."""
+
+    def __init__(self, network: FrozenTrunk, precision: str, trunk: Trunk) -> None:
+        super().__init__(network, precision)
+        self.trunk = trunk
+
+    def answer(self, x: Tensor) -> Tensor:
+        return self.network.brought(self.network(self.trunk(x)), x.shape[-2:])
+
+
 class Trunk(nn.Module):
-    """A frozen encoder, whose maps of several strides are brought to one grid: (B, 3, H, W) in [0, 1] -> (B, M, ⌈H/grid⌉, ⌈W/grid⌉).
+    """A frozen encoder, whose maps of several strides and scales are brought to one grid and laid side by side:
+    (B, 3, H, W) in [0, 1] -> (B, M, ⌈H/grid⌉, ⌈W/grid⌉).
 
     Args:
         encoder: timm's name of it.
         strides: of the maps, ascending.
         grid: pixels along a cell.
-        scale: by which pictures are enlarged before.
+        scales: by which pictures are enlarged before, ascending.
     """
 
-    def __init__(self, encoder: str, strides: Sequence[int], grid: int, scale: float) -> None:
+    def __init__(self, encoder: str, strides: Sequence[int], grid: int, scales: Sequence[float]) -> None:
         super().__init__()
-        self.strides, self.grid, self.scale = tuple(strides), grid, scale
+        self.name, self.strides, self.grid, self.scales = encoder, tuple(strides), grid, tuple(scales)
         smp = import_smp()
         try:
             self.encoder = smp.encoders.get_encoder(f"tu-{encoder}", weights=None, depth=int(math.log2(strides[-1])))
         except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, AssertionError, IndexError) as error:
             reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
             raise UserError(f"model.encoder {encoder} gives no maps of the strides {', '.join(map(str, strides))} ({reason})") from None
-        self.channels = sum(self.encoder.out_channels[STRIDES.index(stride)] for stride in strides)
+        self.channels = len(scales) * sum(self.encoder.out_channels[STRIDES.index(stride)] for stride in strides)
         if not all(self.encoder.out_channels[STRIDES.index(stride)] for stride in strides):
             raise UserError(f"model.encoder {encoder} has no map of stride 2: choose model.strides from 4, 8, 16, 32")
         self.normalise = Normalise(*pretrained.mean_and_spread(encoder))
         # Tiles of a picture get the answers of the picture where they begin at multiples of this.
-        self.multiple = next((m for m in range(grid, 2049, grid) if m * scale % 32 == 0), 32)
+        self.multiple = next((m for m in range(grid, 2049, grid) if all(m * scale % 32 == 0 for scale in scales)), 32)
+
+    def identity(self) -> str:
+        """A digest of all that its maps of a picture depend on: its settings and weights. Trunks of one digest give the same."""
+        digest = hashlib.sha256(json.dumps([self.name, self.strides, self.grid, self.scales]).encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = (-(-size // self.grid) for size in x.shape[-2:])
-        # As many pixels as the cells of the grid cover, the last ones' parts beyond the picture included.
-        height, width = (-(-math.ceil(cells * self.grid * self.scale) // 32) * 32 for cells in (rows, columns))
-        if self.scale == 1:
-            x = padded(x, 32, (height, width))
-        else:
-            x = padded(x, 1, (math.ceil(height / self.scale) + 1, math.ceil(width / self.scale) + 1))
-            x = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False, antialias=self.scale < 1)
-            x = x[..., :height, :width]
-        maps = self.encoder(self.normalise(x))
-        sides = [self._on_grid(maps[STRIDES.index(stride)], stride)[..., :rows, :columns] for stride in self.strides]
+        sides = []
+        for scale in self.scales:
+            maps = self.encoder(self.normalise(self._enlarged(x, scale, rows, columns)))
+            sides += [self._on_grid(maps[STRIDES.index(s)], s / scale)[..., :rows, :columns] for s in self.strides]
         return torch.cat(sides, 1)
 
-    def _on_grid(self, x: Tensor, stride: int) -> Tensor:
-        """A map, read between its cells at the middles of the grid's."""
-        factor = stride / (self.grid * self.scale)
+    def _enlarged(self, x: Tensor, scale: float, rows: int, columns: int) -> Tensor:
+        """As many pixels as the cells of the grid cover, the last ones' parts beyond the picture included."""
+        height, width = (-(-math.ceil(cells * self.grid * scale) // 32) * 32 for cells in (rows, columns))
+        if scale == 1:
+            return padded(x, 32, (height, width))
+        x = padded(x, 1, (math.ceil(height / scale) + 1, math.ceil(width / scale) + 1))
+        x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=scale < 1)
+        return x[..., :height, :width]
+
+    def _on_grid(self, x: Tensor, pixels: float) -> Tensor:
+        """A map, each of whose cells is so many pixels of the picture wide, read between its cells at the middles of the grid's."""
+        factor = pixels / self.grid
         if factor == 1:
             return x
         return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False)
+
+
+FOLDED = 1e-3
+"""Of the largest value of a map: so much may folding change it, which is ten times what is found and a tenth of what half precision
+does."""
+
+
+def folded(trunk: Trunk) -> Trunk:
+    """A trunk that gives the same, but for rounding, and is quicker on a CPU: its batch norms are part of the convolutions before them, and
+    channels lie side by side in memory. The trunk itself, where an encoder is not built of such pairs."""
+    made = copy.deepcopy(trunk).eval()
+    for parent in list(made.encoder.modules()):
+        before: nn.Module | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and type(before) is nn.Conv2d and before.out_channels == child.num_features:
+                assert child.running_mean is not None and child.running_var is not None
+                fused = fuse_conv_bn_weights(
+                    before.weight, before.bias, child.running_mean, child.running_var, child.eps, child.weight, child.bias
+                )  # fmt: skip
+                before.weight, before.bias = (nn.Parameter(p.detach(), requires_grad=False) for p in fused)
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+            before = child
+    made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sample = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(trunk.normalise.mean)
+    expected = trunk(sample)
+    same = (made(sample) - expected).abs().max() <= FOLDED * expected.abs().max()
+    return made if bool(same) else trunk
 
 
 class Standardise(nn.Module):
@@ -246,10 +303,7 @@ class Features(nn.Module):
         widths = [trunk.channels] + layers * [width]
         self.hidden = nn.Sequential(*[m for n in range(layers) for m in (nn.Conv2d(widths[n], widths[n + 1], 1), nn.ReLU())])
 
-    def of_maps(self, maps: Tensor) -> Tensor:
-        """(B, M, h, w), in half precision too -> (B, F, h, w)."""
-        return self.hidden(self.standardise(maps.float()))
-
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, F, h, w)."""
-        return self.of_maps(self.trunk(x))
+        """Pictures (B, 3, H, W) in [0, 1], or the trunk's maps of them, (B, M, h, w), in half precision too -> (B, F, h, w)."""
+        maps = x if x.shape[1] == self.trunk.channels else self.trunk(x)
+        return self.hidden(self.standardise(maps.float()))

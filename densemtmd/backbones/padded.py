@@ -122,7 +122,10 @@ class PaddedNetwork(JointNetwork):
         joint = self.classifier(features)
         answer = joint if self.context is None else self.context(joint)
         at_deepest = self.discriminator is not None and self.discriminator.settings["at"] == "deepest"
-        return Outputs(features, joint, cells_to_pixels(answer, self.stride, *x.shape[-2:]), deepest if at_deepest else None)
+        return Outputs(features, joint, self.brought(answer, x.shape[-2:]), deepest if at_deepest else None)
+
+    def brought(self, joint: Tensor, size: Sequence[int]) -> Tensor:
+        return cells_to_pixels(joint, self.stride, *size)
 
     def parts_to_learn(self) -> list[tuple[str, list[nn.Module]]]:
         """The parts that learn at a pace of their own, in the order of the answer: name -> modules. What is in none is the head's."""
@@ -166,4 +169,7 @@ class Whole:
         if self.network.training:
             raise UserError("the network is in training mode, where answers are random or depend on the other pictures; call .eval() on it")
         with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.network(x).float()
+            return self.answer(x).float()
+
+    def answer(self, x: Tensor) -> Tensor:
+        return self.network(x)

@@ -23,7 +23,9 @@ def choice(group: str, name: str) -> dict[str, Any]:
     path = CONF / group / f"{name}.yaml"
     if not path.exists():
         raise UserError(f"unknown {group} {name!r}; {nearest(name, sorted(p.stem for p in path.parent.glob('*.yaml')))}")
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    settings.pop("defaults", None)  # of a model: the protocol that it chooses
+    return settings
 
 
 def size_of(text: str, option: str = "--sizes", what: str = "rows x columns such as 240x320") -> tuple[int, int]:

@@ -18,12 +18,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from textwrap import shorten
 from typing import NoReturn
 
-from densemtmd.errors import UserError, one_line
+from densemtmd.errors import UserError, about_memory, one_line
 
 Main = Callable[..., int]
+
+COMMAND = "densemtmd"
+"""The command that a wheel installs; what it calls sees ``sys.argv[0]`` as ``densemtmd <verb>``."""
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports of a program that was stopped by Ctrl-C
 BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program whose reader went away, as in `tool | head`
@@ -61,7 +63,7 @@ def tool(main: Main) -> Main:
                 raise
             if "--debug" in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
-            print(f"error: {one_line(sentence)}", file=sys.stderr)
+            print(f"error: {as_called(one_line(sentence))}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("\nstopped: you pressed Ctrl-C", file=sys.stderr)
@@ -83,11 +85,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; " + (f"did you mean {close[0]}?" if close else f"{self.prog} --help shows what there is"))
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str, add_help: bool = True) -> argparse.ArgumentParser:
     """The parser of a tool, with ``--help``, which shows ``description`` as it stands, and ``--debug``."""
-    parser = Parser(description=description.strip(), formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    about = as_called(description.strip())
+    form = argparse.RawDescriptionHelpFormatter
+    parser = Parser(Path(sys.argv[0]).name, description=about, formatter_class=form, allow_abbrev=False, add_help=add_help)
     parser.add_argument("--debug", action="store_true", help="show the traceback of every error")
     return parser
+
+
+def as_called(text: str) -> str:
+    """A text that speaks of ``python tools/infer.py``, as its reader calls that: ``densemtmd infer`` where the tool was called so."""
+    if Path(sys.argv[0]).name.partition(" ")[0] != COMMAND:
+        return text
+    return re.sub(r"(?:python )?\btools/(\w+)\.py", lambda match: f"{COMMAND} {match[1].replace('_', '-')}", text)
 
 
 def newest_run(runs: str | Path = "runs") -> Path:
@@ -117,15 +128,6 @@ def _is_trial(run: Path) -> bool:
 def _has_weights(run: Path) -> bool:
     """Whether a run folder holds a network, or one per dataset in a folder each."""
     return (run / "best.safetensors").is_file() or any(run.glob("*/best.safetensors"))
-
-
-def about_memory(error: Exception) -> str | None:
-    """The sentence about an allocation that failed, of the computer's memory or of a GPU's; None of any other error."""
-    text = str(error)
-    if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:
-        return None
-    reason = f" ({shorten(text, 160, placeholder=' ...')})" if text else ""
-    return f"there is not enough memory{reason}: train with a smaller train.batch, train.crop or network, or label smaller pictures"
 
 
 def _discard_stdout() -> None:

@@ -1,4 +1,6 @@
-"""From nothing to a labelled picture: render the street world, train one network on its seven labelsets, label a picture under all of them.
+"""From nothing to a labelled picture, in three minutes.
+
+Renders the street world, trains one network on its seven labelsets, and labels a picture under all of them.
 
     python tools/demo.py             # about three minutes on two CPU cores
     python tools/demo.py --minutes 5 # train longer, for better answers
@@ -12,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import as_called, make_parser, tool
 
 
 @tool
@@ -26,14 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking", default="mlflow", choices=["mlflow", "none"], help="whether MLflow records the run (%(default)s)")
     arguments = parser.parse_args(argv)
 
-    from densemtmd.commands import infer, train
+    from densemtmd.commands import infer
+    from densemtmd.composing import compose
     from densemtmd.data import open_data
     from densemtmd.files import check_writable
     from densemtmd.runs.run import run
 
     check_writable(arguments.out, "--out")
-    settings = train.compose(["data=street7", "name=demo", "train.epochs=null"])
-    settings.data.world["images"] = arguments.images
+    settings = compose(["data=street7", "name=demo", "train.epochs=null"])
+    settings.data.world = {**(settings.data.world or {}), "images": arguments.images}
     settings.data_root, settings.runs, settings.tracking = arguments.data_root, arguments.runs, arguments.tracking
     settings.train.minutes = arguments.minutes
     settings.score.scoring = "strided"  # a 16th of the pixels, at a 16th of the cost
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.tracking == "mlflow":
         print(f"  the run in MLflow                 {python} -m mlflow ui --backend-store-uri sqlite:///mlflow.db")
         print("                                    then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning")
-    print(f"  your own pictures                 {python} tools/infer.py PICTURE... --labelset all --checkpoint {folder}")
+    print(as_called(f"  your own pictures                 python tools/infer.py PICTURE... --labelset all --checkpoint {folder}"))
     return 0
 
 

@@ -27,8 +27,8 @@ import PIL
 from tqdm import tqdm
 
 from densemtmd.datasets.duplicates import fingerprint
-from densemtmd.datasets.folder import Dataset, Item, ahead
-from densemtmd.datasets.sample import Sample
+from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.sample import Item, Sample
 from densemtmd.files import WriteError, atomic_write
 
 FORMAT = "densemtmd decoded pictures, 3"
@@ -59,7 +59,7 @@ class Decoded:
     note: str | None                    # why they are not kept on disk, if they should have been
 
 
-def load_all(dataset: Dataset, folder: Path | None, progress: bool = True) -> Decoded:
+def load_all(dataset: Dataset, folder: str | Path | None, progress: bool = True) -> Decoded:
     """All pictures of a dataset: mapped from its cache, which is built where it is not there.
 
     The arrays of a cache may be written to, which changes neither the file nor what others see.
@@ -72,6 +72,7 @@ def load_all(dataset: Dataset, folder: Path | None, progress: bool = True) -> De
     Raises:
         UserError: what :meth:`Dataset.load` raises.
     """
+    folder = None if folder is None else Path(folder)
     items = sorted({item for split in dataset.splits.values() for item in split}, key=lambda item: item.key)
 
     def decode() -> Iterable[tuple[Sample, bytes]]:

@@ -36,9 +36,10 @@ from tqdm import tqdm
 from densemtmd.datasets.cache import Decoded
 from densemtmd.datasets.config import DatasetConfig
 from densemtmd.datasets.duplicates import Picture, find_copies, fingerprint
-from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.folder import Dataset, ahead
 from densemtmd.datasets.labels import LOSSY, LOSSY_ADVICE, class_ids, code_name, loss_of_labels, read_codes, unknown_advice
 from densemtmd.datasets.pictures import is_turned, read_picture
+from densemtmd.datasets.sample import Item
 from densemtmd.datasets.splits import SPLITS
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID

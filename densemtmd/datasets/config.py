@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 from densemtmd.datasets.names import composed
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
-from densemtmd.files import form_of, read_yaml
+from densemtmd.files import conf_folder, form_of, read_yaml
 from densemtmd.kind import kind_of_encoding
 from densemtmd.tasks import VOID, Colour, Labelset, Task, nearest
 
-BUILT_IN = Path(__file__).parents[2] / "conf" / "dataset"
+BUILT_IN = conf_folder() / "dataset"
 """The folder of the datasets that come with the project."""
 
 Code: TypeAlias = int | Colour
@@ -204,7 +204,7 @@ def load_dataset_config(name_or_path: str | Path) -> DatasetConfig:
     return parse_dataset_config(data, path)
 
 
-def parse_dataset_config(data: Any, path: Path) -> DatasetConfig:
+def parse_dataset_config(data: Any, path: str | Path) -> DatasetConfig:
     """Check what a dataset's YAML says.
 
     Args:
@@ -214,6 +214,7 @@ def parse_dataset_config(data: Any, path: Path) -> DatasetConfig:
     Raises:
         UserError: a key that is unknown, missing or wrong.
     """
+    path = Path(path)
     return _parse(data, path, ())
 
 

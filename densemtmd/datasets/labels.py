@@ -58,7 +58,7 @@ def code_table(config: DatasetConfig) -> CodeTable:
     return CodeTable(ids, lowest)
 
 
-def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarray:
+def read_labels(path: str | Path, config: DatasetConfig, table: CodeTable) -> np.ndarray:
     """Read one file of labels.
 
     Args:
@@ -73,6 +73,7 @@ def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarr
         UserError: the file cannot be read, is of another format, was compressed with loss (unless the dataset's YAML knows of it), or
             holds a code that the dataset does not know.
     """
+    path = Path(path)
     if (loss := loss_of_labels(path, config)) is not None and LOSSY not in config.known:
         raise UserError(f"{path} is {loss}: {LOSSY_ADVICE} of {config.path}")
     codes = read_codes(path, config)
@@ -82,12 +83,13 @@ def read_labels(path: Path, config: DatasetConfig, table: CodeTable) -> np.ndarr
     return ids
 
 
-def read_codes(path: Path, config: DatasetConfig) -> np.ndarray:
+def read_codes(path: str | Path, config: DatasetConfig) -> np.ndarray:
     """The codes in one file of labels: (H, W) int32, a colour as one number of 24 bits.
 
     Raises:
         UserError: the file cannot be read, or is of another format than ``config.encoding`` says.
     """
+    path = Path(path)
     read = {"index": _read_indices, "colour": _read_colours, "mat": _read_mat, "text": _read_text}[config.encoding]
     return read(path, config)
 
@@ -216,8 +218,9 @@ def _unknown_codes(path: Path, config: DatasetConfig, codes: np.ndarray) -> str:
     return f"{path} has {pixels} of the {unknown}, which no label of {config.path} has: {unknown_advice(path, config)}"
 
 
-def unknown_advice(path: Path, config: DatasetConfig) -> str:
+def unknown_advice(path: str | Path, config: DatasetConfig) -> str:
     """What to do about a code that no label has, in a file."""
+    path = Path(path)
     if (loss := loss_of_labels(path, config)) is not None:
         return f"{loss} changes values, so labels should be PNG; else add it to the codes of a label or to void"
     return "add it to the codes of a label or to void"

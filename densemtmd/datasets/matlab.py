@@ -41,7 +41,7 @@ class Head(NamedTuple):
     length: int             # bytes of all this
 
 
-def find_matrix(path: Path, name: str) -> tuple[np.ndarray | None, list[str]]:
+def find_matrix(path: str | Path, name: str) -> tuple[np.ndarray | None, list[str]]:
     """The matrix of a name, (H, W) in general, and the names of all matrices before it.
 
     Args:
@@ -57,6 +57,7 @@ def find_matrix(path: Path, name: str) -> tuple[np.ndarray | None, list[str]]:
         ValueError: the file is damaged; says how.
         OSError: it cannot be read.
     """
+    path = Path(path)
     content = memoryview(path.read_bytes())
     if 0 in content[:4]:  # level 4 begins with a number, level 5 with a text
         matrices = loadmat(str(path), appendmat=False, variable_names=[name])

@@ -62,12 +62,13 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise _damaged(path, error) from error
 
 
-def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture, decoded whole but not converted: labels need its values as they are.
 
     Raises:
         UserError: no such file, not a picture, cut off, or more pixels than ``max_pixels``.
     """
+    path = Path(path)
     try:
         found = path.stat()
     except OSError as error:
@@ -131,8 +132,9 @@ def _webp_frame(path: Path) -> bytes | None:
     return None
 
 
-def is_turned(path: Path) -> bool:
+def is_turned(path: str | Path) -> bool:
     """Whether a picture is turned or mirrored by its EXIF: :func:`read_picture` then gives it upright, as people see it."""
+    path = Path(path)
     with suppress(Exception), Image.open(path) as picture:  # of what cannot be read, nothing is known
         return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
     return False

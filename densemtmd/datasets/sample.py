@@ -1,4 +1,4 @@
-"""What a dataset hands out: one :class:`Sample` at a time, mixed into a :class:`Batch` for the network.
+"""What a dataset hands out: one :class:`Item` read as a :class:`Sample` at a time, mixed into a :class:`Batch` for the network.
 
 Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided network.
 """
@@ -6,6 +6,7 @@ Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided ne
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,16 @@ import torch
 from torch import Tensor
 
 from densemtmd.tasks import VOID
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture with its labels, not yet read."""
+
+    key: str       # unique within its dataset
+    image: Path
+    labels: Path
+    sequence: str  # pictures of one sequence share a split
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,18 @@ class Sample:
 class Batch:
     """Samples of several datasets, side by side."""
 
-    image: Tensor  # (B, 3, H, W) uint8, RGB; or (B, 1, S, S) float32, depth in a cube from −1 to 1
-    target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled; or (B, L) float32, see `selective_l2`
+    image: Tensor  # (B, 3, H, W) uint8, RGB; or (B, 1, S, S) float32, depth in a cube from −1 to 1; or (B, M, h, w) float16, kept maps
+    target: Tensor  # (B, h, w) uint8, one class id per output of the network, 255 = unlabelled; or (B, L) float32, see `selective_l2`;
+    # or (B, L, h, w) float32, see `selective_shares`
     task: Tensor  # (B,) int64, position of the sample's labelset in the output space
     domain: Tensor  # (B,) int64, position of the sample's domain among the domains trained on
     weight: Tensor  # (B,) float32, of the sample's pixels in the losses: 1, or that of its dataset (dataset equilibrium)
 
     @property
     def labelled(self) -> int:
-        """How many labelled outputs it asks for: pixels, or hands."""
+        """How many labelled outputs it asks for: pixels, cells of kept maps, or hands."""
+        if self.target.ndim == 4:
+            return int(self.target.any(1).sum())
         return len(self.target) if self.target.is_floating_point() else int((self.target != VOID).sum())
 
     def to(self, device: torch.device) -> Batch:

@@ -85,12 +85,13 @@ class _Kind:
         return {path.stem.removesuffix(self.tag).removeprefix(self.head): path for path in self.files}
 
 
-def draft(folder: Path) -> str:
+def draft(folder: str | Path) -> str:
     """The text of a dataset's YAML for the pictures and labels in a folder.
 
     Raises:
         UserError: no such folder, or no pictures with labels in it; says what is there instead.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name one that holds pictures and their labels")
     kinds = _kinds(folder)

@@ -16,21 +16,24 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import evaluation, report
+from densemtmd import evaluation
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import load_all
+from densemtmd.datasets.cells import CellMixture
 from densemtmd.datasets.config import DatasetConfig, parse_labelled
 from densemtmd.datasets.folder import Dataset, Loaded, few_pictures, load_split, open_labelled, spread
+from densemtmd.datasets.maps import KeptMaps
 from densemtmd.datasets.mixing import Mixture, Source, check_samples
 from densemtmd.datasets.sample import Batch, Batches, Sample, as_input
+from densemtmd.draw import tables
 from densemtmd.draw.figures import confusion_figure
 from densemtmd.draw.labels import overlay
 from densemtmd.inference import strided_logits
 from densemtmd.kind import Across, Kind, Measure
-from densemtmd.losses import selective_cross_entropy
+from densemtmd.losses import selective_cross_entropy, selective_shares
 from densemtmd.network import JointNetwork
 from densemtmd.settings import RunSettings, ScoreSettings
-from densemtmd.tasks import Labelset, OutputSpace, Task
+from densemtmd.tasks import VOID, Labelset, OutputSpace, Task
 from densemtmd.truth import truths_of
 
 OVERFIT = 99.0
@@ -44,8 +47,8 @@ class Pixels(Kind):
     model = "patchnet"
     shows = "pictures in colour"
     measures = (
-        Measure("global", "Global", "points of Global", "Global, validation, %"),
-        Measure("average", "Average", "points of Average", "Average, validation, %"),
+        Measure("global", "Global", "points of Global", "Global, validation, %", pooled_only=True),
+        Measure("average", "Average", "points of Average", "Average, validation, %", pooled_only=True),
         Measure("iou", "IoU", "points of IoU", "IoU, validation, %"),
     )
     chief = measures[2]
@@ -70,10 +73,13 @@ class Pixels(Kind):
         flip, border = settings.train.flip, settings.train.border
         for dataset, found in zip(datasets, decoded, strict=True):
             check_samples(dataset.name, found.splits["train"], network.geometry, flip=flip, border=border)
-        return {dataset.name: Loaded(dataset, found.splits) for dataset, found in zip(datasets, decoded, strict=True)}
+        return {
+            dataset.name: Loaded(dataset, found.splits, KeptMaps(dataset, cache)) for dataset, found in zip(datasets, decoded, strict=True)
+        }
 
     def outputs_of(self, data: Loaded, network: JointNetwork) -> int:
-        stride = network.geometry.stride
+        """Of a network whose trunk's maps are kept: cells."""
+        stride = network.geometry.stride if network.trunk is None else network.trunk.grid
         return sum(math.ceil(s.target.shape[0] / stride) * math.ceil(s.target.shape[1] / stride) for s in data.pictures["train"])
 
     def mixture(
@@ -87,19 +93,34 @@ class Pixels(Kind):
         domains: Sequence[str],
         mixing: str | Mapping[str, float],
         equilibrium: bool = False,
-    ) -> Mixture:
+    ) -> Mixture | CellMixture:
         train, space = settings.train, network.space
         sources = [
             Source(d.name, space.index(d.dataset.task.name), domains.index(d.dataset.domain) if domains else 0, d.pictures[split])
             for d in data
         ]
+        if network.trunk is not None:
+            # Validation pictures now too: the training's clock does not run yet.
+            maps = [d.maps.of(network, d.pictures[split]) for d in data]
+            return CellMixture(
+                sources, maps, network.trunk.grid, labels=[d.dataset.labelset.channels for d in data],
+                most_labels=max(task.channels for task in space.tasks), batch=train.batch, rare=train.rare if split == "train" else 0.0,
+                mixing=mixing, equilibrium=equilibrium, seed=seed,
+            )  # fmt: skip
         return Mixture(
             sources, network.geometry, crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
             mixing=mixing, equilibrium=equilibrium, seed=seed,
         )  # fmt: skip
 
+    def prepare(self, network: JointNetwork, mixture: Batches) -> None:
+        """What a trunk's maps are standardised by comes from cells of the training pictures."""
+        if isinstance(mixture, CellMixture):
+            network.standardise(mixture.some_maps())
+
     def loss(self, outputs: torch.Tensor, batch: Batch, space: OutputSpace) -> torch.Tensor:
-        """Eq. 2."""
+        """Eq. 2; where an output answers for several pixels, the mean of their losses."""
+        if batch.target.is_floating_point():
+            return selective_shares(outputs, batch.target, batch.task, space, batch.weight)
         return selective_cross_entropy(outputs, batch.target, batch.task, space, batch.weight)
 
     def fitted(self, network: JointNetwork, mixture: Batches, batches: int, data: Sequence[Loaded], device: torch.device) -> dict[str, Any]:
@@ -115,7 +136,7 @@ class Pixels(Kind):
             for batch, logits in zip(drawn, answers, strict=True):
                 own = batch.task == network.space.index(name)
                 answer = logits[own][:, network.space.slice(name)].argmax(1)
-                counts += evaluation.confusion(answer, batch.target[own], labelset.channels)
+                counts += evaluation.confusion(answer, likeliest(batch.target)[own], labelset.channels)
             matrices[name] = counts.cpu().numpy()
         return self.report(matrices, labelsets)
 
@@ -137,14 +158,20 @@ class Pixels(Kind):
         tick: Callable[[int], object] = lambda count: None,
         precision: str = "float32",
     ) -> np.ndarray:
+        samples = spread(data.pictures[split], at_most)
+        if network.trunk is not None and data.maps is not None and precision == "float32":
+            return evaluation.score_kept(
+                network, data.dataset.task.name, samples, data.maps.of(network, samples), interior=how.interior, device=device,
+                tick=lambda: tick(1),
+            )  # fmt: skip
         return evaluation.score_pictures(
-            network, data.dataset.task.name, spread(data.pictures[split], at_most), scoring=how.scoring, interior=how.interior,
+            network, data.dataset.task.name, samples, scoring=how.scoring, interior=how.interior,
             precision=precision, device=device, tick=lambda: tick(1),
         )  # fmt: skip
 
     def for_scoring(self, dataset: Dataset, split: str, network: JointNetwork, cache: Path | None) -> Loaded:
         samples = load_all(dataset, cache).splits[split] if cache else load_split(dataset, split, progress=False)
-        return Loaded(dataset, {split: samples})
+        return Loaded(dataset, {split: samples}, KeptMaps(dataset, cache))
 
     def across(self, networks: Sequence[JointNetwork], datasets: Sequence[Dataset], split: str, how: ScoreSettings, **where: Any) -> Across:
         matrices: dict[str, dict[str, np.ndarray]] = {}
@@ -158,7 +185,7 @@ class Pixels(Kind):
                     for name, counts in found.items():
                         matrices.setdefault(name, {})[dataset.name] = counts.sum(0)
         scored = evaluation.cross_report(matrices) | self.way(how)
-        return Across(scored, report.cross_tables(scored), report.cross_markdown(scored), pictures)
+        return Across(scored, tables.cross_tables(scored), tables.cross_markdown(scored), pictures)
 
     def report(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task]) -> dict[str, Any]:
         return evaluation.report(found, {name: labelset(task) for name, task in tasks.items()})
@@ -194,13 +221,13 @@ class Pixels(Kind):
         return list(about["labels"])
 
     def table(self, scored: Mapping[str, Any]) -> str:
-        return report.scores_table(scored)
+        return tables.scores_table(scored)
 
     def details(self, scored: Mapping[str, Any]) -> str:
-        return report.labels_table(scored)
+        return tables.labels_table(scored)
 
     def markdown(self, scored: Mapping[str, Any]) -> str:
-        return report.scores_markdown(scored)
+        return tables.scores_markdown(scored)
 
     def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
         for name, matrices in found.items():
@@ -229,6 +256,13 @@ def labelset(task: Task) -> Labelset:
     """A task of this kind, as what it is."""
     assert isinstance(task, Labelset)
     return task
+
+
+def likeliest(target: torch.Tensor) -> torch.Tensor:
+    """(B, h, w) class ids of the most frequent label of each cell, 255 where none is, of shares (B, L, h, w); ids as they are."""
+    if not target.is_floating_point():
+        return target
+    return torch.where(target.any(1), target.argmax(1), VOID)
 
 
 def labelled(network: JointNetwork, task: Labelset, sample: Sample, device: torch.device) -> Image:

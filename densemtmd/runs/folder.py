@@ -26,8 +26,9 @@ FOUND = "found"
 """The key of ``config.yaml`` under which the datasets' own YAMLs and folders stand."""
 
 
-def new_folder(runs: Path, name: str) -> Path:
+def new_folder(runs: str | Path, name: str) -> Path:
     """Makes ``<runs>/<time>-<name>``, with a number behind it where another run started in the same second."""
+    runs = Path(runs)
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}"
     for number in range(1, 1000):
         folder = runs / (stem if number == 1 else f"{stem}-{number}")
@@ -36,8 +37,9 @@ def new_folder(runs: Path, name: str) -> Path:
     raise UserError(f"{runs} holds 999 runs called {stem}: give this one a name with name=")
 
 
-def make_folder(folder: Path) -> bool:
+def make_folder(folder: str | Path) -> bool:
     """Makes the folder of a run; False where there is one already."""
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -47,11 +49,12 @@ def make_folder(folder: Path) -> bool:
     return True
 
 
-def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
+def record(folder: str | Path, settings: RunSettings, datasets: Sequence[Dataset]) -> None:
     """Writes ``config.yaml``, with the datasets' own YAMLs and folders, and the lists of who trains on what.
 
     What is relative to where the user stands is written in full: the run may be resumed from elsewhere.
     """
+    folder = Path(folder)
     cache = settings.cache if settings.cache in ("auto", "none") else str(Path(settings.cache).expanduser().absolute())
     settings = replace(settings, data_root=str(Path(settings.data_root).absolute()), cache=cache)
     found = {
@@ -64,7 +67,7 @@ def record(folder: Path, settings: RunSettings, datasets: Sequence[Dataset]) -> 
             write_text(folder / "splits" / dataset.name / f"{split}.txt", "".join(f"{item.key}\n" for item in items))
 
 
-def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, list[Dataset]]:
+def reopen(folder: str | Path, data_root: str | Path | None = None) -> tuple[RunSettings, list[Dataset]]:
     """The settings and datasets of a run, from its folder alone: what its YAMLs and the lists beside them said then holds, whatever they
     say now, and where they are gone.
 
@@ -75,6 +78,8 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
     Raises:
         UserError: no run there, a damaged ``config.yaml``, or pictures of a split that are gone.
     """
+    folder = Path(folder)
+    data_root = None if data_root is None else Path(data_root)
     file = folder / "config.yaml"
     if not file.is_file():
         raise UserError(
@@ -100,8 +105,9 @@ def reopen(folder: Path, data_root: Path | None = None) -> tuple[RunSettings, li
         raise UserError(f"{file}: {error}") from None
 
 
-def tracked(folder: Path) -> dict[str, str | None]:
+def tracked(folder: str | Path) -> dict[str, str | None]:
     """The ids under which the tracker knows a run (``""``) and its stages."""
+    folder = Path(folder)
     file = folder / "tracking.json"
     if not file.is_file():
         return {}

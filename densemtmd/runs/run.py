@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation
 from densemtmd.data import domains_of, load, open_data, output_space
-from densemtmd.datasets.folder import Dataset, Item, Loaded
+from densemtmd.datasets.folder import Dataset, Loaded
 from densemtmd.datasets.mixing import shares
+from densemtmd.datasets.sample import Item
 from densemtmd.draw.figures import curves_figure
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text
@@ -87,12 +88,13 @@ def run(settings: RunSettings, overrides: Sequence[str] = (), table: Table | Non
     return folder
 
 
-def resume(folder: Path, table: Table | None = None) -> Path:
+def resume(folder: str | Path, table: Table | None = None) -> Path:
     """Goes on with an interrupted run, in its folder and under its id in MLflow; its settings are those in its ``config.yaml``.
 
     Raises:
         UserError: no run there, or its data are no longer what they were.
     """
+    folder = Path(folder)
     settings, datasets = reopen(folder)
     try:
         outline = check(settings)
@@ -277,6 +279,8 @@ def train_stage(
     mixture = kind.mixture(
         data, "train", network, settings, seed, domains=domains, mixing=train.mixing, equilibrium=stage.equilibrium
     )
+    if start is None:
+        kind.prepare(network, mixture)
     tracker.params({"mixture": mixture.about()})
     strided_pass = sum(kind.outputs_of(d, network) for d in everything)
     tasks = {d.name: d.dataset.task for d in data}
@@ -308,7 +312,7 @@ def train_stage(
         reversal=settings.reversal,
         started=start is not None,
         validate=validate,
-        report=tell,
+        after_epoch=tell,
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
         title=stage.name,
     )

@@ -8,22 +8,16 @@ that ``jtsc`` starts from, is trained once.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import itertools
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from tqdm import tqdm
 
+from densemtmd.composing import Source
 from densemtmd.data import open_data
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_yaml, write_json, write_text
@@ -68,12 +62,13 @@ class Planned:
         return f"{self.row}-seed{self.settings.seed}"
 
 
-def read_experiment(path: Path) -> Experiment:
+def read_experiment(path: str | Path) -> Experiment:
     """Reads a file of ``conf/experiment/``.
 
     Raises:
         UserError: it cannot be read, or is none.
     """
+    path = Path(path)
     data = read_yaml(path, "an experiment")
     if unknown := [str(key) for key in data if key not in KEYS]:
         raise UserError(f"{path} has the unknown key {unknown[0]!r}; {nearest(unknown[0], KEYS)}")
@@ -116,7 +111,42 @@ def curve(dataset: str, datasets: Sequence[str], name: str) -> Experiment:
     return Experiment(f"{name}-curve-{dataset}", rows, [], [0], curve=dataset)
 
 
-def run_table(experiment: Experiment, plan: Sequence[Planned], runs: Path, name: str, jobs: int = 1) -> Path:
+def plan_table(
+    experiment: Experiment,
+    overrides: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    source: Source = Source(),  # noqa: B008 (it cannot change)
+) -> list[Planned]:
+    """The runs of a table, seeds outside and rows inside.
+
+    Args:
+        experiment: what the table consists of.
+        overrides: further settings of all rows.
+        rows: those that are wanted; none: all.
+        seeds: others than the table's own.
+        source: of the settings.
+
+    Raises:
+        UserError: an unknown row or setting.
+    """
+    if unknown := [row for row in rows if row not in experiment.rows]:
+        raise UserError(f"the table has no row {unknown[0]!r}; {nearest(unknown[0], experiment.rows)}")
+    plan = []
+    for seed, row in itertools.product(seeds or experiment.seeds, rows or experiment.rows):
+        all_of_row = [*experiment.settings, *experiment.rows[row], *overrides, f"seed={seed}"]
+        plan.append(Planned(row, source.compose(all_of_row), tuple(all_of_row)))
+    return plan
+
+
+def run_table(
+    experiment: Experiment,
+    plan: Sequence[Planned],
+    runs: str | Path,
+    name: str,
+    launcher: Sequence[str] = (),
+    source: Source = Source(),  # noqa: B008 (it cannot change)
+) -> Path:
     """Runs what is not finished of a table; returns its folder.
 
     Args:
@@ -124,14 +154,19 @@ def run_table(experiment: Experiment, plan: Sequence[Planned], runs: Path, name:
         plan: its runs, in the order in which they are wanted.
         runs: the folder in which the table's folder lies.
         name: of the table.
-        jobs: how many runs go on at once. Each has its share of the cores, and where there are several GPUs the next of them.
+        launcher: what is said of Hydra's launcher, such as ``hydra/launcher=joblib hydra.launcher.n_jobs=2``; by default the runs are
+            carried out one after the other. Several at once on this machine have each its share of the cores, and where there are several
+            GPUs one of them.
+        source: of the settings, and of the launcher's.
 
     Raises:
         UserError: a setting or dataset that cannot be, an earlier run of the table with other settings, or a run that failed; those that
             can be run are run first.
     """
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}, expected at least 1")
+    runs = Path(runs)
+    from densemtmd.runs.launch import launch, launcher_settings
+
+    chosen = launcher_settings(launcher, source)
     folder = runs / name
     check_writable(folder, "runs=")
     for planned in plan:
@@ -153,26 +188,29 @@ def run_table(experiment: Experiment, plan: Sequence[Planned], runs: Path, name:
         tracker.tags({"table": name, "folder": str(folder), **environment_tags(experiment.settings)})
         tracker.artifact(folder / "table.yaml")
         table = Table(folder, tracker.run_id)
-        failed = one_by_one(waiting, table) if jobs == 1 else at_once(waiting, table, jobs)
+        names, settings = [planned.name for planned in waiting], [planned.settings for planned in waiting]
+        failed = launch(names, Work(tuple(waiting), table), settings, folder, chosen, source)
     if failed:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     return folder
 
 
-def rows_of(folder: Path, plan: Sequence[Planned]) -> dict[str, list[str]]:
+def rows_of(folder: str | Path, plan: Sequence[Planned]) -> dict[str, list[str]]:
     """The rows of a table with their settings: those that are wanted now, and before them those of an earlier call."""
+    folder = Path(folder)
     file = folder / "table.yaml"
     before = read_yaml(file, "a table").get("rows") if file.exists() else {}
     now = {planned.row: [o for o in planned.overrides if not o.startswith("seed=")] for planned in plan}
     return {**(before if isinstance(before, dict) else {}), **now}
 
 
-def finished(folder: Path, planned: Planned) -> bool:
+def finished(folder: str | Path, planned: Planned) -> bool:
     """Whether a run of a table is finished.
 
     Raises:
         UserError: it was begun with other settings.
     """
+    folder = Path(folder)
     if not (folder / "config.yaml").exists():
         return False
     before = dict(read_yaml(folder / "config.yaml", "the settings of a run"))
@@ -199,68 +237,21 @@ def compared(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def carry_out(planned: Planned, table: Table) -> None:
+@dataclass(frozen=True)
+class Work:
+    """What is left of a table, to be sent to where it is done: carries out the run of a number."""
+
+    waiting: tuple[Planned, ...]
+    table: Table
+
+    def __call__(self, number: int) -> Path:
+        return carry_out(self.waiting[number], self.table)
+
+
+def carry_out(planned: Planned, table: Table) -> Path:
     """Runs one row with one seed, or goes on with it."""
     folder = table.folder / planned.name
     if (folder / "config.yaml").exists():
-        resume(folder, table)
-        return
+        return resume(folder, table)
     shutil.rmtree(folder, ignore_errors=True)  # it was killed before anything was recorded
-    run(planned.settings, planned.overrides, table=table, name=planned.name)
-
-
-def one_by_one(waiting: Sequence[Planned], table: Table) -> dict[str, str]:
-    """Carries out runs one after the other, and goes on where one fails; returns the names of those with the reasons."""
-    failed = {}
-    for number, planned in enumerate(waiting, 1):
-        print(f"\n[{number}/{len(waiting)}] {planned.name}", flush=True)
-        try:
-            carry_out(planned, table)
-        except UserError as error:
-            failed[planned.name] = str(error)
-            print(f"{planned.name} failed: {error}", file=sys.stderr, flush=True)
-    return failed
-
-
-def at_once(waiting: Sequence[Planned], table: Table, jobs: int) -> dict[str, str]:
-    """The same with several processes; each run writes what it has to say into ``logs/<run>.txt``."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks
-    places = context.Queue()
-    for place in range(jobs):
-        places.put(place)
-    failed = {}
-    with (
-        ProcessPoolExecutor(jobs, context, initializer=settle, initargs=(places, jobs)) as pool,
-        tqdm(total=len(waiting), desc=table.folder.name, unit=" runs", disable=None) as bar,
-    ):
-        running = {pool.submit(aside, planned, table): planned for planned in waiting}
-        try:
-            for future in as_completed(running):
-                planned = running[future]
-                try:
-                    future.result()
-                    bar.write(f"{datetime.now():%H:%M} {planned.name}: finished")
-                except UserError as error:
-                    failed[planned.name] = str(error)
-                    bar.write(f"{datetime.now():%H:%M} {planned.name} failed: {error}")
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return failed
-
-
-def settle(places: Any, jobs: int) -> None:
-    """Gives a process its share of the machine."""
-    place = places.get()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    if (gpus := torch.cuda.device_count()) > 1:
-        torch.cuda.set_device(place % gpus)
-
-
-def aside(planned: Planned, table: Table) -> None:
-    """Carries out a run whose words go to a file."""
-    logs = table.folder / "logs"
-    logs.mkdir(exist_ok=True)
-    with (logs / f"{planned.name}.txt").open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log):
-        carry_out(planned, table)
+    return run(planned.settings, planned.overrides, table=table, name=planned.name)

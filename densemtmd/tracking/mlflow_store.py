@@ -102,7 +102,7 @@ def open_run(
     return _MlflowTracker(client, _Writer(client, uri), uri, experiment_id, run_id, monitor)
 
 
-def download_runs(experiment: str, folder: Path, files: Sequence[str], uri: str | None = None) -> tuple[str, list[Path]]:
+def download_runs(experiment: str, folder: str | Path, files: Sequence[str], uri: str | None = None) -> tuple[str, list[Path]]:
     """Copy what runs keep in a store into folders named as theirs were.
 
     Where runs lie below a parent, the runs of a table, those of the newest such parent are taken, and what it keeps is copied into
@@ -121,6 +121,7 @@ def download_runs(experiment: str, folder: Path, files: Sequence[str], uri: str 
     Raises:
         UserError: mlflow is not installed, there is no such store or experiment, or none of its runs has all the files.
     """
+    folder = Path(folder)
     uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
     file = _sqlite_file(uri)
     if file is not None and not file.is_file():

@@ -165,21 +165,24 @@ TRUTH_COLOURS: tuple[Colour, ...] = (
 """How the fine classes are drawn."""
 
 
-def write_truth(path: Path, truth: np.ndarray) -> None:
+def write_truth(path: str | Path, truth: np.ndarray) -> None:
     """Writes fine classes (H, W), each in its colour, for :func:`fine_truth`."""
+    path = Path(path)
     write_png(path, truth, TRUTH_COLOURS)
 
 
-def write_classes(folder: Path, labelsets: Mapping[str, Sequence[str | None]]) -> None:
+def write_classes(folder: str | Path, labelsets: Mapping[str, Sequence[str | None]]) -> None:
     """Writes ``truth/classes.json`` of a world: the fine classes' names, and what each labelset calls them, in their order."""
+    folder = Path(folder)
     fine = [one.name.lower() for one in Fine]
     classes = {"fine": fine, "labelsets": {name: dict(zip(fine, words, strict=True)) for name, words in labelsets.items()}}
     (folder / "truth").mkdir()
     (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
 
 
-def write_png(path: Path, pixels: np.ndarray, palette: tuple[Colour, ...] | None = None) -> None:
+def write_png(path: str | Path, pixels: np.ndarray, palette: tuple[Colour, ...] | None = None) -> None:
     """Writes pixels (H, W) or (H, W, 3) uint8, losslessly."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels)
     if palette is not None:
@@ -212,8 +215,9 @@ def fine_truth(root: str | Path, dataset: str, stem: str) -> np.ndarray:
         raise UserError(f"{path} cannot be read as the fine truth of {stem!r}: {error}; is {root} such a world?") from error
 
 
-def write_mat(path: Path, matrices: Mapping[str, np.ndarray]) -> None:
+def write_mat(path: str | Path, matrices: Mapping[str, np.ndarray]) -> None:
     """Writes a MATLAB file, the same bytes whenever it is written."""
+    path = Path(path)
     buffer = io.BytesIO()
     savemat(buffer, dict(matrices), do_compression=True)
     content = buffer.getvalue()
