@@ -101,5 +101,20 @@ def test_missing_pictures_are_refused(interrupted, tmp_path, capsys, folder):
 def test_a_list_that_is_gone_is_refused(interrupted):
     run, _ = interrupted
     (run / "splits" / "half" / "val.txt").unlink()
-    with pytest.raises(UserError, match=r"half/val\.txt cannot be read .*, expected the keys of val"):
+    with pytest.raises(UserError, match=r"half/val\.txt cannot be read: .*; expected the keys of val"):
         reopen(run)
+
+
+@pytest.mark.parametrize("change", [{"labelset": "private.yaml"}, {"derive": {"from": "private.yaml"}}])
+def test_a_stranger_s_run_opens_no_yaml_of_its_choice(tmp_path, change):
+    """Its own config.yaml holds all that its datasets say."""
+    import yaml
+
+    from densemtmd.runs.folder import reopen
+
+    (tmp_path / "private.yaml").write_text("secret: 3")
+    found = {"mine": {"folder": str(tmp_path), "path": str(tmp_path / "mine.yaml"), "yaml": {"name": "mine"} | change}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"found": found}))
+    with pytest.raises(UserError, match="names the YAML of another dataset") as caught:
+        reopen(tmp_path)
+    assert "secret" not in str(caught.value)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
+from densemtmd.datasets.names import Names, composed, forms, is_left_by_a_system, lies_in, matching
 from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
+from densemtmd.files import read_bounded
 
 LISTED = 0.8
 """The share of a list's keys that must exist: a copy may lack a few pictures, a wrong list names none that exist."""
@@ -18,10 +20,11 @@ LISTED = 0.8
 
 def find_folder(config: DatasetConfig, data_root: Path) -> Path:
     """The dataset's folder: beneath the data root, or the data root itself."""
-    folder = data_root / config.folder  # an absolute config.folder is taken as it is
-    if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
-        return folder
-    parts = Path(config.folder).parts
+    for form in forms(config.folder):
+        folder = data_root / form  # an absolute config.folder is taken as it is
+        if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
+            return folder
+    folder, parts = data_root / config.folder, Path(config.folder).parts
     if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
         return data_root
     raise UserError(
@@ -49,7 +52,8 @@ def pair(config: DatasetConfig, folder: Path, strict: bool) -> Pairs:
     labels = _scan(config, folder, "labels", config.labels, frozenset())
     images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
     notes: list[str] = []
-    excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, {*images, *labels}, folder, notes)}
+    paths = {key: [side[key] for side in (images, labels) if key in side] for key in sorted({*images, *labels})}
+    excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, Names(paths), folder, notes)}
     lonely = sorted(labels.keys() - images.keys() - excluded)
     if lonely and (strict or len(lonely) == len(labels)):
         raise UserError(
@@ -61,11 +65,7 @@ def pair(config: DatasetConfig, folder: Path, strict: bool) -> Pairs:
         key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key))
         for key in sorted(labels.keys() & images.keys())
     }
-    if bare := sorted(images.keys() - labels.keys() - excluded):
-        notes.append(
-            f"{config.name}: {len(bare)} of {len(images)} pictures have no labels and are left out, the first is "
-            f"{images[bare[0]]}"
-        )
+    bare = sorted(images.keys() - labels.keys() - excluded)  # a check tells of them
     unnamed = sum(item.sequence == "" for item in items.values())
     if unnamed and config.sequence != ONE_SEQUENCE:
         notes.append(f"{config.name}: {unnamed} of {len(items)} pictures name no sequence and are taken for one")
@@ -82,8 +82,8 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 (of a name that is too long, Path.is_file raises)
 
 
-def _excluded(config: DatasetConfig, exclusion: Exclusion, known: set[str], folder: Path, notes: list[str]) -> list[str]:
-    """The keys that a file lists to be left out."""
+def _excluded(config: DatasetConfig, exclusion: Exclusion, names: Names, folder: Path, notes: list[str]) -> list[str]:
+    """The keys that a file lists to be left out; what else it lists is quoted only where it lies with the dataset."""
     path = next((place / exclusion.file for place in (exclusion.beside, folder) if is_file(place / exclusion.file)), None)
     if path is None:
         raise UserError(f"{config.name}: the list {exclusion.file} to exclude is neither in {exclusion.beside} nor in {folder}")
@@ -95,10 +95,12 @@ def _excluded(config: DatasetConfig, exclusion: Exclusion, known: set[str], fold
             counts = sections[-1] in exclusion.names
         elif text and counts:
             listed.append(text)
-    keys = [key for key in listed if key in known]
+    keys = [key for line in listed if (key := names.key(line)) is not None]
     if len(keys) < LISTED * len(listed) or (not listed and sections and not set(sections) & set(exclusion.names)):
-        found = f"the keys {', '.join(map(repr, listed[:3]))}" if listed else f"sections for {', '.join(sections)}"
-        raise UserError(f"{path} excludes {found}, expected keys of {config.name} such as {min(known)!r}: is it the right list?")
+        found = f"{len(listed)} keys, of which {len(keys)} exist" if listed else f"{len(sections)} sections, none for it"
+        if lies_in(path, (exclusion.beside, folder)):
+            found = f"the keys {some_of(listed)}" if listed else f"sections for {', '.join(sections)}"
+        raise UserError(f"{path} excludes {found}, expected keys of {config.name} such as {min(names.keys)!r}: is it the right list?")
     if len(keys) < len(listed):
         notes.append(f"{config.name}: {len(listed) - len(keys)} of {len(listed)} pictures that {path.name} excludes do not exist")
     return keys
@@ -111,22 +113,27 @@ def _scan(
     found: dict[str, Path] = {}
     for glob in globs:
         try:
-            paths = sorted(folder.glob(glob))
-            _expression(glob)
-        except (ValueError, OSError, re.error) as error:
+            paths = matching(folder, glob)
+            _expression(composed(glob))
+        except Exception as error:  # whatever the library stumbles over
             raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
         for path in paths:
             relative = path.relative_to(folder)
-            if relative in others or any(part.startswith(".") for part in relative.parts) or not path.is_file():
+            if relative in others or is_left_by_a_system(relative) or not path.is_file():
                 continue
             key = _key(config, glob, relative)
-            if found.setdefault(key, relative) != relative:
+            if (other := found.setdefault(key, relative)) != relative:
+                if composed(str(other)) == composed(str(relative)):
+                    raise UserError(
+                        f"{folder} has one name twice, its accents written in two ways, {str(other)!a} and {str(relative)!a}: "
+                        "remove or rename one of these files"
+                    )
                 raise UserError(
-                    f"{folder / found[key]} and {folder / relative} have the same key {key!r}, expected one file each: "
+                    f"{folder / other} and {folder / relative} have the same key {key!r}, expected one file each: "
                     f"make '{what}' more exact or set 'key' in {config.path}"
                 )
     if not found:
-        there = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))[:8])
+        there = ", ".join(sorted(path.name for path in folder.glob("*") if not is_left_by_a_system(Path(path.name)))[:8])
         raise UserError(
             f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "
             f"there are {there or 'no files at all'}{where_to_get(config)}"
@@ -136,10 +143,10 @@ def _scan(
 
 def _key(config: DatasetConfig, glob: str, path: Path) -> str:
     """What pairs a picture with its labels: see ``key`` of :class:`DatasetConfig`."""
-    text = path.as_posix()
+    text = composed(path.as_posix())
     if config.key is None:
-        match = _expression(glob).fullmatch(text)
-        return "/".join(group for group in match.groups() if group) if match and match.re.groups else path.stem
+        match = _expression(composed(glob)).fullmatch(text)
+        return "/".join(group for group in match.groups() if group) if match and match.re.groups else composed(path.stem)
     match = re.search(config.key, text)
     if match is None:
         raise UserError(
@@ -184,6 +191,11 @@ def _sequence(config: DatasetConfig, key: str) -> str:
 
 def read_lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line") from error
+        return [line.strip() for line in read_bounded(path, "a text file with one key per line").decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line, in UTF-8") from error
+
+
+def some_of(listed: Sequence[str]) -> str:
+    """The first lines of a list, for a message."""
+    return ", ".join(repr(line if len(line) <= 100 else f"{line[:100]}…") for line in listed[:3])

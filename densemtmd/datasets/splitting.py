@@ -10,10 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from densemtmd.datasets.config import DatasetConfig
-from densemtmd.datasets.pairing import LISTED, is_file, read_lines, where_to_get
+from densemtmd.datasets.names import Names, composed, is_heading, lies_in
+from densemtmd.datasets.pairing import LISTED, is_file, read_lines, some_of, where_to_get
 from densemtmd.datasets.sample import Item
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, deal, divide, too_few
 from densemtmd.errors import UserError
+from densemtmd.files import read_bounded
 
 
 def divided(
@@ -36,7 +38,7 @@ def divided(
     elif isinstance(rule, Lists):
         named = _by_lists(config, rule, items, folder, notes)
     else:
-        folds = _folds(config, rule, items, groups, (data_root, folder, folder.parent, *_beside(config)), notes, cut)
+        folds = _folds(config, rule, items, groups, folder, (data_root, folder, folder.parent, *_beside(config)), notes, cut)
         named = {"test": folds.pop(rule.test - 1), "train": [key for fold in folds for key in fold]}
     _once(config, named)
     if missing := sorted(items.keys() - {key for keys in named.values() for key in keys}):
@@ -85,9 +87,10 @@ def read_keys(config: DatasetConfig, file: Path, part: str, known: Collection[st
         UserError: it cannot be read, or names what is no longer in the dataset's folder.
     """
     try:
-        keys = [key for key in file.read_text("utf-8", "replace").split("\n") if key]  # splitlines cuts at more than "\n"
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}), expected the keys of {part}, one per line") from error
+        text = read_bounded(file, f"the keys of {part}").decode("utf-8", "replace")
+    except UserError as error:
+        raise UserError(f"{error}: bring it back, or start a new run") from error
+    keys = [composed(key) for key in text.replace("\r\n", "\n").split("\n") if key]  # splitlines cuts at more than "\n"
     if missing := [key for key in keys if key not in known]:
         raise UserError(
             f"{config.name}: {len(missing)} of {len(keys)} pictures in {file} are no longer in {folder}, or have lost their labels, "
@@ -127,7 +130,7 @@ def _by_patterns(
 ) -> dict[str, list[str]]:
     """The keys whose picture or labels lie where a pattern says."""
     paths = {
-        key: [path.relative_to(folder).as_posix() for path in (item.image, item.labels)] for key, item in items.items()
+        key: [composed(path.relative_to(folder).as_posix()) for path in (item.image, item.labels)] for key, item in items.items()
     }
     named: dict[str, list[str]] = {}
     for part in SPLITS:
@@ -136,7 +139,7 @@ def _by_patterns(
             continue
         named[part] = []
         for pattern in patterns:
-            keys = [key for key in items if any(fnmatchcase(path, pattern) for path in paths[key])]
+            keys = [key for key in items if any(fnmatchcase(path, composed(pattern)) for path in paths[key])]
             if not keys:
                 raise UserError(
                     f"{config.name}: the pattern {pattern!r} for {part} matches nothing, expected paths such as "
@@ -151,11 +154,12 @@ def _by_lists(
 ) -> dict[str, list[str]]:
     """The keys that the files list."""
     named: dict[str, list[str]] = {}
+    names = _named(items, folder)
     for part in SPLITS:
         files = getattr(rule, part)
         if not isinstance(files, float):
             paths = [_find_list(config, file, (folder, *_beside(config))) for file in files]
-            named[part] = [key for path in paths for key in _read_list(config, path, items, notes)]
+            named[part] = [key for path in paths for key in _read_list(config, path, names, folder, notes)]
     return named
 
 
@@ -172,21 +176,29 @@ def _find_list(config: DatasetConfig, file: str, places: Sequence[Path]) -> Path
     raise UserError(f"{config.name}: the list {file} of its split is neither in {looked}{where_to_get(config)}")
 
 
-def _read_list(config: DatasetConfig, path: Path, items: Mapping[str, Item], notes: list[str]) -> list[str]:
-    """The keys that a text file lists, one per line, with or without a suffix."""
-    listed = dict.fromkeys(line if line in items else line.rsplit(".", 1)[0] for line in read_lines(path) if line)
-    keys = [key for key in listed if key in items]
-    missing = [key for key in listed if key not in items]
-    if not keys or len(keys) < LISTED * len(listed):
+def _named(items: Mapping[str, Item], folder: Path) -> Names:
+    """What finds the pictures that a list names."""
+    return Names({key: [file.relative_to(folder) for file in (item.image, item.labels)] for key, item in items.items()})
+
+
+def _read_list(config: DatasetConfig, path: Path, names: Names, folder: Path, notes: list[str]) -> list[str]:
+    """The keys that a text file lists, one per line: see :class:`~densemtmd.datasets.names.Names` for how."""
+    listed = dict.fromkeys(line for line in read_lines(path) if line)
+    found = {line: names.key(line) for line in listed}
+    if found and found[first := next(iter(found))] is None and is_heading(first):
+        del found[first]
+    keys = [key for key in dict.fromkeys(found.values()) if key is not None]
+    missing = [line for line, key in found.items() if key is None]
+    quoted = lies_in(path, (folder, folder.parent, *_beside(config)))
+    if not keys or len(found) - len(missing) < LISTED * len(found):
+        first = f", the first is {some_of(missing[:1])}" if missing and quoted else ""
         raise UserError(
-            f"{path} lists {len(listed)} keys, of which {config.name} lacks {len(missing)}, the first is "
-            f"{missing[0] if missing else ''!r}, expected keys like {next(iter(items))!r}: is it the right list?"
+            f"{path} lists {len(found)} keys, of which {config.name} lacks {len(missing)}{first}, expected keys like "
+            f"{next(iter(names.keys))!r}: is it the right list?"
         )
     if missing:
-        notes.append(
-            f"{config.name}: {len(missing)} of {len(listed)} pictures in the list {path.name} do not exist, the first "
-            f"is {missing[0]!r}"
-        )
+        first = f", the first is {some_of(missing[:1])}" if quoted else ""
+        notes.append(f"{config.name}: {len(missing)} of {len(found)} pictures in the list {path.name} do not exist{first}")
     return keys
 
 
@@ -195,6 +207,7 @@ def _folds(
     rule: Folds,
     items: Mapping[str, Item],
     groups: Mapping[str, str],
+    folder: Path,
     places: Sequence[Path],
     notes: list[str],
     cut: set[str],
@@ -202,7 +215,8 @@ def _folds(
     """The keys of each fold: as the files list them or, where there are none, dealt by the seed."""
     files = [] if rule.files is None else [rule.files.replace("{}", str(number + 1)) for number in range(rule.count)]
     if any(is_file(place / file) for place in places for file in files):
-        folds = [_read_list(config, _find_list(config, file, places), items, notes) for file in files]
+        names = _named(items, folder)
+        folds = [_read_list(config, _find_list(config, file, places), names, folder, notes) for file in files]
         _once(config, dict(zip(files, folds, strict=True)))
         notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, as {rule.files} lists them")
         return folds
