@@ -81,7 +81,7 @@ class FrozenTrunk(PaddedNetwork):
         for name, value, least in (("grid", grid, 1), ("hidden", hidden, 1), ("layers", layers, 0)):
             if type(value) is not int or value < least:
                 raise UserError(f"model.{name} is {value!r}, expected a whole number of at least {least}")
-        numbers = isinstance(scales, list | tuple) and scales and all(isinstance(s, int | float) and not isinstance(s, bool) for s in scales)
+        numbers = isinstance(scales, list | tuple) and scales and all(type(s) in (int, float) for s in scales)
         if not numbers or len(set(scales)) < len(scales) or not all(1 / MOST_SCALE <= s <= MOST_SCALE for s in scales):
             raise UserError(f"model.scales is {scales!r}, expected a list of numbers from {1 / MOST_SCALE} to {MOST_SCALE}, each once")
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
