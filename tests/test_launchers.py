@@ -20,7 +20,8 @@ from densemtmd.commands import train
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    "data=own", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=300", "train.crop=24", "train.batch=4",
+    "data=own", "model=patchnet",
+    "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=300", "train.crop=24", "train.batch=4",
     "tracking=none", "cache=none", "score.scoring=strided", "score.probe=false",
 ]  # fmt: skip
 

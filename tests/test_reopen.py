@@ -41,7 +41,8 @@ def interrupted(tmp_path, monkeypatch):
     home = write_home(tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = [
-        "data=own", f"data.datasets=[{home / 'squares.yaml'},{home / 'half.yaml'}]", "data_root=.", "runs=runs", "tracking=none",
+        "data=own", "model=patchnet",
+        f"data.datasets=[{home / 'squares.yaml'},{home / 'half.yaml'}]", "data_root=.", "runs=runs", "tracking=none",
         "model.widths=[4,6,8]", "model.hidden=8", "train.crop=24", "train.batch=4", "train.epochs=null", "train.outputs=3000",
         "train.epoch_outputs=1000",
     ]  # fmt: skip

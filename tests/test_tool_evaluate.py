@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
     runs = {}
     for strategy in ("jt", "nf"):
         arguments = [
-            "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={root}", "tracking=none",
+            "data=own", "model=patchnet", f"data.datasets=[{','.join(files)}]", f"data_root={root}", "tracking=none",
             f"runs={root / 'runs' / strategy}", f"strategy={strategy}", "model.widths=[4,6,8]", "model.hidden=8",
             "train.epochs=null", "train.outputs=2000", "train.crop=24", "train.batch=4",
         ]  # fmt: skip
