@@ -200,8 +200,8 @@ def check(settings: RunSettings) -> JointNetwork:
         outline = backbones.build(settings.model, OutputSpace([Labelset("any", ["one", "other"])]))
     if outline.trunk is not None and (settings.train.flip or settings.train.colour):
         raise UserError(
-            f"train.flip is {str(settings.train.flip).lower()} and train.colour {settings.train.colour}, but this model learns from features "
-            "of pictures as they are: use train.flip=false and train.colour=0, as protocol=frozen does"
+            f"train.flip is {str(settings.train.flip).lower()} and train.colour {settings.train.colour}, but this model learns from "
+            "features of pictures as they are: use train.flip=false and train.colour=0, as protocol=frozen does"
         )
     check_workers(settings.train.workers)
     if settings.name and Path(settings.name).name != settings.name:
