@@ -121,8 +121,8 @@ def test_an_interrupted_run_goes_on_to_the_bit(data, tmp_path, model, monkeypatc
 
 def test_cells_are_learned(data, tmp_path):
     """The trunk is random, and yet its maps tell a red square from grey noise."""
-    more = ["train.outputs=8000", "train.lr=0.01", "model.grid=4", "model.strides=[2,4]"]
-    folder = run(data, tmp_path / "runs", "frozen", *more, datasets=["squares"])
+    fine = ["model.grid=4", "model.strides=[2,4]"]
+    folder = run(data, tmp_path / "runs", "frozen", *fine, "train.outputs=8000", "train.lr=0.01", datasets=["squares"])
     assert json.loads((folder / "scores.json").read_text())["pooled"]["iou"] > 75
     network = checkpoint.load_network(folder / "best.safetensors")
     assert (network.features.standardise.spread != 1).any()

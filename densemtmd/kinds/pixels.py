@@ -100,7 +100,6 @@ class Pixels(Kind):
             for d in data
         ]
         if network.trunk is not None:
-            # Validation pictures now too: the training's clock does not run yet.
             maps = [d.maps.of(network, d.pictures[split]) for d in data]
             return CellMixture(
                 sources, maps, network.trunk.grid, labels=[d.dataset.labelset.channels for d in data],
