@@ -500,3 +500,12 @@ def test_camvid_and_its_published_split(data_root):
     official = checks.check_files(open_dataset(config, data_root, split="official"))
     assert tags(official) == [("error", "sequence:0001TP"), ("error", "sequence:0016E5")]
     assert {finding.tag for finding in official} == set(config.known)
+
+
+def test_many_warnings_of_one_kind_are_one_line():
+    few = [checks.Finding("warning", "code", f"a{n}", ("a",), f"code {n}") for n in range(3)]
+    many = [checks.Finding("warning", "duplicate", f"p{n}", ("a", "b"), f"photo {n}") for n in range(200)]
+    other = [checks.Finding("known", "void", "a", ("a",), "acknowledged")]
+    lines = checks.warnings([*few, *many, *other])
+    assert lines[:3] == [f"warning: code {n} [code:a{n}]" for n in range(3)]
+    assert lines[3:] == ["warning: photo 0 [duplicate:p0] and 199 more of this kind, shown by densemtmd check-data"]

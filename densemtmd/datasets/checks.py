@@ -25,6 +25,7 @@ A *finding* is an error, which stops a training, a warning, or known: acknowledg
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,6 +221,22 @@ def refuse(findings: Iterable[Finding]) -> None:
     if errors:
         more = f"; this and {len(errors) - 1} more errors are shown by tools/check_data.py" if len(errors) > 1 else ""
         raise UserError(f"{errors[0].message} [{errors[0].tag}]{more}")
+
+
+def warnings(findings: Iterable[Finding], most: int = 5) -> list[str]:
+    """A line for each warning; where there are many of one kind, for the first of them and for how many more there are.
+
+    Two datasets that share their test pictures share each of them.
+    """
+    lines, counts = [], Counter(finding.kind for finding in findings if finding.severity == "warning")
+    told: Counter[str] = Counter()
+    for finding in findings:
+        if finding.severity != "warning" or (counts[finding.kind] > most and told[finding.kind]):
+            continue
+        told[finding.kind] += 1
+        more = f" and {counts[finding.kind] - 1} more of this kind, shown by densemtmd check-data" * (counts[finding.kind] > most)
+        lines.append(f"warning: {finding.message} [{finding.tag}]{more}")
+    return lines
 
 
 def _acknowledged(finding: Finding, known: Iterable[frozenset[str]]) -> Finding:

@@ -68,7 +68,7 @@ class Pixels(Kind):
         findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
         checks.refuse(findings)
         notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
-        for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
+        for line in notes + checks.warnings(findings):
             print(line)
         flip, border = settings.train.flip, settings.train.border
         for dataset, found in zip(datasets, decoded, strict=True):
