@@ -9,10 +9,10 @@
 
 A curve (curve=A of tools/train.py) shows what more labelled pictures of A are worth, alone and with other datasets.
 The runs must have been scored in the same way on the same pictures. Global pools pixels, Average and IoU are means over
-labels; "all together" pools as the paper does. The difference to the baseline comes with the 95 % interval of a paired
-bootstrap over seeds and test pictures (videos, where there are at least ten), computed from each picture's confusion
-matrix. Where the table is one of the paper's, its numbers stand in brackets; beside Table 7 stand the published mean
-errors of other methods, with their sources.
+labels; "all together" pools as the paper does. The difference to the baseline comes with a 95 % interval: the variances
+over seeds and over test videos (a picture that is of no video is one by itself), taken apart, with Student's quantiles;
+how often it holds the truth is in results/coverage. Where the table is one of the paper's, its numbers stand in
+brackets; beside Table 7 stand the published mean errors of other methods, with their sources.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -34,9 +34,17 @@ FILES = ("config.yaml", "scores.json", "per_image.npz")
 
 ALL = "all together"
 
-MIN_SEQUENCES = 10
-"""From so many on, videos are resampled and not their pictures: pictures of one video resemble each other, so they tell less than as many
-pictures of different places, but an interval from fewer videos would itself be guesswork."""
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training of one of a run's networks came to, as ``scores.json`` tells it."""
+
+    steps: int
+    passes: float        # over the pictures that it learned from: labelled outputs, by those of one strided pass
+    stopped_early: bool  # before its budget was used up
+
+
+TRAINED = tuple(field.name for field in fields(Trained))
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Run:
     config: Mapping[str, Any]                # config.yaml
     scores: Mapping[str, Any]                # scores.json
     found: Mapping[str, np.ndarray]          # of each dataset (N, ...): what its kind found of the pictures, such as confusion matrices
-    units: Mapping[str, np.ndarray]          # of each dataset (N,): the unit of resampling that a picture belongs to
+    units: Mapping[str, np.ndarray]          # of each dataset (N,): the name of the video that a picture is of, or its own
 
     @property
     def seed(self) -> int:
@@ -75,6 +83,18 @@ class Run:
     def split(self) -> str:
         """Whose pictures were scored, ``test`` or ``val``."""
         return str(self.scores.get("split", "test"))
+
+    @property
+    def training(self) -> dict[str, Trained]:
+        """What the training of each of its networks came to; empty for an older run, which does not say so."""
+        told = self.scores.get("training", {})
+        return {str(name): from_plain(Trained, {key: one[key] for key in TRAINED}, "training") for name, one in told.items()}
+
+    @property
+    def videos(self) -> dict[str, int]:
+        """Of how many videos the pictures of a dataset are, where several are of one."""
+        count = {name: len(np.unique(units)) for name, units in self.units.items()}
+        return {name: count[name] for name, units in self.units.items() if count[name] < len(units)}
 
 
 @dataclass(frozen=True)
@@ -211,6 +231,7 @@ def read_run(folder: Path, row: str | None = None) -> Run:
         run = Run(folder, row or config["strategy"]["name"], config, scores, found, units)
         way_to_score(run)
         domains(run)
+        _ = run.training  # it raises what a damaged file makes it raise
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
@@ -237,11 +258,11 @@ def arrays_of(file: Path) -> Iterator[Any]:
 
 
 def read_found(file: Path, scores: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What was found of each dataset's pictures (N, ...), and their units of resampling (N,).
+    """What was found of each dataset's pictures (N, ...), and of which video each of them is (N,).
 
     Args:
-        file: a run's ``per_image.npz``. One that names no sequences is of an older run: its pictures are taken to be independent of each
-            other.
+        file: a run's ``per_image.npz``. One that names no sequences is of an older run: each of its pictures is taken to be of a video of
+            its own.
         scores: the ``scores.json`` beside it.
     """
     kind = kind_of_scores(scores)
@@ -255,21 +276,8 @@ def read_found(file: Path, scores: Mapping[str, Any]) -> tuple[dict[str, np.ndar
             sequences = stored.get(f"{name}/sequences")
             if sequences is not None and sequences.shape != (len(one),):
                 raise ValueError(f"{file.name} names {sequences.size} sequences for {len(one)} pictures of {name}")
-            units[name] = resampling_units(len(one), sequences)
+            units[name] = np.arange(len(one)).astype(str) if sequences is None else sequences.astype(str)
     return found, units
-
-
-def resampling_units(pictures: int, sequences: Sequence[str] | np.ndarray | None) -> np.ndarray:
-    """(N,) the unit that each picture is resampled with: its video where there are at least ten of them, else itself.
-
-    >>> resampling_units(3, ["a", "a", "b"]).tolist()
-    [0, 1, 2]
-    """
-    if sequences is not None:
-        names, unit = np.unique(np.asarray(sequences), return_inverse=True)
-        if len(names) >= MIN_SEQUENCES:
-            return unit
-    return np.arange(pictures)
 
 
 def check_scores(scores: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:

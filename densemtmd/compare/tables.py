@@ -10,17 +10,7 @@ from dataclasses import dataclass
 
 from densemtmd.compare.paper import PUBLISHED, Paper, Published, beside, is_correction, measured_as, published
 from densemtmd.compare.reading import ALL, Comparison, Run, budget
-from densemtmd.compare.statistics import (
-    RESAMPLES,
-    Confusion,
-    Difference,
-    Differences,
-    Point,
-    clear,
-    confusions,
-    paired,
-    spreads,
-)
+from densemtmd.compare.statistics import Confusion, Difference, Differences, Point, clear, confusions, paired, quantile, spreads
 from densemtmd.draw.tables import aligned, markdown
 from densemtmd.errors import UserError
 from densemtmd.kind import Measure
@@ -36,6 +26,8 @@ SPLITS = {"test": "test", "val": "validation"}
 
 FEW_SEEDS = 5
 """With fewer the table says what that does to its intervals."""
+
+PASS = "a pass: as many labelled outputs as one strided pass over the pictures that it learns from has outputs"
 
 Rows = tuple[list[str], list[list[str]]]
 """A table's head, and its rows."""
@@ -90,7 +82,8 @@ def curved(table: Comparison, points: Sequence[Point]) -> Shown:
         ]
         for p in points
     ]  # fmt: skip
-    sentence = " ".join([*measured(table, ""), "Gains with their 95 % intervals: paired bootstrap over seeds and pictures."])
+    pairs = {f"{p.share:.0%}": p.seeds for p in points if p.seeds}
+    sentence = " ".join([*measured(table, ""), *intervals(table, pairs)])
     lines = [["share", "alone", "alone_sd", "joint", "joint_sd", "gain", "low", "high"]]
     for p in points:
         gain = [""] * 3 if p.gain is None else [f"{v:.4f}" for v in (p.gain.value, p.gain.low, p.gain.high)]
@@ -215,8 +208,11 @@ def signed(difference: Difference, digits: int = 1) -> str:
 
     >>> signed(Difference(-7.62, -8.3, 0.04))
     '−7.6 [−8.3, +0.0]'
+    >>> signed(Difference(1.2, math.nan, math.nan))
+    '+1.2 [–, –]'
     """
-    return f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]".replace("-", "−")
+    ends = ("–" if math.isnan(end) else f"{end:+.{digits}f}" for end in (difference.low, difference.high))
+    return f"{difference.value:+.{digits}f} [{', '.join(ends)}]".replace("-", "−")
 
 
 def as_csv(table: Comparison, found: Differences, paper: Paper, others: Sequence[Published]) -> str:
@@ -286,7 +282,35 @@ def measured(table: Comparison, best: str) -> list[str]:
         f"{what}; mean ± standard deviation over seeds ({seeds})" + (f", the best {best}." if best else "."),
         f"Budget of a row's networks together: {same({row: budgets(runs) for row, runs in rows.items()})}; "
         f"training: {same({row: protocols(runs) for row, runs in rows.items()})}.",
+        *trainings(rows),
     ]
+
+
+def trainings(rows: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The sentence about what the trainings came to; none where no run says so."""
+    told = {}
+    for row, runs in rows.items():
+        if not all(run.training for run in runs):
+            continue
+        each = [one for run in runs for one in run.training.values()]
+        networks = " or ".join(dict.fromkeys("1 network" if n == 1 else f"{n} networks, each" for n in (len(run.training) for run in runs)))
+        steps, passes = (span([getattr(one, key) for one in each], digits) for key, digits in (("steps", 0), ("passes", 1)))
+        early = sum(one.stopped_early for one in each)
+        stopped = "none" if not early else "all" if early == len(each) else f"{early} of {len(each)}"
+        told[row] = f"{networks} of {steps} steps and {passes} passes, {stopped} stopped early"
+    if not told:
+        return []
+    named = "; ".join(f"{row}: {text}" for row, text in told.items())
+    return [f"Networks of a row with one seed: {same(told) if len(told) == len(rows) else named} ({PASS})."]
+
+
+def span(values: Sequence[float], digits: int) -> str:
+    """``140``, or ``138 to 152`` where they differ.
+
+    >>> span([980, 1200, 1100], 0), span([2.04, 2.01], 1)
+    ('980 to 1,200', '2.0')
+    """
+    return " to ".join(dict.fromkeys(f"{value:,.{digits}f}" for value in (min(values), max(values))))
 
 
 def how(table: Comparison, base: str, found: Differences, best: str) -> str:
@@ -295,7 +319,7 @@ def how(table: Comparison, base: str, found: Differences, best: str) -> str:
     one = len(rows) == 1
     sentences = measured(table, "" if one else best)
     if found:
-        sentences.append(resampled(rows, base, found))
+        sentences += intervals(table, {row: len(paired(rows[base], rows[row])[0]) for row in found})
     elif not one:
         sentences.append(
             f"No row has a seed in common with {base}, so there are no differences."
@@ -309,18 +333,27 @@ def how(table: Comparison, base: str, found: Differences, best: str) -> str:
     return " ".join(sentences)
 
 
-def resampled(rows: Mapping[str, Sequence[Run]], base: str, found: Differences) -> str:
-    """The sentence about the intervals."""
-    first = rows[base][0]
-    videos = [name for name, unit in first.units.items() if unit.max() + 1 < len(unit)]
-    what = "pictures" if not videos else "videos" if len(videos) == len(first.units) else f"pictures (videos of {', '.join(videos)})"
-    common = {row: len(paired(rows[base], rows[row])[0]) for row in found}
-    alone = [row for row, count in common.items() if count == 1]
-    who = "" if len(alone) == len(common) else f" for {', '.join(alone)}"
-    exception = f"; of {what} alone{who}, with one seed: other seeds may differ by more" if alone else ""
-    few = min((count for count in common.values() if count > 1), default=FEW_SEEDS)
-    short = f" {few} seeds tell little of others: where seeds differ more than pictures do, the intervals are too short."
-    return f"Intervals: paired bootstrap, {RESAMPLES:,} resamples of seeds and test {what}{exception}.{short * (few < FEW_SEEDS)}"
+def intervals(table: Comparison, seeds: Mapping[str, int]) -> list[str]:
+    """The sentences about the intervals of some rows, of which so many seeds were compared."""
+    videos, units = table.runs[0].videos, table.runs[0].units
+    what = "pictures" if not videos else "videos" if len(videos) == len(units) else f"pictures (videos of {', '.join(videos)})"
+    alone = [row for row, count in seeds.items() if count == 1]
+    who = "" if len(alone) == len(seeds) else f" for {', '.join(alone)}"
+    exception = f"; over {what} alone{who}, with one seed: other seeds may differ by more" if alone else ""
+    found = [f"Intervals: the variances over seeds and over test {what}, taken apart, with Student's quantiles{exception}."]
+    few = min((count for count in seeds.values() if count > 1), default=FEW_SEEDS)
+    if few < FEW_SEEDS:
+        reach = f"at least {quantile(few - 1):.1f} standard errors over seeds to either side"
+        found.append(f"With {few} seeds an interval reaches {reach}: more seeds make it shorter.")
+    if videos:
+        several = len(videos) == len(units) > 1 and len(set(videos.values())) == 1
+        count = f"{next(iter(videos.values()))} of each dataset" if several else ", ".join(f"{name} {n}" for name, n in videos.items())
+        found.append(f"Test videos: {count}.")
+    single = [name for name, of in units.items() if len(set(of.tolist())) == 1]
+    for thing, names in (("video", [n for n in single if n in videos]), ("picture", [n for n in single if n not in videos])):
+        if names:
+            found.append(f"Of {', '.join(names)} there is 1 {thing}: nothing can be said of other {thing}s.")
+    return found
 
 
 def same(values: Mapping[str, str]) -> str:
