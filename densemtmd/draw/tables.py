@@ -17,15 +17,6 @@ SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
 """The paper's names of the three scores, in percent."""
 
 
-ERRORS = {"mm": "mm", "px": "px"}
-"""Likewise those of keypoints: mean distances in space, and in the native picture; the smaller the better."""
-
-
-def measures(scored: Mapping[str, Any]) -> dict[str, str]:
-    """The names of the scores in a ``scores.json``: of labels, or of keypoints."""
-    return ERRORS if "mm" in scored.get("pooled", {}) else SCORES
-
-
 def percent(value: float | None) -> str:
     """``72.0``; a dash for a score that does not exist, because its label never occurs."""
     return "–" if value is None else f"{value:.1f}"

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
 
-from densemtmd.data import open_configs, rendered
+from densemtmd.data import open_configs
 from densemtmd.datasets.config import is_standalone, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset
 from densemtmd.errors import UserError
@@ -91,6 +91,8 @@ def reopen(folder: str | Path, data_root: str | Path | None = None) -> tuple[Run
         settings = from_plain(RunSettings, data)
         if data_root is not None:
             settings = replace(settings, data_root=str(data_root))
+        from densemtmd.worlds.choice import rendered  # as in open_data
+
         worlds = {} if data_root is None else rendered(settings.data, data_root)
         roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
         if not all(is_standalone(d["yaml"]) for d in found.values()):
