@@ -117,9 +117,11 @@ def test_pooled_measures_are_those_of_the_report():
 def test_nobody_else_asks_which_kind_it_is():
     """Rooms that know no kind name none: neither its tasks' classes, nor its datasets', nor its measures."""
     package = Path(kind.__file__).parent
-    own = ("kinds/", "datasets/hands/", "worlds/", "backbones/", "draw/skeletons.py", "draw/tables.py", "poses.py", "keypoints.py", "tasks.py",
-           "truth.py", "report.py", "bench/render.py", "commands/synthesize.py", "commands/infer.py", "commands/evaluate.py", "__init__.py",
-           "labelling.py", "data.py", "settings.py")  # fmt: skip
+    own = (
+        "kinds/", "datasets/hands/", "worlds/", "backbones/", "draw/skeletons.py", "draw/tables.py", "poses.py", "keypoints.py", "tasks.py",
+        "truth.py", "bench/render.py", "commands/synthesize.py", "commands/infer.py", "commands/evaluate.py", "__init__.py",
+        "labelling.py", "settings.py",
+    )  # fmt: skip
     words = ("KeypointSet", "HandDataset", "HandMixture", "of_hands", "of_keypoints", '"mm" in', '"keypoints"', '"nyu"', "handnet")
     asked = [
         f"{file.relative_to(package)}: {line.strip()}"
