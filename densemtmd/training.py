@@ -179,7 +179,8 @@ def train_step(
     selective_loss = kind_of(network.space.kind).loss
     loss = selective_loss(outputs.answer, batch, network.space)
     if inner_weight:
-        inner = selective_loss(outputs.joint, batch, network.space)
+        joint, size = outputs.joint, outputs.answer.shape[-2:]
+        inner = selective_loss(joint if joint.shape[-2:] == size else network.brought(joint, size), batch, network.space)
         loss = (1 - inner_weight) * loss + inner_weight * inner
     record = {"loss": loss.detach()}
     if domains is not None:

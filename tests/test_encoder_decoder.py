@@ -44,6 +44,7 @@ def fpn():
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_of_conf_answers_every_pixel(choice):
     model = {**yaml.safe_load((CONF / f"{choice}.yaml").read_text()), **SMALL}
+    assert model.pop("defaults")
     assert model["name"] == model["decoder"] == choice
     network = build(model, SPACE).eval()
     stride, features = {"unet": (1, 16), "fpn": (4, 128)}.get(choice, (4, 256))
