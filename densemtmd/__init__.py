@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from densemtmd.labelling import label_pictures
     from densemtmd.runs.run import resume
     from densemtmd.runs.run import run as train
+    from densemtmd.runs.scoring import evaluate
     from densemtmd.settings import RunSettings
     from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
 
 __version__ = "0.1.0"
 __all__ = [
-    "KeypointSet", "Labelset", "OutputSpace", "Predictor", "RunSettings", "compose", "densify", "label_pictures", "resume", "train",
+    "KeypointSet", "Labelset", "OutputSpace", "Predictor", "RunSettings", "compose", "densify", "evaluate", "label_pictures", "resume",
+    "train",
 ]  # fmt: skip
 
 ROOMS = {
     "KeypointSet": "tasks.KeypointSet", "Labelset": "tasks.Labelset", "OutputSpace": "tasks.OutputSpace",
     "Predictor": "inference.Predictor", "RunSettings": "settings.RunSettings", "compose": "composing.compose", "densify": "dense.densify",
-    "label_pictures": "labelling.label_pictures", "resume": "runs.run.resume", "train": "runs.run.run",
+    "label_pictures": "labelling.label_pictures", "resume": "runs.run.resume", "train": "runs.run.run", "evaluate": "runs.scoring.evaluate",
 }  # fmt: skip
 """Where the public names stand."""
 

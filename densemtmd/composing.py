@@ -213,8 +213,16 @@ def parse(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
     except Exception:  # Hydra's own, and what its functions such as int(x) stumble over
-        quoted = f"\"{name}='{value}'\""
+        quoted = f"\"{name}={quoted_value(value)}\""
         raise UserError(f"the value in {argument} cannot be read: close its brackets, or write quotes of both kinds, {quoted}") from None
+
+
+def quoted_value(value: str) -> str:
+    """A value, or each value of a list, in the quotes that Hydra reads: ``['/a (b)','mine.yaml']``."""
+    is_list = value.startswith("[") and value.endswith("]")
+    parts = [part.strip().strip("'\"").replace("'", "\\'") for part in (value[1:-1].split(",") if is_list else [value])]
+    texts = ",".join(f"'{part}'" for part in parts)
+    return f"[{texts}]" if is_list else texts
 
 
 def change(config: DictConfig, name: str, value: Any) -> None:

@@ -10,14 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from densemtmd.datasets.cache import cache_folder
 from densemtmd.datasets.config import DatasetConfig, load_dataset_config
-from densemtmd.datasets.folder import Dataset, Item, Loaded, open_dataset
-from densemtmd.datasets.hands.sets import HAND_SETS
+from densemtmd.datasets.folder import Dataset, Loaded, open_dataset
+from densemtmd.datasets.sample import Item
 from densemtmd.datasets.splits import Folds
 from densemtmd.errors import UserError
 from densemtmd.kind import kind_of
@@ -33,6 +32,8 @@ def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
         UserError: a dataset that is missing or broken, two of one name, or a fold or split that none of them has.
     """
     root = Path(data_root)
+    from densemtmd.worlds.choice import rendered  # a renderer is imported where one is wanted
+
     worlds = rendered(data, root)
     added = [] if data.add is None else data.add if isinstance(data.add, list) else [data.add]
     if strange := [name for name in added if not isinstance(name, str)]:
@@ -40,39 +41,6 @@ def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
     configs = [(load_dataset_config(name), worlds.get(name, root)) for name in data.datasets]
     configs += [(load_dataset_config(name), root) for name in added]
     return open_configs(configs, data)
-
-
-def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
-    """Where the datasets lie that a data choice has rendered; worlds that are not there are rendered below ``root``.
-
-    Raises:
-        UserError: a setting of a world that is unknown, or no whole number.
-    """
-    from densemtmd.worlds import annotators, hands, otherworld
-
-    of_hands = [name for name in data.datasets if name in HAND_SETS]
-    of_streets = tuple(name for name in data.datasets if name in annotators.ANNOTATORS)
-    known = ("frames", "test", "seed") if of_hands else ("images", "frames", "width", "height", "seed")
-    world = whole_numbers("data.world", data.world or {}, known)
-    others = whole_numbers("data.otherworld", data.otherworld or {}, ("images", "width", "height", "seed"))
-    places: dict[str, Path] = {}
-    if data.world is not None and of_hands:
-        places |= dict.fromkeys(of_hands, hands.ensure_hands(root, hands.HandWorldSettings(**world)))
-    elif data.world is not None and of_streets:
-        places |= dict.fromkeys(of_streets, annotators.ensure_streets(root, annotators.StreetSettings(**world, annotators=of_streets)))
-    if data.otherworld is not None and otherworld.NAME in data.datasets:
-        places[otherworld.NAME] = otherworld.ensure_otherworld(root, otherworld.OtherSettings(**others))
-    return places
-
-
-def whole_numbers(setting: str, values: Mapping[str, Any], known: Sequence[str]) -> dict[str, int]:
-    """The values, all of whose keys are known and which are whole numbers."""
-    for key, value in values.items():
-        if key not in known:
-            raise UserError(f"unknown setting {setting}.{key}; {nearest(str(key), known)}")
-        if type(value) is not int:
-            raise UserError(f"{setting}.{key} is {value!r}, expected a whole number")
-    return dict(values)
 
 
 def open_configs(

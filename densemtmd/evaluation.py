@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.folder import Dataset, ahead
 from densemtmd.datasets.pictures import read_picture
-from densemtmd.datasets.sample import Batch, Sample, as_input
+from densemtmd.datasets.sample import Batch, Item, Sample, as_input
 from densemtmd.errors import UserError
 from densemtmd.inference import dense_logits, fused_probabilities, kept_logits, strided_logits
 from densemtmd.merging import Merged

@@ -5,18 +5,36 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
 from densemtmd.errors import UserError
 
+MOST_BYTES = 50_000_000
+"""Of a file of text that somebody names: a list of a million paths is no larger."""
+
 MOST_VALUES = 1_000_000
 """In a YAML: a few lines of aliases of aliases stand for more values than any memory holds."""
+
+DEEPEST = 100
+"""Levels of a YAML: what walks through its content calls itself once for each."""
+
+LONGEST = 200
+"""Characters of a number or a date in a YAML; Python takes the square of their number in time to read a whole number."""
+
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The same in C where PyYAML has it, several times faster."""
+
+TAG = "tag:yaml.org,2002:"
+MERGE = object()
+"""The key ``<<``."""
 
 
 def conf_folder() -> Path:
@@ -60,31 +78,193 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def read_bounded(path: str | Path, what: str, most: int = MOST_BYTES) -> bytes:
+    """All bytes of a file that somebody named: a regular one, and not without an end.
+
+    Args:
+        path: of the file.
+        what: it should be, for the message: ``a dataset's YAML``.
+        most: bytes that it may have.
+
+    Raises:
+        UserError: it cannot be read, is a folder, a pipe or a device, or larger.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for whoever writes to it, a device may do anything
+            kind = "a folder" if path.is_dir() else "a pipe or a device"
+            raise UserError(f"{path} cannot be read: it is {kind}; expected {what} there")
+        with path.open("rb") as file:
+            content = file.read(most + 1)  # the size is not asked for: what the system makes up while it is read has none
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}; expected {what} there") from error
+    except ValueError as error:  # a name that no file can have
+        raise UserError(f"{path} cannot be read: {error}; expected {what} there") from error
+    if len(content) > most:
+        raise UserError(f"{path} is larger than {most / 1e6:g} MB, expected {what}: is it the right file?")
+    return content
+
+
 def read_yaml(path: str | Path, what: str) -> Any:
     """The content of a YAML file, as plain dicts, lists and scalars.
+
+    It is put together from the parser's events, one after the other, with a count of all that aliases and merges (``<<``) stand for: so a
+    few lines that stand for more than any memory holds are refused while they are read. What is said of a mistake tells its line and
+    column and never quotes the file, which another YAML may have named.
 
     Args:
         path: of the file.
         what: it should be, for the message: ``a dataset's YAML``.
 
     Raises:
-        UserError: it cannot be read, is no YAML, or holds more than a million values.
+        UserError: it cannot be read, is no YAML, is deeper than a hundred levels, or holds more than a million values.
     """
     path = Path(path)
+    content = read_bounded(path, what)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; expected {what} there") from error
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # of 2024-13-45, 0x_ and [[[[... PyYAML raises others
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    count, waiting = 0, [data]
-    while waiting and count <= MOST_VALUES:
-        value, count = waiting.pop(), count + 1
-        if isinstance(value, dict | list):
-            waiting += value if isinstance(value, list) else value.values()
-    if waiting:
-        raise UserError(f"{path} holds more than {MOST_VALUES:,} values, expected {what}")
-    return data
+        return _Reading(path, what).read(content.decode("utf-8-sig"))
+    except UserError:
+        raise
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path} is not YAML: line {line} is not UTF-8; save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{path} is not YAML: {at}{error.problem or error.context}") from error
+    except yaml.reader.ReaderError as error:
+        raise UserError(f"{path} is not YAML: {error.reason} (character {error.position + 1})") from error
+    except Exception as error:  # whatever a parser stumbles over
+        raise UserError(f"{path} is not YAML: {type(error).__name__}") from error
+
+
+class _Reading:
+    """The reading of one YAML: see :func:`read_yaml`."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+        self.count = 0                                        # of values, with those that aliases and merges stand for
+        self.named: dict[str, tuple[Any, int] | None] = {}    # of each anchor its value and the values within; None: not yet at its end
+        self.known: dict[tuple[Any, ...], Any] = {}           # of each scalar its value
+        self.constructor = Loader("")
+
+    def read(self, text: str) -> Any:
+        events = yaml.parse(text, Loader=Loader)
+        top = _Open(None, "", 0, [])
+        stack = [top]
+        for event in events:
+            if isinstance(event, yaml.ScalarEvent):
+                value, within = self._scalar(event), 1
+                self._grow(1)
+            elif isinstance(event, yaml.AliasEvent):
+                value, within = self._alias(event)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._grow(1)
+                if len(stack) > DEEPEST:
+                    self._refuse(event, f"more than {DEEPEST} levels, one in the other")
+                kind = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
+                if event.tag not in (None, "!", TAG + kind):
+                    self._refuse(event, f"the tag {event.tag}, which nothing here knows")
+                if event.anchor:
+                    self.named[event.anchor] = None
+                stack.append(_Open(event, kind, self.count - 1, []))
+                continue
+            elif isinstance(event, yaml.CollectionEndEvent):
+                done = stack.pop()
+                value, within = self._closed(done), self.count - done.before
+                if done.event.anchor:
+                    self.named[done.event.anchor] = value, within
+            else:
+                if isinstance(event, yaml.DocumentStartEvent) and top.content:
+                    self._refuse(event, "a second document, expected one")
+                continue
+            if isinstance(event, yaml.ScalarEvent) and event.anchor:
+                self.named[event.anchor] = value, within
+            above = stack[-1]
+            if value is MERGE and (above.kind != "map" or len(above.content) % 2):  # no key
+                value = "<<"
+            above.content.append((event, value, within))
+        return top.content[0][1] if top.content else None
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Any:
+        key = (event.value, event.tag, event.implicit)
+        if key not in self.known:
+            tag = event.tag
+            if tag in (None, "!"):
+                plain = event.implicit[0] and len(event.value) <= LONGEST
+                tag = self.constructor.resolve(yaml.ScalarNode, event.value, (plain, not plain))
+            if tag in (TAG + "str", TAG + "value"):  # the latter is =, which means nothing here
+                return event.value
+            if tag == TAG + "merge":
+                return MERGE
+            if tag not in self.constructor.yaml_constructors:
+                self._refuse(event, f"the tag {tag}, which nothing here knows")
+            if len(event.value) > LONGEST and tag != TAG + "binary":
+                self._refuse(event, f"a value of {len(event.value)} characters, expected a text, or one of at most {LONGEST}")
+            try:
+                self.known[key] = self.constructor.construct_object(yaml.ScalarNode(tag, event.value))
+            except Exception:
+                self._refuse(event, f"a value that is no {tag.removeprefix(TAG)}; put quotes around what is a text")
+        return self.known[key]
+
+    def _alias(self, event: yaml.AliasEvent) -> tuple[Any, int]:
+        if event.anchor not in self.named:
+            self._refuse(event, f"*{event.anchor} without an &{event.anchor} before it")
+        if (found := self.named[event.anchor]) is None:
+            self._refuse(event, f"*{event.anchor} within &{event.anchor}, which then has no end")
+        self._grow(found[1])
+        return found
+
+    def _closed(self, done: _Open) -> Any:
+        """The list or dict that is at its end."""
+        if done.kind == "seq":
+            return [value for _, value, _ in done.content]
+        merged: dict[Any, Any] = {}
+        own: dict[Any, Any] = {}
+        pairs = zip(done.content[::2], done.content[1::2], strict=True)
+        for (event, key, _), (where, value, within) in pairs:
+            if key is MERGE:
+                self._grow(within)  # once more: they are copied
+                sources = value if isinstance(value, list) else [value]
+                if not all(isinstance(source, dict) for source in sources):
+                    self._refuse(where, "<< with something else than keys with values")
+                for source in reversed(sources):
+                    merged |= source
+                continue
+            try:
+                own[key] = value
+            except TypeError:
+                self._refuse(event, "a list or a mapping as a key, expected a text")
+        return {**merged, **own} if merged else own
+
+    def _grow(self, by: int) -> None:
+        self.count += by
+        if self.count > MOST_VALUES:
+            raise UserError(f"{self.path} holds more than {MOST_VALUES:,} values, expected {self.what}")
+
+    def _refuse(self, event: yaml.Event, found: str) -> NoReturn:
+        mark: Any = event.start_mark
+        raise UserError(f"{self.path} is not YAML that can be read: line {mark.line + 1}, column {mark.column + 1}: {found}")
+
+
+class _Open(NamedTuple):
+    """A list or mapping whose end has not been read yet."""
+
+    event: Any
+    kind: str
+    before: int                               # values that were counted before it
+    content: list[tuple[yaml.Event, Any, int]]  # what is in it: the event, the value and the number of values within; keys too
+
+
+def form_of(data: Any) -> str:
+    """What plain data are, without their content: ``a list``."""
+    kinds = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return "empty" if data is None else kinds.get(type(data), type(data).__name__)
+
+
+def yaml_text(data: Any) -> str:
+    """Plain data as the text of a YAML, as :func:`read_yaml` reads it."""
+    return str(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
 
 def check_writable(folder: str | Path, setting: str) -> None:

@@ -44,6 +44,8 @@ class Measure:
     digits: int = 1               # behind the point, in tables
     less_is_better: bool = False
     paper: str = ""               # what paper_tables.csv calls it, where that is not the key
+    full: str = ""                # in a sentence, where that is not the name: mean error in mm
+    pooled_only: bool = False     # of single datasets, tables of differences leave it out
 
 
 @dataclass(frozen=True)

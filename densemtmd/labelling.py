@@ -18,6 +18,7 @@ import numpy as np
 from PIL.Image import Image
 from tqdm import tqdm
 
+from densemtmd.datasets.names import is_left_by_a_system
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.draw import class_shares, overlay, save_indexed, sheet
 from densemtmd.errors import UserError, about_memory, one_line
@@ -33,13 +34,17 @@ NAME_BYTES = 255
 """What file systems allow."""
 
 
-def find_pictures(images: Iterable[str | Path], recursive: bool = False, out: str | Path = "out") -> dict[Path, Path]:
+def find_pictures(
+    images: Iterable[str | Path], recursive: bool = False, out: str | Path = "out", missing: list[str] | None = None
+) -> dict[Path, Path]:
     """The pictures that files, folders and patterns stand for, in order, each once: its name below ``out`` -> the file.
 
     Args:
         images: files, folders, or patterns such as ``photos/*.jpg``.
         recursive: also the pictures in the folders below a folder.
         out: the folder of the answers, whose pictures are not looked at.
+        missing: takes a sentence for each file, folder or pattern without a picture, which keeps nobody from labelling the others; None:
+            the first of these is an error.
 
     Raises:
         UserError: a file, folder or pattern without a picture, or two pictures of one name.
@@ -47,9 +52,16 @@ def find_pictures(images: Iterable[str | Path], recursive: bool = False, out: st
     found: dict[Path, Path] = {}
     out = Path(out)
     for image in map(str, images):
-        for path in _expanded(image):
+        try:
+            named = [(path, _below(path, recursive, out) if _is_folder(path) else [path]) for path in _expanded(image)]
+        except UserError as error:
+            if missing is None:
+                raise
+            missing.append(str(error))
+            continue
+        for path, files in named:
             folder = path if _is_folder(path) else path.parent
-            for file in _below(path, recursive, out) if _is_folder(path) else [path]:
+            for file in files:
                 name = file.relative_to(folder)
                 other = found.setdefault(name, file)
                 if os.path.realpath(other) != os.path.realpath(file):
@@ -81,7 +93,7 @@ def _below(folder: Path, recursive: bool, out: Path) -> list[Path]:
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"the folder {folder} cannot be read: you may not look into it")
     files = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and not _is_folder(p))
-    files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    files = [p for p in files if not is_left_by_a_system(p.relative_to(folder))]
     written = Path(os.path.realpath(out))
     if written != Path(os.path.realpath(folder)):
         files = [p for p in files if not Path(os.path.realpath(p)).is_relative_to(written)]

@@ -206,7 +206,7 @@ def fit(
     reversal: ReversalSettings = ReversalSettings(),  # noqa: B008
     started: bool = False,
     validate: Callable[..., dict[str, Any]],
-    report: Callable[[State], None] = lambda state: None,
+    after_epoch: Callable[[State], None] = lambda state: None,
     losses: Callable[[int, dict[str, float]], None] = lambda step, values: None,
     title: str = "training",
 ) -> State:
@@ -227,7 +227,7 @@ def fit(
         started: the network starts with weights that have learned already: it is a candidate for the best, as epoch 0.
         validate: scores a network; the :func:`quality` decides which epoch is best. With ``quick=True`` on as little as will
             show whether it works: before the first step, so that a broken validation does not cost an hour.
-        report: called after each epoch.
+        after_epoch: called after each epoch.
         losses: called every few steps with the step and numbers worth a curve.
         title: in front of the progress bar.
 
@@ -248,7 +248,7 @@ def fit(
             state.best_score = quality(scored)
             state.history.append({"epoch": 0, "step": 0, "outputs": 0, "loss": None, "scores": scored})
             checkpoint.save_network(best, network, model, {"scores": scored, "epoch": 0})
-            report(state)
+            after_epoch(state)
         save_state(last, network, optimizer, state, model)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     unread: list[dict[str, Tensor]] = []  # losses stay on the device for a while: reading one makes a GPU wait
@@ -288,7 +288,7 @@ def fit(
                 if state.best_epoch == state.epoch:
                     checkpoint.save_network(best, network, model, {"scores": scored, "epoch": state.epoch})
                 with tqdm.external_write_mode():
-                    report(state)
+                    after_epoch(state)
             if save:
                 state.seconds = time.monotonic() - began
                 save_state(last, network, optimizer, state, model)

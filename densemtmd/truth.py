@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densemtmd.datasets.folder import Dataset, Item, ahead
+from densemtmd.datasets.folder import Dataset, ahead
 from densemtmd.datasets.hands.sets import HAND_SETS
+from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
 

@@ -23,7 +23,8 @@ from densemtmd.datasets.cache import cache_folder, load_all
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.duplicates import fingerprint
-from densemtmd.datasets.folder import Dataset, Item, load_split, open_dataset
+from densemtmd.datasets.folder import Dataset, load_split, open_dataset
+from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry
 

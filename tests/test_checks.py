@@ -156,7 +156,33 @@ def copied_within_train(folder: Path) -> None:
     (folder / "images" / "a2.png").write_bytes((folder / "images" / "a0.png").read_bytes())
 
 
+def compressed_with_loss(folder: Path) -> None:
+    for path in (folder / "labels").iterdir():
+        Image.open(path).save(path, format="JPEG")
+
+
+def no_val(folder: Path) -> None:
+    yaml_of(folder, split={"patterns": {"train": "images/a*", "val": 0, "test": "images/[bc]*"}})
+
+
+def frames_far_apart(folder: Path) -> None:
+    """Two frames of a video that its dataset does not call one."""
+    for path in sorted(folder.glob("*/a1.png")) + sorted(folder.glob("*/c2.png")):
+        path.rename(path.with_name("cam_0031.png" if path.stem == "a1" else "cam_0071.png"))
+    (folder / "images" / "cam_0071.png").write_bytes((folder / "images" / "cam_0031.png").read_bytes())
+    patterns = {"train": ["images/a*", "images/cam_0031.png"], "val": "images/b*", "test": ["images/c[0-2]*", "images/cam_0071.png"]}
+    yaml_of(folder, split={"patterns": patterns})
+
+
+def yaml_of(folder: Path, **changes: Any) -> None:
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+
 FAULTS = [
+    (compressed_with_loss, [("error", "lossy")], ["9 files of labels are JPEG", "labels/a0.png", "save them as PNG", "mine.yaml"]),
+    (no_val, [("error", "empty:val")], ["mine: val has no picture", "'split' in", "mine.yaml"]),
+    (frames_far_apart, [("error", "leak:cam_0031=cam_0071")], ["if they are frames of one video, say by 'sequence' in", "mine.yaml"]),
     (without_labels, [("warning", "without-labels")], ["1 pictures have no labels", "images/b1.png"]),
     (without_picture, [("error", "without-picture")], ["1 files of labels have no picture", "labels/b1.png", "'images'"]),
     (cut_off_picture, [("error", "unreadable:b1")], ["images/b1.png", "cut off"]),
@@ -196,6 +222,57 @@ def test_all_faults_at_once(tmp_path):
     ]  # fmt: skip
 
 
+def test_nothing_to_test_on_is_said(tmp_path):
+    """Two pictures cannot be three splits; and a share of 0 is a choice, which the check names."""
+    write_dataset(tmp_path, split={"fractions": {"train": 0.7, "val": 0.3, "test": 0}})
+    assert tags(found(tmp_path)) == [("warning", "empty:test")]
+    for path in sorted((tmp_path / "mine").glob("*/[bc]*")) + sorted((tmp_path / "mine").glob("*/a0.png")):
+        path.unlink()
+    yaml_of(tmp_path / "mine", split={"fractions": {"train": 0.6, "val": 0.1, "test": 0.3}})
+    findings = found(tmp_path)
+    assert tags(findings)[0] == ("error", "empty:val") and "2 pictures are too few for three splits" in findings[0].message
+    yaml_of(tmp_path / "mine", split={"fractions": {"train": 0.6, "val": 0.4, "test": 0}}, known=["empty:test"])
+    assert ("known", "empty:test") in tags(found(tmp_path))
+
+
+def test_what_a_training_sees_of_labels_with_loss(tmp_path):
+    """Decoding refuses them; a cache that knows nothing of formats does not hide them; and who knows of them may train."""
+    write_dataset(tmp_path)
+    for path in (tmp_path / "mine" / "labels").iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"), quality=100)
+        path.unlink()
+    labelset = [{"label": "other", "codes": "rest"}, {"label": "car", "codes": [1]}]
+    yaml_of(tmp_path / "mine", labels="labels/*.jpg", labelset=labelset)
+    assert tags(found(tmp_path))[0] == ("error", "lossy")
+    with pytest.raises(UserError, match=r"a0\.jpg is JPEG: this compression changes values"):
+        load_all(opened(tmp_path), tmp_path / "cache")
+    yaml_of(tmp_path / "mine", known=["lossy"])
+    decoded = load_all(opened(tmp_path), tmp_path / "cache")
+    assert tags(check([survey_decoded(opened(tmp_path), decoded)]))[0] == ("known", "lossy")
+    yaml_of(tmp_path / "mine", known=None)
+    with pytest.raises(UserError, match="mine: 1 files of labels are JPEG"):
+        refuse(check([survey_decoded(opened(tmp_path), load_all(opened(tmp_path), tmp_path / "cache"))]))
+
+
+def test_many_entries_of_together_and_known_take_no_time(tmp_path):
+    """Each finding was looked up in each entry."""
+    import time
+
+    from densemtmd.datasets.checks import _acknowledged, _stay_together, _together
+
+    count = 50_000
+    write_dataset(tmp_path, together=[[f"k{n}", f"k{n + 1}"] for n in range(0, count, 2)])
+    surveys = [survey(opened(tmp_path))]
+    entries = _together(surveys)
+    pictures = [Picture("mine", "train", f"k{n}", "", b"", lambda: np.zeros(1)) for n in range(count)]
+    known = [frozenset(f"size:k{n}" for n in range(count))]
+    before = time.process_time()
+    assert all(_stay_together(pictures[n : n + 2], entries) for n in range(0, count, 2))
+    assert not any(_stay_together(pictures[n : n + 2], entries) for n in range(1, count - 1, 2))
+    assert all(_acknowledged(Finding("error", "size", f"k{n}", ("mine",), ""), known).severity == "known" for n in range(count))
+    assert time.process_time() - before < 5
+
+
 def test_unknown_colours_are_named_as_colours(tmp_path):
     labelset = [{"label": "a", "colour": [0, 0, 0]}, {"label": "b", "colour": [9, 9, 9]}]
     path = write_dataset(tmp_path, encoding="colour", labelset=labelset, void=None)
@@ -223,11 +300,12 @@ def test_too_few_videos_are_only_a_warning(tmp_path):
 
 def test_what_the_yaml_acknowledges(tmp_path):
     for plant, expected, _ in FAULTS:
-        if expected[0][1].split(":")[0] in ("unreadable", "size", "code"):
+        if expected[0][1].split(":")[0] in ("unreadable", "size", "code", "empty"):
             continue
+        changes = {"labelset": ["other", {"label": "car", "codes": "rest"}, "person"]} if plant is compressed_with_loss else {}
         for known in (expected[0][1], expected[0][1].split(":")[0]):
             folder = tmp_path / plant.__name__ / known.replace(":", "-")
-            write_dataset(folder, known=["void:nothing", known])
+            write_dataset(folder, known=["void:nothing", known], **changes)
             plant(folder / "mine")
             assert tags(found(folder)) == [("known", expected[0][1])]
             refuse(found(folder))
@@ -422,3 +500,12 @@ def test_camvid_and_its_published_split(data_root):
     official = checks.check_files(open_dataset(config, data_root, split="official"))
     assert tags(official) == [("error", "sequence:0001TP"), ("error", "sequence:0016E5")]
     assert {finding.tag for finding in official} == set(config.known)
+
+
+def test_many_warnings_of_one_kind_are_one_line():
+    few = [checks.Finding("warning", "code", f"a{n}", ("a",), f"code {n}") for n in range(3)]
+    many = [checks.Finding("warning", "duplicate", f"p{n}", ("a", "b"), f"photo {n}") for n in range(200)]
+    other = [checks.Finding("known", "void", "a", ("a",), "acknowledged")]
+    lines = checks.warnings([*few, *many, *other])
+    assert lines[:3] == [f"warning: code {n} [code:a{n}]" for n in range(3)]
+    assert lines[3:] == ["warning: photo 0 [duplicate:p0] and 199 more of this kind, shown by densemtmd check-data"]

@@ -1,16 +1,24 @@
-"""Intervals against a slow loop and against the truth of simulated runs; the paper's tables against what their columns add up to."""
+"""Intervals against a slow loop, against textbooks and against the truth of made-up runs; the paper's tables against what their columns
+add up to."""
 
 import csv
 
 import numpy as np
 import pytest
+from scipy import stats
 from toy import write_run
 
-from densemtmd import comparison, evaluation
-from densemtmd.comparison import PAPER, Run, confusions, differences, draws, pooled, resampling_units, tally
+from densemtmd import evaluation
+from densemtmd.bench.coverage import WORLDS, World, comparison, covered
+from densemtmd.compare import paper, reading
+from densemtmd.compare.paper import PAPER
+from densemtmd.compare.reading import Run
+from densemtmd.compare.statistics import confusions, degrees, differences, half_width, together
 from densemtmd.errors import UserError
+from densemtmd.kind import kinds
 
-SCORES = ("global", "average", "iou")
+PIXELS = kinds()["pixels"]
+SCORES = tuple(measure.key for measure in PIXELS.measures)
 
 
 def counts(random, pictures, labels, right=0.6, pixels=60):
@@ -35,19 +43,22 @@ def answered(random, truth, right):
     return matrices
 
 
-def a_run(row, seed, matrices, units=None):
+def a_run(row, seed, matrices, units=None, **config):
     """A run that lies in no folder."""
-    scores = {"datasets": {name: {"labels": {f"l{i}": {} for i in range(m.shape[1])}} for name, m in matrices.items()}}
-    return Run(None, row, {"seed": seed}, scores, matrices, units or {name: np.arange(len(m)) for name, m in matrices.items()})
+    about = {name: {"labels": {f"l{i}": {} for i in range(m.shape[1])}} for name, m in matrices.items()}
+    scores = {"kind": "pixels", "datasets": about}
+    units = units or {name: [f"picture {n}" for n in range(len(m))] for name, m in matrices.items()}
+    return Run(None, row, {"seed": seed, **config}, scores, matrices, {name: np.array(names) for name, names in units.items()})
 
 
 @pytest.fixture
 def two_rows():
-    """Two rows of three seeds on two datasets, one of them of ten videos; the last label of the other is in no picture but the first."""
+    """Two rows of three seeds on two datasets, one of them of ten videos; one label of the other is in two of its pictures alone."""
     random = np.random.default_rng(4)
     truth = {"he": counts(random, 7, 3).sum(2), "xu": counts(random, 30, 5).sum(2)}
-    truth["he"][1:, 2] = 0
-    units = {"he": np.arange(7), "xu": np.arange(30) // 3}
+    truth["he"][2:, 2] = 0
+    truth["he"][:2, 2] = 9
+    units = {"he": [f"p{n}" for n in range(7)], "xu": [f"v{n // 3}" for n in range(30)]}
     return [
         [a_run(row, seed, {d: answered(random, t, np.full(len(t), right)) for d, t in truth.items()}, units) for seed in range(3)]
         for row, right in (("nf", 0.5), ("jt", 0.6))
@@ -57,73 +68,115 @@ def two_rows():
 COLUMNS = {"he": ("he",), "xu": ("xu",), "all together": ("he", "xu")}
 
 
-def plain_score(run, datasets, times):
-    """As anyone would: take the drawn pictures one by one, sum them, score."""
-    summed = []
-    for name in datasets:
-        total = np.zeros(run.matrices[name].shape[1:], int)
-        for picture, count in enumerate(times[name]):
-            for _ in range(count):
-                total += run.matrices[name][picture]
-        summed.append(total)
-    return evaluation.scores(summed).to_json()
-
-
 def test_scores_are_those_of_evaluation():
     random = np.random.default_rng(0)
     a, b = counts(random, 9, 4), counts(random, 9, 6)
     a[:, 2] = 0  # a label that is answered and never there
-    found = pooled([tally(a), tally(b)])
+    found = PIXELS.pooled([PIXELS.tally(a), PIXELS.tally(b)])
     for n in range(9):
         expected = evaluation.scores([a[n], b[n]]).to_json()
         assert found[n].tolist() == pytest.approx([expected[key] for key in SCORES])
-    assert np.isnan(pooled([tally(np.zeros((2, 3, 3)))])).all()
+    assert np.isnan(PIXELS.pooled([PIXELS.tally(np.zeros((2, 3, 3)))])).all()
+
+
+def plain_half(values, replicates, sizes):
+    """As the texts have it, number by number: (S,) differences of seeds, and of each group [video][seed] those without the video."""
+    seeds = len(values)
+    parts = [(np.var(values, ddof=1) / seeds, seeds - 1)] if seeds > 1 else []
+    for left, size in zip(replicates, sizes, strict=True):
+        count = len(left)
+        table = np.cov(np.array(left).T, ddof=0).reshape(seeds, seeds) * (count - 1)  # the jackknife's covariances of seeds
+        pairs = [table[i, j] for i in range(seeds) for j in range(seeds) if i != j] or [table[0, 0]]
+        squares = np.array(size) ** 2
+        parts.append((max(0, np.mean(pairs)), max(1, sum(squares) ** 2 / sum(squares**2) - 1)))
+    whole = sum(variance for variance, _ in parts)
+    freedom = whole**2 / sum(variance**2 / df for variance, df in parts)
+    return max(stats.t.ppf(0.975, df) * np.sqrt(variance) for variance, df in [(whole, freedom), *parts])
 
 
 def test_intervals_equal_those_of_a_plain_loop(two_rows):
-    nf, jt = two_rows
-    found = differences(nf, jt, COLUMNS, resamples=60, seed=5)
-    seeds, pictures = draws(nf[0].units, 3, 60, 5)
-    assert (seeds.sum(1) == 3).all() and (pictures["he"].sum(1) == 7).all()
-    for column, datasets in COLUMNS.items():
-        for key in SCORES:
-            resampled = []
-            for r in range(60):
-                times = {name: pictures[name][r] for name in datasets}
-                scores = [[plain_score(run, datasets, times)[key] for run in row] for row in (nf, jt)]
-                drawn = [k for k in range(3) for _ in range(seeds[r, k])]
-                resampled.append(np.mean([scores[1][k] - scores[0][k] for k in drawn]))
-            once = {name: np.ones(len(units), int) for name, units in nf[0].units.items()}
-            gains = [plain_score(b, datasets, once)[key] - plain_score(a, datasets, once)[key] for a, b in zip(nf, jt, strict=True)]
-            expected = [np.mean(gains), *np.percentile(resampled, [2.5, 97.5])]
-            one = found[column, key]
-            assert [one.value, one.low, one.high] == pytest.approx(expected), (column, key)
+    """Every video left out in turn, and the others of its dataset counted for it."""
+    for count in (3, 2, 1):
+        nf, jt = (row[:count] for row in two_rows)
+        found, units = differences(nf, jt, COLUMNS), nf[0].units
+        for column, datasets in COLUMNS.items():
+            for key in SCORES:
+
+                def gains(times, key=key, datasets=datasets, rows=(nf, jt)):
+                    scores = [[evaluation.scores(weighted(run, datasets, times)).to_json()[key] for run in row] for row in rows]
+                    return np.subtract(scores[1], scores[0])
+
+                once = {name: np.ones(len(units[name])) for name in datasets}
+                replicates, sizes = [], []
+                for name in datasets:
+                    videos = sorted(set(units[name].tolist()))
+                    left = [(units[name] != video) * len(videos) / (len(videos) - 1) for video in videos]
+                    replicates.append([gains({**once, name: times}) for times in left])
+                    sizes.append([(units[name] == video).sum() for video in videos])
+                half, value = plain_half(gains(once), replicates, sizes), gains(once).mean()
+                one = found[column, key]
+                assert [one.value, one.low, one.high] == pytest.approx([value, value - half, value + half]), (count, column, key)
 
 
-def test_videos_are_drawn_whole(two_rows):
-    assert resampling_units(30, np.arange(30) // 3).tolist() == (np.arange(30) // 3).tolist()
-    assert resampling_units(27, np.arange(27) // 3).tolist() == list(range(27))  # nine videos are too few
-    assert resampling_units(5, None).tolist() == list(range(5))
-    _, pictures = draws(two_rows[0][0].units, 3, 50)
-    of_videos = pictures["xu"].reshape(50, 10, 3)
-    assert (of_videos == of_videos[:, :, :1]).all() and (of_videos[:, :, 0].sum(1) == 10).all()
-    assert not np.array_equal(of_videos[0], of_videos[1])
+def weighted(run, datasets, times):
+    return [(run.found[name] * times[name][:, None, None]).sum(0) for name in datasets]
 
 
-def test_pictures_are_drawn_alike_for_all_rows(two_rows):
-    """Whatever the number of seeds: a half-finished row is compared on the same pictures."""
-    units = two_rows[0][0].units
-    (three, pictures), (one, again) = draws(units, 3), draws(units, 1)
-    assert all(np.array_equal(pictures[name], again[name]) for name in units)
-    assert (one == 1).all() and three.std() > 0
+def test_of_seeds_alone_it_is_students_interval():
+    """One video says nothing of others; what remains is the textbook's interval of a few numbers."""
+    random = np.random.default_rng(2)
+    truth, gains = np.full((4, 2), 5000), []
+    rows = [[], []]
+    for seed in range(5):
+        share = 0.6 + random.normal(0.05, 0.02)
+        nf, jt = (answered(random, truth, np.full(4, right)) for right in (0.5, share))
+        for row, name, matrices in zip(rows, ("nf", "jt"), (nf, jt), strict=True):
+            row.append(a_run(name, seed, {"he": matrices}, {"he": ["v"] * 4}))
+        gains.append(100 * (np.trace(jt.sum(0)) - np.trace(nf.sum(0))) / truth.sum())
+    one = differences(*rows, {"he": ("he",)})["he", "global"]
+    low, high = stats.t.interval(0.95, 4, np.mean(gains), stats.sem(gains))
+    assert [one.value, one.low, one.high] == pytest.approx([np.mean(gains), low, high])
+    one = differences(rows[0][:1], rows[1][:1], {"he": ("he",)})["he", "global"]
+    assert one.value == pytest.approx(gains[0]) and np.isnan([one.low, one.high]).all() and one.verdict == "no clear difference"
+    assert np.isnan(half_width(np.ones((1, 3)), [], [])).all()
+
+
+def test_of_one_seed_it_is_students_interval_over_pictures():
+    """Where all pictures have as many pixels, Global is a mean over pictures."""
+    random = np.random.default_rng(3)
+    truth, hard = np.full((20, 2), 500), random.uniform(0.4, 0.6, 20)
+    nf, jt = (answered(random, truth, right) for right in (hard, hard + random.normal(0.1, 0.05, 20)))
+    one = differences([a_run("nf", 0, {"he": nf})], [a_run("jt", 0, {"he": jt})], {"he": ("he",)})["he", "global"]
+    gains = 100 * (np.trace(jt, axis1=1, axis2=2) - np.trace(nf, axis1=1, axis2=2)) / 1000
+    low, high = stats.t.interval(0.95, 19, gains.mean(), stats.sem(gains))
+    assert [one.value, one.low, one.high] == pytest.approx([gains.mean(), low, high])
+
+
+def test_videos_that_datasets_share_are_left_out_of_all_of_them():
+    matrices = {name: np.ones((4, 2, 2), int) for name in ("a", "b", "c", "d")}
+    units = {"a": ["v", "v", "w", "w"], "b": ["w", "x", "x", "x"], "c": list("stuv"), "d": list("vvyz")}
+    domains = {name: {"yaml": {"domain": "elsewhere" if name == "c" else "here"}} for name in matrices}
+    run = a_run("nf", 0, matrices, units, found=domains)
+    groups = {tuple(sorted(group.videos)): group for group in together(run, list(matrices))}
+    assert set(groups) == {("a", "b", "d"), ("c",)}  # c's v is of another place
+    group = groups["a", "b", "d"]
+    assert group.pictures.tolist() == [4, 3, 3, 1, 1]  # v, w, x, y, z
+    assert group.videos["a"].tolist() == [0, 0, 1, 1] and group.videos["b"].tolist() == [1, 2, 2, 2]
+    assert [tuple(one.videos) for one in together(run, ["b", "d"])] == [("b",), ("d",)]
+    assert run.videos == {"a": 2, "b": 2, "d": 3}
+
+
+def test_degrees_of_freedom():
+    assert degrees(np.full(9, 3)) == 8 and degrees(np.array([40, 1, 1])) == 1
+    assert 1 < degrees(np.arange(1, 13)) < 11
 
 
 def test_no_difference_is_no_difference(two_rows):
     nf, _ = two_rows
-    same = [a_run("jt", run.seed, run.matrices, run.units) for run in nf]
+    same = [a_run("jt", run.seed, run.found, run.units) for run in nf]
     for one in differences(nf, same, COLUMNS).values():
         assert (one.value, one.low, one.high, one.verdict) == (0, 0, 0, "no clear difference")
-    shuffled = [a_run("jt", run.seed, nf[(run.seed + 1) % 3].matrices, run.units) for run in nf]  # the same runs, seeds exchanged
+    shuffled = [a_run("jt", run.seed, nf[(run.seed + 1) % 3].found, run.units) for run in nf]  # the same runs, seeds exchanged
     for one in differences(nf, shuffled, COLUMNS).values():
         assert one.value == pytest.approx(0, abs=1e-9) and one.low < 0 < one.high and one.verdict == "no clear difference"
 
@@ -135,49 +188,61 @@ def test_only_seeds_that_both_have(two_rows):
 
 
 def test_a_dataset_without_labelled_pixels_has_no_difference(two_rows):
-    rows = [[a_run(run.row, run.seed, {**run.matrices, "he": 0 * run.matrices["he"]}, run.units) for run in row] for row in two_rows]
+    rows = [[a_run(run.row, run.seed, {**run.found, "he": 0 * run.found["he"]}, run.units) for run in row] for row in two_rows]
     assert {column for column, _ in differences(*rows, COLUMNS)} == {"xu", "all together"}
 
 
-def test_intervals_hold_the_truth():
-    """Of 95 % intervals 95 % hold it: two rows, one better by a known share of right pixels; what they share is how hard a picture is."""
-    random, hits, trials, row_effect = np.random.default_rng(11), 0, 150, 0.05
-    for trial in range(trials):
-        truth = np.full((30, 2), 50)
-        hard, liking = random.uniform(0.2, 0.7, 30), random.uniform(-0.2, 0.2, 30)
-        rows = [
-            [
-                a_run(row, seed, {"he": answered(random, truth, hard + (row == "jt") * (row_effect + liking) + random.normal(0, 0.005))})
-                for seed in range(3)
-            ]
-            for row in ("nf", "jt")
-        ]
-        one = differences(*rows, {"he": ("he",)}, resamples=300, seed=trial)["he", "global"]
-        hits += one.low <= 100 * row_effect / 2 <= one.high  # a wrong pixel is right by chance every other time
-    assert 0.9 <= hits / trials <= 0.98
+@pytest.mark.parametrize("name", ["30 pictures, which dominate", "30 pictures, seeds dominate", "12 videos of 4, and seeds"])
+def test_intervals_hold_the_truth(name):
+    """Of 95 % intervals 95 % do, be it pictures, seeds or videos that make the spread: ``tools/bench.py coverage`` counts more of them."""
+    (world,) = [world for world in WORLDS if world.name == name]
+    for seeds in (2, 5):
+        for cell in covered(world, seeds, 150):
+            assert cell["coverage"] >= 90, cell
+
+
+def test_made_up_runs_are_as_they_are_said_to_be():
+    """Their mean difference is the true one, and its spread over comparisons what seeds, videos and pictures give together."""
+    world, random = World("", (4,) * 12, seeds=2, videos=4, pictures=3, each=1), np.random.default_rng(0)
+    off, seen = [], set()
+    for _ in range(300):
+        before, after, truth = comparison(world, 3, random)
+        off.append(differences(before, after, {"d": ("d0",)})["d", "global"].value - truth["global"])
+        seen.add(round(truth["global"], 9))
+    assert seen == {4.0} and abs(np.mean(off)) < 3 * np.std(off) / 300**0.5
+    assert np.std(off) == pytest.approx((2**2 / 3 + 4**2 / 12 + 3**2 / 48 + 1 / 144) ** 0.5, rel=0.15)
 
 
 def test_confusions_against_a_plain_loop(two_rows):
     nf, jt = two_rows
-    found = confusions(nf, jt, "xu", resamples=40, seed=2)
+    found = confusions(nf, jt, "xu")
     assert len(found) == 5 * 4 and [one.change.value for one in found] == sorted(one.change.value for one in found)
-    seeds, pictures = draws(nf[0].units, 3, 40, 2)
 
     def share(run, times, i, j):
-        summed = (run.matrices["xu"] * times[:, None, None]).sum(0)
+        summed = (run.found["xu"] * times[:, None, None]).sum(0)
         return 100 * summed[i, j] / summed[i].sum()
 
-    once = np.ones(30, int)
+    once, videos = np.ones(30), np.arange(30) // 3
     for one in found:
         i, j = int(one.true[1:]), int(one.answer[1:])
         assert one.before == pytest.approx(np.mean([share(run, once, i, j) for run in nf]))
         assert one.after == pytest.approx(np.mean([share(run, once, i, j) for run in jt]))
         assert one.change.value == pytest.approx(one.after - one.before)
         changes = [
-            sum(seeds[r, k] * (share(jt[k], times, i, j) - share(nf[k], times, i, j)) for k in range(3)) / 3
-            for r, times in enumerate(pictures["xu"])
+            [share(jt[k], times, i, j) - share(nf[k], times, i, j) for k in range(3)]
+            for times in [once, *(1.0 * (videos != video) for video in range(10))]
         ]
-        assert [one.change.low, one.change.high] == pytest.approx(list(np.percentile(changes, [2.5, 97.5])))
+        half = plain_half(changes[0], [changes[1:]], [[3] * 10])
+        assert [one.change.low, one.change.high] == pytest.approx([one.change.value - half, one.change.value + half])
+
+
+def test_what_is_in_one_picture_alone_is_not_known(two_rows):
+    """Without that picture there is nothing to score: no interval, and no claim."""
+    rows = [[a_run(run.row, run.seed, {"he": run.found["he"].copy()}) for run in row] for row in two_rows]
+    for run in (run for row in rows for run in row):
+        run.found["he"][1, 2] = 0
+    of_label = [one for one in confusions(*rows, "he") if one.true == "l2"]
+    assert of_label and all(np.isnan(one.change.low) and one.change.verdict == "no clear difference" for one in of_label)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -192,10 +257,10 @@ def test_a_budget_is_that_of_all_networks_together(tmp_path):
         ("much", [each], 6e6),
         ("twice", [{"name": "one", "answers": False}, {"name": "two", "budget": 0.5}], 3e6),
     ):
-        run = comparison.read_run(write_run(tmp_path / name, name, 0, matrices, stages=stages))
-        assert comparison.budget(run) == {"outputs": pytest.approx(outputs)}
-    run = comparison.read_run(write_run(tmp_path / "m", "nf", 0, matrices, train={"outputs": None, "minutes": 3.0}, stages=[each]))
-    assert comparison.budget(run) == {"minutes": 9.0}
+        run = reading.read_run(write_run(tmp_path / name, name, 0, matrices, stages=stages))
+        assert reading.budget(run) == {"outputs": pytest.approx(outputs)}
+    run = reading.read_run(write_run(tmp_path / "m", "nf", 0, matrices, train={"outputs": None, "minutes": 3.0}, stages=[each]))
+    assert reading.budget(run) == {"minutes": 9.0}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -212,7 +277,7 @@ ROWS = {
 
 
 def numbers(table):
-    return {key: value for key, (value, _) in comparison.paper_numbers(table).items()}
+    return {key: value for key, (value, _) in paper.paper_numbers(table).items()}
 
 
 def mean(values, row, score, weights):
@@ -243,7 +308,7 @@ def test_seven_kitti_is_the_mean_of_its_columns(table):
 
 @pytest.mark.parametrize("table", ["table1_stanford_siftflow", "table1_kitti7_stanford", "table1_kitti7_siftflow", "table3", "table4"])
 def test_totals_are_means_over_all_classes(table):
-    found = comparison.paper_numbers(table)
+    found = paper.paper_numbers(table)
     values = numbers(table)
     parts = {name: count for name, count in OTHERS.items() if ("nf", name, "iou") in values}
     shares = set()
@@ -274,8 +339,8 @@ def test_what_two_tables_print_is_the_same():
 
 
 def test_corrections_are_marked():
-    own = [table for table in ROWS if table != comparison.LATER]
-    notes = {(table, *key): (value, note) for table in own for key, (value, note) in comparison.paper_numbers(table).items()}
+    own = [table for table in ROWS if table != paper.LATER]
+    notes = {(table, *key): (value, note) for table in own for key, (value, note) in paper.paper_numbers(table).items()}
     for key, value, words in [
         (("table2", "jtsc", "total", "iou"), 47.46, "printed 47.10, the columns give 47.46"),
         (("table1_kitti7_stanford", "jtsc_gr_de", "kitti7", "global"), 81.86, "printed 81.26"),
@@ -289,4 +354,4 @@ def test_corrections_are_marked():
     assert notes["table2", "jt", "he", "iou"] == (54.35, "")
     assert ("neverova", "icvl", "3d_mm") not in numbers("table7")
     with pytest.raises(UserError, match=r"no table 'table8'; known: table1_kitti7, .*did you mean"):
-        comparison.paper_numbers("table8")
+        paper.paper_numbers("table8")

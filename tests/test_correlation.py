@@ -12,9 +12,9 @@ from densemtmd import correlation
 from densemtmd.backbones.patch_classifier import PatchClassifier
 from densemtmd.correlation import Correspondence, Evidence
 from densemtmd.datasets.sample import Sample
+from densemtmd.draw.tables import correspondence_scores, correspondences_text, matrix_csv
 from densemtmd.inference import strided_logits, strided_probabilities
 from densemtmd.losses import dataset_softmax
-from densemtmd.report import correspondence_scores, correspondences_text, matrix_csv
 from densemtmd.tasks import VOID, Labelset, OutputSpace
 
 CPU = torch.device("cpu")

@@ -142,6 +142,18 @@ def test_linear_over_a_map_without_a_convolution_before_it():
     check(net, 4, 2, channels=3)
 
 
+def test_the_fast_form_is_the_plain_one_up_to_rounding():
+    net = settle(PatchNet(SPACE, widths=(4, 6, 8), hidden=5)).float().eval()
+    plain, fast, rough = densify(net), densify(net, fast=True), densify(net, fast=True, precision="bfloat16")
+    x = torch.rand(1, 3, 60, 71)
+    assert (fast.patch, fast.stride, fast.centre) == (plain.patch, plain.stride, plain.centre) == (46, 4, 23)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), plain(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(rough(x), plain(x), atol=0.1, rtol=0.1)
+    with pytest.raises(UserError, match="precision is 'bfloat16', but the plain form computes in that of its weights: add fast=True"):
+        densify(net, precision="bfloat16")
+
+
 def test_weights_are_shared():
     net = settle(PatchNet(SPACE, widths=(2, 2, 2), hidden=2))
     dense = densify(net)

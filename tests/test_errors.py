@@ -26,7 +26,8 @@ from densemtmd.files import check_writable
 
 TOOLS = Path(__file__).parents[1] / "tools"
 SMALL = [
-    "data=own", "model.widths=[2,3,4]", "model.hidden=5", "train.epochs=null", "train.outputs=900", "train.epoch_outputs=300",
+    "data=own", "model=patchnet",
+    "model.widths=[2,3,4]", "model.hidden=5", "train.epochs=null", "train.outputs=900", "train.epoch_outputs=300",
     "train.crop=24", "train.batch=4", "train.device=cpu", "tracking=none", "score.scoring=strided", "cache=none",
 ]  # fmt: skip
 
@@ -366,7 +367,8 @@ def test_a_missing_dataset_says_where_to_get_it(says, name):
     from densemtmd.commands import train
 
     where = yaml.safe_load((TOOLS.parent / "conf" / "dataset" / f"{name}.yaml").read_text())["where"]
-    says(train, ["data=own", f"data.datasets=[{name}]", "data_root=nowhere"], f"dataset {name} was not found: nowhere/", "data_root", where)
+    arguments = ["data=own", "model=patchnet", f"data.datasets=[{name}]", "data_root=nowhere"]
+    says(train, arguments, f"dataset {name} was not found: nowhere/", "data_root", where)
 
 
 def test_nothing_to_label_or_to_score(says, run):

@@ -43,7 +43,7 @@ def arguments(data, tmp_path, monkeypatch):
     experiment.write_text(yaml.safe_dump({"rows": rows, "settings": SMALL, "seeds": [0, 1]}, sort_keys=False))
     table = read_experiment(experiment)
     monkeypatch.setattr("densemtmd.runs.table.read_experiment", lambda path: table)
-    return ["experiment=street7", "name=toys", "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={root}"]
+    return ["experiment=street7", "name=toys", "data=own", "model=patchnet", f"data.datasets=[{','.join(files)}]", f"data_root={root}"]
 
 
 def weights(path):
@@ -175,7 +175,7 @@ def test_a_curve_has_each_share_alone_and_with_the_others(data, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     experiment = curve("squares", ["squares", "discs"], "own")
     assert list(experiment.rows) == [f"{who}-{share}%" for share in (10, 25, 50, 100) for who in ("alone", "joint")]
-    base = [*SMALL, "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={root}"]
+    base = [*SMALL, "data=own", "model=patchnet", f"data.datasets=[{','.join(files)}]", f"data_root={root}"]
     assert train.main([*base, "curve=squares", "rows=[alone-50%,joint-50%]"]) == 0
     alone, joint = (json.loads(Path(f"runs/own-curve-squares/{row}-seed0/scores.json").read_text()) for row in ("alone-50%", "joint-50%"))
     assert list(alone["datasets"]) == ["squares"] and list(joint["datasets"]) == ["squares", "discs"]

@@ -39,6 +39,7 @@ from densemtmd.datasets.config import load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.labels import code_table, read_labels
 from densemtmd.datasets.pictures import open_picture, read_picture
+from densemtmd.datasets.starter import draft
 from densemtmd.errors import UserError
 from densemtmd.inference import Predictor
 from densemtmd.runs import run as runs
@@ -136,13 +137,16 @@ STRANGE: list[Any] = [
     None, "", 0, -1, 1, 2**70, 1.5, float("nan"), float("inf"), True, [], [[]], {}, {"a": 1}, [None], ["a", "a"], "*", "**", "a**b", "/",
     "..", "[", "[z-a]", "[[]", "(", "(a+)+$", "{}", "\0", "\n", "a\nb", "é", "rest", "negative", "one", "x" * 5000, [1, 2, 3], [256, 0, 0],
     {1: 2}, {None: None}, [{"label": "a"}, {"label": "b"}],
-    "squares.yaml", "damaged.yaml", "camvid", b"\xff", date(2020, 1, 1), "${x}", "a/b", "~",
+    "squares.yaml", "damaged.yaml", "camvid", b"\xff", date(2020, 1, 1), "${x}", "a/b", "~", ".", "./", "zero.yaml", "pipe.yaml",
+    "/etc/passwd", "e\u0301", "images\\*", "<<", "=",
 ]  # fmt: skip
 """What may stand in the place of a value."""
 
 LINES = [
     "name: 2024-13-45", "x: 0x_", "x: !!python/object:os.system y", "<<: 3", "name: &a [*a]", ": :", "[" * 3000, "x: " + "9" * 5000,
     "x: !!binary %%%", "x: !!int abc", "x: !!timestamp abc", "x: =", "---\nx: 1", "%YAML 9.9", "\0", "x: \ud800",
+    "a: &a {x: y}\n" + "".join(f"{b}: &{b} {{<<: [{','.join([f'*{a}'] * 9)}]}}\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+    "!!int ''", "x: !!int ''", "x: !!float ''", "- !!int", "{" * 3000, "x: " + "1:" * 5000 + "1", "a: &a\n  b: *a", "[a]: b", "&a a: *a",
     "a: &a [x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)) + "name: *i",
 ]  # fmt: skip
 """What YAML stumbles over."""
@@ -471,6 +475,8 @@ def datasets(tmp_path_factory):
     root = tmp_path_factory.mktemp("datasets")
     write_toy(root, "squares", "square")
     keys = [f"{n:03}\n" for n in range(12)]
+    (root / "zero.yaml").symlink_to("/dev/zero")
+    os.mkfifo(root / "pipe.yaml")
     for name, listed in (("left out", keys[:1]), ("train", keys[1:8]), ("test", keys[8:])):
         (root / "squares" / f"{name}.txt").write_text("".join(listed))
     return root
@@ -486,6 +492,49 @@ def test_yamls_of_datasets(datasets, split):
         kind, content = damaged_yaml(base, chance)
         path.write_bytes(content)
         attempt(datasets, (n, split, kind), lambda: open_dataset(load_dataset_config(path), datasets))
+    attempt.both()
+
+
+@pytest.mark.parametrize("file", ["left out.txt", "train.txt"])
+def test_lists_of_pictures(datasets, file):
+    """Those to leave out, and those of a split, as bytes and as lines."""
+    path, (split, key) = datasets / "damaged.yaml", {"left out.txt": ("by folds", "exclude"), "train.txt": ("by lists", "split")}[file]
+    path.write_text(yaml.safe_dump(DATASET | {"split": split}))
+    listed = datasets / "squares" / file
+    content, chance, attempt = listed.read_bytes(), random.Random(file), Attempts()
+    lines = ["images\\001.png", "images/001.png labels/001.png", "image,label", "a\tb", ";;", "\0", "x" * 10_000, "\u2028", "é", "[", "# x"]
+    try:
+        for n in range(40 * LONGER):
+            kind, damaged = damaged_bytes(content, chance)
+            if n % 2:
+                line = chance.choice(lines)
+                kind, damaged = f"line {line[:20]!r}", content + line.encode() + b"\n" * chance.choice([1, 1, 100])
+            listed.write_bytes(damaged)
+            attempt(datasets, (n, key, kind), lambda: open_dataset(load_dataset_config(path), datasets))
+    finally:
+        listed.write_bytes(content)
+    attempt.both()
+
+
+def test_drafts_of_damaged_folders(tmp_path):
+    """Whatever lies in a folder: a draft that can be read, or one sentence."""
+    chance, attempt = random.Random(0), Attempts()
+    for n in range(15 * LONGER):
+        root = tmp_path / f"{n}"
+        write_toy(root, "squares", "square", pictures=4)
+        for _ in range(chance.choice([1, 3, 8])):
+            path = chance.choice(sorted(path for path in root.rglob("*") if path.is_file()))
+            kind, content = damaged_bytes(path.read_bytes().ljust(2), chance)
+            path.write_bytes(content)
+            suffixes = [".png", ".JPG", ".txt", ".mat", ".json", ".xml", ".tif", ".db", ""]
+            other = path.with_name(path.stem + chance.choice(["", "", "_x", " 2"]) + chance.choice(suffixes))
+            if not other.exists():
+                path.rename(other)
+
+        def work(root=root):
+            assert isinstance(yaml.safe_load(draft(root)), dict)
+
+        attempt(root, (n, kind), work)
     attempt.both()
 
 

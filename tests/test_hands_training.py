@@ -16,6 +16,7 @@ from scipy.io import loadmat, savemat
 
 from densemtmd import backbones, checkpoint, composing, poses
 from densemtmd.commands import infer, train
+from densemtmd.data import open_data
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.datasets.hands.augment import Augmentation
@@ -25,6 +26,8 @@ from densemtmd.datasets.hands.mixing import HandMixture, HandSource
 from densemtmd.datasets.hands.sets import HAND_SETS, ICVL, NYU
 from densemtmd.errors import UserError
 from densemtmd.kinds.hands import augmentation
+from densemtmd.runs.folder import record, reopen
+from densemtmd.settings import DataSettings, RunSettings
 from densemtmd.tasks import OutputSpace
 from densemtmd.worlds.hands import HandWorldSettings, ensure_hands
 
@@ -46,6 +49,20 @@ def root(tmp_path_factory):
 def datasets(root):
     (world,) = root.glob("hands-60-*")
     return [open_dataset(load_dataset_config(name), world) for name in HAND_SETS]
+
+
+def test_a_run_goes_on_with_the_frames_that_it_recorded(root, tmp_path):
+    """Those of a share of the labels, and not all that are there."""
+    (world,) = root.glob("hands-60-*")
+    settings = RunSettings(data=DataSettings(datasets=["nyu", "icvl"], share={"nyu": 0.1}), data_root=str(world), cache="none")
+    opened = open_data(settings.data, world)
+    record(tmp_path, settings, opened)
+    _, again = reopen(tmp_path)
+    assert len(opened[0].splits["train"]) == 6 and len(opened[1].splits["train"]) > 50
+    assert [dataset.splits for dataset in again] == [dataset.splits for dataset in opened]
+    (tmp_path / "splits" / "nyu" / "train.txt").write_text("none.png\n")
+    with pytest.raises(UserError, match=r"1 of 1 pictures in .* are no longer in .*, the first is 'none\.png'"):
+        reopen(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -432,7 +449,7 @@ def test_compare_says_which_strategy_helps_by_smaller_errors(runs, tmp_path, mon
     assert f"{word} nyu" in printed or f"{word} icvl" in printed or "no clear difference on" in printed
     assert (tmp_path / "figure.png").is_file() and "jtsc,icvl,mm," in (tmp_path / "table.csv").read_text()
     assert compare.main([str(runs["nf"]), str(runs["jt"]), "--confusions", "nf", "jt"]) == 1
-    assert "these runs find keypoints" in capsys.readouterr().err
+    assert "these runs are of hands" in capsys.readouterr().err
 
 
 def test_evaluate_gives_the_numbers_of_the_training(runs, tmp_path, monkeypatch, capsys):
@@ -498,7 +515,8 @@ def hands_at(world, name, numbers):
 
 
 def test_the_papers_numbers_stand_beside(runs):
-    from densemtmd.comparison import beside, read_table
+    from densemtmd.compare.paper import beside
+    from densemtmd.compare.reading import read_table
 
     table = replace(read_table([runs["nf"], runs["jt"], runs["jtsc"]]), paper="table6")
     found = {key: value for key, (value, _) in beside(table).items()}
@@ -541,7 +559,7 @@ def test_tables_of_real_hands_say_where_to_get_them(tmp_path, capsys):
 
 
 def test_less_error_helps():
-    from densemtmd.comparison import Difference
+    from densemtmd.compare.statistics import Difference
 
     assert Difference(-2, -3, -1, less_is_better=True).verdict == "helped" and Difference(2, 1, 3, less_is_better=True).verdict == "hurt"
     assert Difference(2, 1, 3).verdict == "helped" and Difference(-2, -3, -1).verdict == "hurt"

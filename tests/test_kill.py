@@ -49,7 +49,7 @@ def finished(process, seconds):
 def test_killed_at_random_moments(tmp_path, monkeypatch):
     files = [str(write_toy(tmp_path, name, shape)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     common = [
-        "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={tmp_path}", "tracking=none",
+        "data=own", "model=patchnet", f"data.datasets=[{','.join(files)}]", f"data_root={tmp_path}", "tracking=none",
         "model.widths=[4,6,8]", "model.hidden=8", "train.crop=24", "train.batch=4",
         "train.epochs=null", "train.outputs=6000", "train.epoch_outputs=1500", "train.checkpoint_seconds=0",
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Several runs by launchers of Hydra's: at once in processes of joblib's and of submitit's, whose local executor stands for a cluster."""
 
+import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -18,7 +20,8 @@ from densemtmd.commands import train
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    "data=own", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=300", "train.crop=24", "train.batch=4",
+    "data=own", "model=patchnet",
+    "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=300", "train.crop=24", "train.batch=4",
     "tracking=none", "cache=none", "score.scoring=strided", "score.probe=false",
 ]  # fmt: skip
 
@@ -115,7 +118,10 @@ def test_ctrl_c_ends_all(arguments):
     """A signal to the first process alone, as a scheduler sends it: from a terminal, all get one."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     table = ["experiment=toys", *arguments, "train.outputs=100000000", "hydra/launcher=submitit_local"]
-    process = subprocess.Popen([sys.executable, ROOT / "tools" / "train.py", *table], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # A shell that starts the tests in the background lets them ignore the signal, and so what they start.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, ROOT / "tools" / "train.py", *table]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=listening)
     first = psutil.Process(process.pid)
     deadline = time.monotonic() + 120
     while len(list(Path("runs").glob("*/*/config.yaml"))) < 2 and time.monotonic() < deadline:
@@ -123,6 +129,11 @@ def test_ctrl_c_ends_all(arguments):
         assert process.poll() is None
     started = first.children(recursive=True)
     assert len(started) >= 2
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130, process.stdout.read().decode()
-    assert not psutil.wait_procs(started, timeout=10)[1]
+    try:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, process.stdout.read().decode()
+        assert not psutil.wait_procs(started, timeout=10)[1]
+    finally:
+        for one in (first, *started):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()

@@ -41,7 +41,8 @@ def interrupted(tmp_path, monkeypatch):
     home = write_home(tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = [
-        "data=own", f"data.datasets=[{home / 'squares.yaml'},{home / 'half.yaml'}]", "data_root=.", "runs=runs", "tracking=none",
+        "data=own", "model=patchnet",
+        f"data.datasets=[{home / 'squares.yaml'},{home / 'half.yaml'}]", "data_root=.", "runs=runs", "tracking=none",
         "model.widths=[4,6,8]", "model.hidden=8", "train.crop=24", "train.batch=4", "train.epochs=null", "train.outputs=3000",
         "train.epoch_outputs=1000",
     ]  # fmt: skip
@@ -72,7 +73,8 @@ def test_the_yamls_and_their_lists_may_be_gone(interrupted, tmp_path, monkeypatc
     assert train.main([f"resume={run}"]) == 0
     assert checkpoint.load(run / "last.safetensors")[1]["state"]["done"]
     assert evaluate.main([str(run)]) == 0
-    assert json.loads((run / "evaluations" / "own-test-dense" / "scores.json").read_text()) == json.loads((run / "scores.json").read_text())
+    own, again = (json.loads((folder / "scores.json").read_text()) for folder in (run, run / "evaluations" / "own-test-dense"))
+    assert own == {**again, "training": own["training"]}
     assert list((tmp_path / "elsewhere").iterdir()) == []
     _, datasets = reopen(run)
     for dataset in datasets:
@@ -101,5 +103,20 @@ def test_missing_pictures_are_refused(interrupted, tmp_path, capsys, folder):
 def test_a_list_that_is_gone_is_refused(interrupted):
     run, _ = interrupted
     (run / "splits" / "half" / "val.txt").unlink()
-    with pytest.raises(UserError, match=r"half/val\.txt cannot be read .*, expected the keys of val"):
+    with pytest.raises(UserError, match=r"half/val\.txt cannot be read: .*; expected the keys of val"):
         reopen(run)
+
+
+@pytest.mark.parametrize("change", [{"labelset": "private.yaml"}, {"derive": {"from": "private.yaml"}}])
+def test_a_stranger_s_run_opens_no_yaml_of_its_choice(tmp_path, change):
+    """Its own config.yaml holds all that its datasets say."""
+    import yaml
+
+    from densemtmd.runs.folder import reopen
+
+    (tmp_path / "private.yaml").write_text("secret: 3")
+    found = {"mine": {"folder": str(tmp_path), "path": str(tmp_path / "mine.yaml"), "yaml": {"name": "mine"} | change}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"found": found}))
+    with pytest.raises(UserError, match="names the YAML of another dataset") as caught:
+        reopen(tmp_path)
+    assert "secret" not in str(caught.value)

@@ -14,6 +14,7 @@ from toy import write_toy
 
 from densemtmd.bench import clock, label, networks, scale, train
 from densemtmd.bench import told as about
+from densemtmd.bench.coverage import MEASURES, WORLDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -371,3 +372,13 @@ def test_help():
     command = [sys.executable, str(ROOT / "tools" / "bench.py")]
     shown = [subprocess.run([*command, *words, "--help"], capture_output=True, text=True, check=True).stdout for words in ([], ["loading"])]
     assert "loading" in shown[0] and "tracking" in shown[0] and "--protocol NAME" in shown[1] and "--out DIR" in shown[1]
+
+
+def test_coverage(bench, tmp_path, capsys):
+    """Every kind of made-up run has its row, and every number of seeds its column."""
+    told, text = run(bench, tmp_path, "coverage", "--seeds", 1, 3, "--trials", 6)
+    assert [(cell["seeds"], cell["measure"]) for cell in told["cells"]] == [(s, m) for _ in WORLDS for s in (1, 3) for m in MEASURES]
+    assert all(cell["half"] > 0 and 0 <= cell["coverage"] <= 100 for cell in told["cells"] if cell["seeds"] > 1)
+    assert all(f"| {world.name} | " in text for world in WORLDS) and "| 1 seed | 3 seeds |" in text
+    assert "Of 6 made-up comparisons each" in text and "`python tools/bench.py coverage " in text
+    assert bench.main(["coverage", "--trials", "0"]) == 1 and "--trials is 0" in capsys.readouterr().err

@@ -184,12 +184,13 @@ def test_help_is_quick_and_says_it_all():
 # A first YAML
 
 
-def write(path: Path, array: np.ndarray, palette: list[int] | None = None) -> None:
+def write(path: Path, array: np.ndarray, palette: list[int] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(array.astype(np.uint8))
     if palette:
         picture.putpalette(palette)
     picture.save(path)
+    return path
 
 
 def codes_of(n: int, codes: list[int], size: tuple[int, int] = (20, 30)) -> np.ndarray:
@@ -258,6 +259,58 @@ def several_layout(root: Path) -> None:
         Image.fromarray((codes_of(n, [7, 8, 26]) * 256).astype(np.uint16)).save(root / "instance" / f"{n}.png")
 
 
+def mixed_suffixes_layout(root: Path) -> None:
+    for n, suffix in enumerate(["jpg", "JPG", "jpeg", "png", "jpg", "JPG"]):
+        write(root / "images" / f"{n}.{suffix}", photo_of(n))
+        write(root / "labels" / f"{n}.{'PNG' if n % 2 else 'png'}", codes_of(n, [0, 1]))
+    for name in ("Thumbs.db", "desktop.ini", "__MACOSX/0.png"):
+        (root / "images" / name).parent.mkdir(exist_ok=True)
+        (root / "images" / name).write_bytes(b"no picture")
+
+
+def cityscapes_layout(root: Path) -> None:
+    """Split, city, frame; four files of labels for each picture; suffixes with digits in them."""
+    for split, cities in (("train", ("aachen", "bochum", "ulm")), ("val", ("lindau",)), ("test", ("bonn", "mainz"))):
+        for city in cities:
+            for n in range(2):
+                name = f"{city}_{n:06}_000019"
+                write(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", photo_of(n))
+                codes = codes_of(n, [7, 8, 26])
+                place = root / "gtFine" / split / city
+                write(place / f"{name}_gtFine_labelIds.png", codes)
+                write(place / f"{name}_gtFine_color.png", np.array([[0, 0, 0], [9, 9, 9]])[codes_of(n, [0, 1])])
+                Image.fromarray((codes * 256).astype(np.uint16)).save(place / f"{name}_gtFine_instanceIds.png")
+                (place / f"{name}_gtFine_polygons.json").write_text('{"objects": [{"polygon": []}]}')
+
+
+def sequences_layout(root: Path) -> None:
+    """Split, sequence, frame, with the same names of frames in each; one frame without labels."""
+    for split, videos in (("train", "abcd"), ("test", "ef")):
+        for video in videos:
+            for n in range(3):
+                write(root / split / video / "rgb" / f"{n:04}.jpg", photo_of(n))
+                write(root / split / video / "gt" / f"{n:04}.png", codes_of(n, [0, 1, 255, 255]))
+    write(root / "train" / "a" / "rgb" / "0009.jpg", photo_of(9))
+
+
+def one_object_layout(root: Path) -> None:
+    for n in range(6):
+        write(root / "images" / f"{n}.jpg", photo_of(n))
+        write(root / "masks" / f"{n}.png", codes_of(n, [0, 0, 0, 255]))
+
+
+def one_colour_layout(root: Path) -> None:
+    for n in range(6):
+        write(root / "images" / f"{n}.jpg", photo_of(n))
+        write(root / "masks" / f"{n}.png", np.array([[0, 0, 0], [200, 30, 0]])[codes_of(n, [0, 0, 1])])
+
+
+def heads_layout(root: Path) -> None:
+    for n in range(6):
+        write(root / f"image_{n}.png", photo_of(n))
+        write(root / f"mask_{n}.png", codes_of(n, [0, 1]))
+
+
 LAYOUTS: list[tuple[Any, str, list[Any], Any, dict[str, int]]] = [
     (index_layout, "index", [[0], [3]], [255], {"train": 3, "val": 1, "test": 2}),
     (palette_layout, "index", [[0], [1], [2]], None, {"train": 3, "val": 1, "test": 2}),
@@ -267,6 +320,12 @@ LAYOUTS: list[tuple[Any, str, list[Any], Any, dict[str, int]]] = [
     (split_layout, "index", [[0], [1]], None, {"train": 4, "val": 2, "test": 3}),
     (videos_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
     (several_layout, "index", [[7], [8], [26]], None, {"train": 3, "val": 1, "test": 2}),
+    (mixed_suffixes_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
+    (cityscapes_layout, "index", [[7], [8], [26]], None, {"train": 6, "val": 2, "test": 4}),
+    (sequences_layout, "index", [[0], [1]], [255], {"train": 9, "val": 3, "test": 6}),
+    (one_object_layout, "index", [[0], [255]], None, {"train": 3, "val": 1, "test": 2}),
+    (one_colour_layout, "colour", [[0, 0, 0], [200, 30, 0]], None, {"train": 3, "val": 1, "test": 2}),
+    (heads_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
 ]
 
 
@@ -287,6 +346,69 @@ def test_a_draft_is_a_dataset(tmp_path, layout, encoding, codes, void, counts):
             assert dataset.load(item).target.shape == (20, 30)
 
 
+@pytest.mark.parametrize("layout", [one_object_layout, one_colour_layout, index_layout, colour_layout, text_layout])
+def test_a_draft_asks_what_void_is(tmp_path, layout):
+    layout(tmp_path)
+    text = draft(tmp_path)
+    assert text.count("Did the annotator look at all of it?") == 1 and "the rest is a label of its own (other)" in text
+
+
+def test_a_tree_of_videos(tmp_path):
+    """Validation takes whole videos, which are the folders; what is counted is what the globs find, and offered is what they do not."""
+    sequences_layout(tmp_path)
+    text = draft(tmp_path)
+    assert "looking at 18 of 18 files" in text and "could be labels" not in text
+    assert "# 1 pictures have no labels, the first is train/a/rgb/0009.jpg" in text
+    assert yaml.safe_load(text)["sequence"] == "^(.*)/" and "each of 6 folders is a video (test/e, test/f, train/a, ...)" in text
+    (tmp_path / "draft.yaml").write_text(text)
+    dataset = open_dataset(load_dataset_config(tmp_path / "draft.yaml"), tmp_path)
+    assert len({item.sequence for item in dataset.splits["val"]}) == 1
+
+
+def test_a_tree_like_that_of_cityscapes(tmp_path):
+    cityscapes_layout(tmp_path)
+    content = yaml.safe_load(text := draft(tmp_path))
+    assert content["images"] == "leftImg8bit/*/*/*_leftImg8bit.png" and content["labels"] == "gtFine/*/*/*_gtFine_labelIds.png"
+    assert content["split"]["patterns"] == {"train": "leftImg8bit/train/*", "val": "leftImg8bit/val/*", "test": "leftImg8bit/test/*"}
+    assert "looking at 12 of 12 files" in text
+    (offered,) = [line for line in text.splitlines() if "could be labels" in line]
+    assert "_gtFine_color.png" in offered and "labelIds" not in offered
+
+
+COCO = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": [{"segmentation": [[1, 2, 3]]}]}
+INSTEAD = {
+    "annotations/instances.json": (json.dumps(COCO), "COCO annotations (instances.json)", "annToMask"),
+    "big.json": (json.dumps({"images": ["x" * 200_000], "annotations": []}), "COCO annotations", "annToMask"),
+    "images/0.json": (json.dumps({"shapes": [], "imagePath": "0.jpg", "imageData": None}), "labelme's polygons (0.json)", "labelme2voc.py"),
+    "labels/0.txt": ("0 0.5 0.5 0.25 0.25\n3 0.1 0.2 0.3 0.4\n", "boxes or polygons of YOLO (0.txt)", "boxes say nothing"),
+    "labels/1.txt": ("2 0.1 0.1 0.9 0.1 0.5 0.9", "boxes or polygons of YOLO (1.txt)", "fill polygons"),
+    "Annotations/0.xml": ("<annotation><object><bndbox/></object></annotation>", "boxes of Pascal VOC (0.xml)", "boxes say nothing"),
+}
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_annotations_that_are_no_labels_of_pixels(tmp_path, name):
+    content, what, how = INSTEAD[name]
+    for n in range(4):
+        write(tmp_path / "images" / f"{n}.jpg", photo_of(n))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as caught:
+        draft(tmp_path)
+    for word in ("has no label for each pixel, but", what, "draw them into PNGs first", how):
+        assert word in str(caught.value)
+
+
+def test_labels_that_are_jpeg(tmp_path):
+    for n in range(4):
+        write(tmp_path / "images" / f"{n}.jpg", photo_of(n, (270, 360)))
+        mask = np.zeros((270, 360), np.uint8)
+        mask[40:160, 50:200] = 255
+        write(tmp_path / "masks" / f"{n}.jpg", mask)
+    with pytest.raises(UserError, match=r"has labels that are JPEG, masks/\*\.jpg: this compression changes values.*save them as PNG"):
+        draft(tmp_path)
+
+
 def test_shares_and_colours_in_a_draft(tmp_path):
     palette_layout(tmp_path)
     text = draft(tmp_path)
@@ -300,7 +422,7 @@ def test_what_is_no_dataset(tmp_path):
         draft(tmp_path)
     for n in range(3):
         write(tmp_path / "images" / f"{n}.png", photo_of(n))
-        write(tmp_path / "labels" / f"x{n}.png", codes_of(n, [0, 1]))
+        write(tmp_path / "labels" / f"{'abc'[n]}.png", codes_of(n, [0, 1]))
     with pytest.raises(UserError, match=r"but 3 picture images/\*\.png, 3 index labels/\*\.png"):
         draft(tmp_path)
 

@@ -62,7 +62,8 @@ def test_means_deviations_and_differences(compare, tmp_path, capsys):
     assert "By IoU, jt_de against nf: helped no dataset; hurt xu; no clear difference on he; all together −" in page
     assert "over seeds (0, 1, 2), the best in bold." in page
     assert "Budget of a row's networks together: 2,000,000 labelled outputs; training: strided." in page
-    assert "2,000 resamples of seeds and test pictures." in page
+    assert "the variances over seeds and over test pictures, taken apart, with Student's quantiles. With 3 seeds an interval" in page
+    assert "at least 4.3 standard errors over seeds to either side" in page and "video" not in page and "steps" not in page
     shown = capsys.readouterr().out
     assert f"{mean + 10:.1f} ± 1.0* " in shown and "By IoU, jt against nf: helped he; hurt xu" in shown and "**" not in shown
     assert Image.open("out/figure.png").size[0] > 800
@@ -76,7 +77,7 @@ def test_a_half_finished_table_already_tells_something(compare, tmp_path, capsys
     shown = capsys.readouterr().out
     assert "jtsc, Global" not in shown and "Not finished: nf-seed2, jt-seed1, jt-seed2, jtsc-seed0, jtsc-seed1, jtsc-seed2." in shown
     assert "over seeds (nf: 0, 1; jt: 0)" in shown and "all together" not in shown  # there is one dataset
-    assert "resamples of seeds and test videos; of videos alone, with one seed: other seeds may differ by more." in shown
+    assert "with Student's quantiles; over videos alone, with one seed: other seeds may differ by more. Test videos: he 10." in shown
     for run in folder.glob("*/scores.json"):
         run.unlink()
     assert compare.main(["street"]) == 1
@@ -90,7 +91,42 @@ def test_run_folders_by_their_strategies(compare, tmp_path, capsys):
     assert compare.main([str(run) for run in sorted(folder.glob("*-seed*"), reverse=True)]) == 0
     shown = capsys.readouterr().out
     assert shown.index("nf, Global") < shown.index("jt, Global")  # as they were named
-    assert "nf: 2,000,000 labelled outputs; jt: 1,000,000 labelled outputs" in shown and "3 seeds tell little of others" in shown
+    assert "nf: 2,000,000 labelled outputs; jt: 1,000,000 labelled outputs" in shown and "With 3 seeds an interval reaches" in shown
+
+
+def test_one_video_says_nothing_of_others(compare, tmp_path, capsys):
+    write_table(tmp_path / "runs" / "street", {"nf": (60, 70), "jt": (70, 69)}, videos=1)
+    assert compare.main(["street", "--out", "out"]) == 0
+    shown = capsys.readouterr().out
+    assert "Test videos: 1 of each dataset. Of he, xu there is 1 video: nothing can be said of other videos." in shown
+    assert "over test videos, taken apart" in shown
+    write_table(tmp_path / "runs" / "one", {"nf": (60, 70), "jt": (70, 69)}, seeds=(0,), videos=1)
+    assert compare.main(["one", "--out", "out"]) == 0
+    assert "+10.0 [–, –]" not in capsys.readouterr().out  # IoU is shown of each dataset, and Global of all together
+    page = Path("out/table.md").read_text()
+    assert "| all together, Global | +4.5 [–, –] |" in page and "no clear difference on he, xu" in page
+    assert lines_of(Path("out/table.csv").read_text())["jt", "he", "global"]["low"] == ""
+    assert Image.open("out/figure.png").size[0] > 800
+
+
+def test_what_the_trainings_came_to(compare, tmp_path, capsys):
+    """Steps, passes and early stopping of each row's networks; of a run that does not say so nothing is said."""
+    folder = tmp_path / "runs" / "street"
+    nets = {"nf": {"he": (138, 1.94, False), "xu": (1152, 2.04, True)}, "jt": {"jt": (2080, 2.06, False)}, "old": None}
+    for row, training in nets.items():
+        for seed in (0, 1):
+            write_run(folder / f"{row}-seed{seed}", row, seed, {"he": pictures(60, 61 + seed, 62)}, training=training)
+    (folder / "table.yaml").write_text("{rows: {nf: [], jt: [], old: []}, seeds: [0, 1]}")
+    assert compare.main(["street"]) == 0
+    assert (
+        "Networks of a row with one seed: nf: 2 networks, each of 138 to 1,152 steps and 1.9 to 2.0 passes, 2 of 4 stopped early; "
+        "jt: 1 network of 2,080 steps and 2.1 passes, none stopped early (a pass: as many labelled outputs as one strided pass"
+    ) in capsys.readouterr().out
+    damaged = json.loads((folder / "jt-seed0" / "scores.json").read_text())
+    for training in ([], {"jt": {}}, {"jt": 1}, {"jt": {"steps": "a", "passes": 1, "stopped_early": False}}):
+        (folder / "jt-seed0" / "scores.json").write_text(json.dumps({**damaged, "training": training}))
+        assert compare.main(["street"]) == 1
+        assert "jt-seed0 cannot be read as a run" in capsys.readouterr().err
 
 
 def test_another_baseline_or_none(compare, tmp_path, capsys):

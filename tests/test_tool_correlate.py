@@ -52,7 +52,8 @@ def test_a_street_world_is_scored_against_its_truth(street_run, capsys):
 
 def test_without_an_answer_key_nothing_is_scored(tmp_path, capsys):
     files = [write_toy(tmp_path, name, shape, size=(60, 70)) for name, shape in (("squares", "square"), ("discs", "disc"))]
-    data = ["data=own", f"data.datasets=[{','.join(map(str, files))}]", f"data_root={tmp_path}", f"runs={tmp_path / 'runs'}"]
+    data = ["data=own", "model=patchnet", f"data.datasets=[{','.join(map(str, files))}]"]
+    data += [f"data_root={tmp_path}", f"runs={tmp_path / 'runs'}"]
     assert train.main([*SMALL, *data, "strategy=nf"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert correlate.main([str(run), "--split", "test", "--out", str(tmp_path / "out")]) == 0

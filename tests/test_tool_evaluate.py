@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from toy import write_toy
 
+import densemtmd
 from densemtmd.commands import evaluate, train
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -23,7 +24,7 @@ def trained(tmp_path_factory):
     runs = {}
     for strategy in ("jt", "nf"):
         arguments = [
-            "data=own", f"data.datasets=[{','.join(files)}]", f"data_root={root}", "tracking=none",
+            "data=own", "model=patchnet", f"data.datasets=[{','.join(files)}]", f"data_root={root}", "tracking=none",
             f"runs={root / 'runs' / strategy}", f"strategy={strategy}", "model.widths=[4,6,8]", "model.hidden=8",
             "train.epochs=null", "train.outputs=2000", "train.crop=24", "train.batch=4",
         ]  # fmt: skip
@@ -44,7 +45,7 @@ def test_gives_the_numbers_of_the_training(trained, strategy, capsys):
     run = trained[1][strategy]
     assert evaluate.main([str(run)]) == 0
     out = run / "evaluations" / "own-test-dense"
-    assert json.loads((out / "scores.json").read_text()) == scores_of(run)
+    assert json.loads((out / "scores.json").read_text()) == scores_of(run) == densemtmd.evaluate(str(run))
     before, after = np.load(run / "per_image.npz"), np.load(out / "per_image.npz")
     assert set(before) == set(after) and all((before[name] == after[name]).all() for name in before)
     assert set(before) == {name + part for name in ("squares", "discs") for part in ("", "/pictures", "/sequences")}

@@ -179,6 +179,24 @@ def test_files_folders_and_patterns_each_picture_once():
     assert [str(name) for name in labelling.find_pictures([absolute], False, Path("out"))] == ["e.png"]
 
 
+def test_what_is_missing_keeps_nobody_from_labelling_the_rest(capsys):
+    """A file, a folder and a pattern without a picture, among pictures: as with damaged ones in a folder."""
+    save_picture(Path("a.png"))
+    save_picture(Path("p/b.png"))
+    save_picture(Path("p/__MACOSX/c.png"))
+    Path("p/Thumbs.db").write_bytes(b"")
+    Path("empty").mkdir()
+    assert run("gone.png", "a.png", "empty", "no/*.png", "p", "--recursive", "--labelset", "xu") == 1
+    shown = capsys.readouterr()
+    assert written("out") == ["a.png.xu.overlay.png", "a.png.xu.png", "b.png.xu.overlay.png", "b.png.xu.png"]
+    assert "2 of 5 pictures labelled" in shown.out
+    assert [line.split(":")[1] for line in shown.err.splitlines()] == [
+        " there is no picture gone.png",
+        " the folder empty holds no picture (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, .jp2, .avif)",
+        " no file matches the pattern no/*.png",
+    ]  # fmt: skip
+
+
 def test_recursive_keeps_the_folders_below_and_leaves_out_what_was_written():
     for name in ("p/one/0.png", "p/two/0.png", "p/0.png"):
         save_picture(Path(name))

@@ -22,7 +22,8 @@ from densemtmd.settings import RunSettings
 pytestmark = pytest.mark.usefixtures("undrawn")  # but by the process of test_as_a_command
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["data=own", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=3000", "train.crop=24", "train.batch=4"]
+SMALL = ["data=own", "model=patchnet"]
+SMALL += ["model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=3000", "train.crop=24", "train.batch=4"]
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def write_toy(root: Path, name: str, shape: str, pictures: int = 12, size: tuple
 
 def write_run(
     folder: Path, strategy: str, seed: int, matrices: dict[str, np.ndarray], *,
-    sequences=None, train=None, scoring="strided", split="test", stages=None, **config,
+    sequences=None, train=None, scoring="strided", split="test", stages=None, training=None, **config,
 ) -> Path:  # fmt: skip
     """The folder of a finished run, without its network.
 
@@ -79,11 +79,14 @@ def write_run(
         scoring: dense or strided.
         split: whose pictures were scored.
         stages: of the strategy; by default one network for all datasets.
+        training: of each network its steps, passes and whether it stopped early; without it the run is an older one, which does not say so.
         config: further keys of ``config.yaml``.
     """
     folder.mkdir(parents=True)
     labelsets = {name: Labelset(name, [f"label{i}" for i in range(m.shape[1])]) for name, m in matrices.items()}
     way = {"scoring": scoring, "interior": False, "split": split}
+    if training is not None:
+        way["training"] = {name: dict(zip(("steps", "passes", "stopped_early"), one, strict=True)) for name, one in training.items()}
     (folder / "scores.json").write_text(json.dumps({**report(matrices, labelsets), **way}))
     plan = {"name": strategy, "stages": stages or [{"name": strategy, "datasets": "all"}]}
     settings = {"strategy": plan, "seed": seed, "train": {"epochs": None, "outputs": 2_000_000, **(train or {})}, **config}

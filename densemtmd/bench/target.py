@@ -89,7 +89,7 @@ def time_to_target(arguments: argparse.Namespace, kind: Kind, seed: int, device:
     with tempfile.TemporaryDirectory() as folder, suppress(Reached):
         fit(
             training.network, training.mixture, settings, Budget(math.inf, math.inf, every), folder=Path(folder), model={},
-            validate=validate, report=report, title=f"{kind.protocol}, {kind.precision}",
+            validate=validate, after_epoch=report, title=f"{kind.protocol}, {kind.precision}",
         )  # fmt: skip
     last = found["history"][-1]
     return {**found, **last, "optimizer": settings.optimizer, "lr": settings.lr, "reached": last["iou"] >= arguments.target}

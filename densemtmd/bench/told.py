@@ -21,12 +21,12 @@ class Told:
     text: Text              # to read
 
     def on_screen(self) -> str:
-        from densemtmd.report import aligned
+        from densemtmd.draw.tables import aligned
 
         return "\n\n".join([self.title, *(part if isinstance(part, str) else aligned(part) for part in self.text)])
 
     def as_markdown(self) -> str:
-        from densemtmd.report import markdown
+        from densemtmd.draw.tables import markdown
 
         return "\n\n".join([self.title, *(part if isinstance(part, str) else markdown(part[0], part[1:]) for part in self.text)])
 

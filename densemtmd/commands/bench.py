@@ -6,6 +6,7 @@
     python tools/bench.py loading stanford camvid --data-root ~/data
     python tools/bench.py tracking stanford --data-root ~/data
     python tools/bench.py render                                            hands in depth pictures, in memory and to disk
+    python tools/bench.py coverage --out results/coverage                   how often the intervals of tools/compare.py hold the truth
 
 What is compared is measured in turns, in one run, and the median of several turns is shown: a machine that is busy with
 something else slows down both sides alike. "CPU s" is processor time of all threads, which waiting does not count in. --out DIR
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from densemtmd.bench.clock import on_threads
+from densemtmd.bench.coverage import measure_coverage
 from densemtmd.bench.label import measure_label
 from densemtmd.bench.loading import measure_loading
 from densemtmd.bench.render import measure_render
@@ -81,6 +83,9 @@ def make_arguments() -> argparse.ArgumentParser:
     with_data(bench("tracking", measure_tracking, "what the record in MLflow costs the training loop"), 21)
     add = bench("render", measure_render, "the hand world: crops in memory, and full pictures to disk", 5)
     add("--crops", type=int, default=200, metavar="N", help="of a turn, of each kind of hand (default: 200)")
+    add = bench("coverage", measure_coverage, "how often the intervals of tools/compare.py hold the truth, on made-up runs", 1)
+    add("--seeds", nargs="+", type=int, default=[2, 3, 5, 10], metavar="S", help="of each row (default: 2 3 5 10)")
+    add("--trials", type=int, default=2000, metavar="N", help="made-up comparisons of each kind (default: 2000)")
     return parser
 
 

@@ -51,16 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tqdm import tqdm
 
-    from densemtmd import correlation, draw, report
-    from densemtmd.commands import evaluate
+    from densemtmd import correlation, draw
+    from densemtmd.draw import tables
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
+    from densemtmd.runs.scoring import check_labelsets, chosen, run_of
     from densemtmd.truth import known_truths
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
-    run = evaluate.run_of(arguments.checkpoint)
-    datasets, _ = evaluate.chosen(arguments, run)
-    evaluate.check_labelsets(datasets, predictor.space)
+    run = run_of(arguments.checkpoint)
+    datasets, _ = chosen(arguments.checkpoint, arguments.data, arguments.data_root)
+    check_labelsets(datasets, predictor.space)
     space = predictor.space
     pictures = {
         name: [
@@ -89,16 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         true = correlation.true_shares(truths, splits, space, bar.update)
     share = correlation.shares(evidence)
     found, absent = correlation.correspondences(share, space), correlation.absent_labels(evidence)
-    shown = report.correspondences_text(found, absent, space)
+    shown = tables.correspondences_text(found, absent, space)
     if truths:
         scored = correlation.score(found, correlation.correspondences(true, space, correlation.true_relation))
-        shown += "\n\n" + report.correspondence_scores(scored)
+        shown += "\n\n" + tables.correspondence_scores(scored)
         write_json(out / "scores.json", {"splits": splits, **scored})
-        write_text(out / "scores.md", report.correspondence_markdown(scored))
+        write_text(out / "scores.md", tables.correspondence_markdown(scored))
     write_json(out / "correspondences.json", [one.to_json() for one in found])
     write_text(out / "correspondences.txt", shown + "\n")
-    write_text(out / "correlation.csv", report.matrix_csv(evidence.matrix, space, evidence.counts))
-    write_text(out / "shares.csv", report.matrix_csv(share, space, evidence.counts))
+    write_text(out / "correlation.csv", tables.matrix_csv(evidence.matrix, space, evidence.counts))
+    write_text(out / "shares.csv", tables.matrix_csv(share, space, evidence.counts))
     draw.correlation_figure(evidence.matrix, space, out / "correlation.png")
     print(f"{shown}\n\n{sum(map(len, pictures.values()))} {' and '.join(splits)} pictures; written to {out}")
     return 0

@@ -38,10 +38,11 @@ from densemtmd.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from densemtmd.datasets.folder import Dataset, Item
+    from densemtmd.datasets.folder import Dataset
     from densemtmd.datasets.hands.frames import Frames
+    from densemtmd.datasets.sample import Item
     from densemtmd.inference import Predictor
-    from densemtmd.tasks import OutputSpace, Task
+    from densemtmd.tasks import Task
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -75,12 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score_network(arguments: argparse.Namespace) -> int:
     """The scores of a trained network."""
-    from tqdm import tqdm
-
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
     from densemtmd.kind import kind_of
     from densemtmd.runs.run import keep_scores
+    from densemtmd.runs.scoring import answered, check_labelsets, chosen, run_of
     from densemtmd.settings import ScoreSettings
 
     if arguments.cross and arguments.labelset:
@@ -88,7 +88,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
     run, split = run_of(arguments.checkpoint), arguments.split
     kind, how = kind_of(predictor.space.kind), ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
-    datasets, cache = chosen(arguments, run)
+    datasets, cache = chosen(arguments.checkpoint, arguments.data, arguments.data_root)
     check_labelsets(datasets, predictor.space)
     for dataset in datasets:
         if not dataset.splits[split]:
@@ -113,13 +113,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     if arguments.labelset:
         matrices, pictures, tasks = merged(predictor, datasets, split, arguments.labelset, {**kind.way(how), **where})
     else:
-        with tqdm(total=sum(map(len, pictures.values())), unit=" pictures", leave=False, disable=None) as bar:
-            for dataset in datasets:
-                network = next(network for network in predictor.networks if dataset.task.name in network.space.names)
-                bar.set_description(dataset.name)
-                loaded = kind.for_scoring(dataset, split, network, cache)
-                pictures[dataset.name] = loaded.dataset.splits[split]
-                matrices[dataset.name] = kind.score(network, loaded, split, 0, how, tick=bar.update, **where)
+        matrices, pictures = answered(predictor, datasets, split, how, cache)
     scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(how), **about}
     keep_scores(out, matrices, pictures, scored, tasks)
     print(f"{kind.details(scored)}\n\n{kind.table(scored)}\n")
@@ -139,9 +133,10 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     """The scores of a file of answers about hands."""
     import numpy as np
 
-    from densemtmd import draw, keypoints, report
+    from densemtmd import draw, keypoints
     from densemtmd.datasets.hands.predictions import read_predictions
     from densemtmd.datasets.hands.sets import hand_set
+    from densemtmd.draw import tables
     from densemtmd.files import atomic_write, check_writable, write_json, write_text
 
     hands = hand_set(arguments.keypoints)
@@ -153,14 +148,14 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     mm = keypoints.distances(camera.to_xyz(answers), camera.to_xyz(frames.uvd))
     errors = {name: keypoints.Errors(mm, keypoints.distances(answers[..., :2], frames.uvd[..., :2]))}
     scored = keypoints.report(errors, {name: hands.keypoints.keypoints})
-    print(f"{report.keypoints_table(scored)}\n\n{report.errors_table(scored)}\n")
+    print(f"{tables.keypoints_table(scored)}\n\n{tables.errors_table(scored)}\n")
     print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
     if arguments.out:
         draw.within_figure({name: mm}, arguments.out / "figures" / "within.png")
         with atomic_write(arguments.out / "per_image.npz") as temporary:
             kept: dict[str, Any] = {"mm": mm, "px": errors[name].px, "pictures": np.array(frames.keys)}
             np.savez_compressed(temporary, **{f"{name}/{key}": array for key, array in kept.items()})
-        write_text(arguments.out / "scores.md", report.errors_markdown(scored))
+        write_text(arguments.out / "scores.md", tables.errors_markdown(scored))
         write_json(arguments.out / "scores.json", scored)
     return 0
 
@@ -211,41 +206,6 @@ def merged(
     name = fusion.labelset.name
     items = [item for _, d in known for item in d.splits[split]]
     return {name: np.concatenate(counts)}, {name: items}, {name: fusion.labelset}
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that a checkpoint lies in, or None."""
-    folders = [checkpoint, *checkpoint.absolute().parents[:2]] if checkpoint.is_dir() else checkpoint.absolute().parents[:2]
-    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
-
-
-def chosen(arguments: argparse.Namespace, run: Path | None) -> tuple[list[Dataset], Path | None]:
-    """The datasets to score on, and where their decoded pictures are kept."""
-    from densemtmd.data import open_data
-    from densemtmd.datasets.cache import cache_folder
-    from densemtmd.runs.folder import reopen
-    from densemtmd.settings import DataSettings
-
-    if arguments.data is None:
-        if run is None:
-            raise UserError(f"{arguments.checkpoint} lies in no run's folder, which would tell its data: name some with --data")
-        settings, datasets = reopen(run, arguments.data_root)
-        return datasets, None if settings.debug else cache_folder(settings.cache, settings.data_root)
-    from densemtmd import composing
-
-    root = arguments.data_root or Path("data")
-    if (composing.CONF / "data" / f"{arguments.data}.yaml").is_file():
-        return open_data(composing.compose([f"data={arguments.data}"]).data, root), cache_folder("auto", root)
-    return open_data(DataSettings(datasets=arguments.data.split(",")), root), cache_folder("auto", root)
-
-
-def check_labelsets(datasets: Sequence[Dataset], space: OutputSpace) -> None:
-    """Refuses datasets whose labelsets the network does not know."""
-    for dataset in datasets:
-        if space[dataset.task.name] != dataset.task:
-            raise UserError(
-                f"the network's labelset {dataset.task.name!r} is not that of the dataset in {dataset.config.path}: their labels differ"
-            )
 
 
 if __name__ == "__main__":

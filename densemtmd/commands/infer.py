@@ -62,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from densemtmd.labelling import choose_labelsets, choose_merged, find_pictures, label_pictures
 
-    pictures = find_pictures(arguments.images, arguments.recursive, arguments.out)
+    missing: list[str] = []
+    pictures = find_pictures(arguments.images, arguments.recursive, arguments.out, missing)
+    if not pictures:
+        raise UserError(missing[0])
     checkpoint = arguments.checkpoint or newest_run()
     print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
     if arguments.keypoints is None:
@@ -75,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
 
-    labelled = len(pictures) - len(failures)
-    print(f"{labelled} of {len(pictures)} picture{'s' * (len(pictures) != 1)} labelled, in {arguments.out}")
+    labelled, total = len(pictures) - len(failures), len(pictures) + len(missing)
+    print(f"{labelled} of {total} picture{'s' * (total != 1)} labelled, in {arguments.out}")
+    failures = [*missing, *failures]
     for failure in failures:
         print(f"error: {one_line(failure)}", file=sys.stderr)
     return 1 if failures else 0

@@ -27,8 +27,8 @@ import PIL
 from tqdm import tqdm
 
 from densemtmd.datasets.duplicates import fingerprint
-from densemtmd.datasets.folder import Dataset, Item, ahead
-from densemtmd.datasets.sample import Sample
+from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.sample import Item, Sample
 from densemtmd.files import WriteError, atomic_write
 
 FORMAT = "densemtmd decoded pictures, 3"

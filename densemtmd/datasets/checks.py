@@ -8,10 +8,12 @@ A *finding* is an error, which stops a training, a warning, or known: acknowledg
 ``size``             error: labels of another size than their picture
 ``turned``           warning: pictures that their EXIF turns or mirrors: they are used as people see them, their labels as the file has
                      them; only found where files are read anew
+``lossy``            error: labels that were compressed with loss (JPEG), whatever their codes: their values are no longer those drawn
 ``code``             error: a code or colour that no label has
 ``unused``           warning: a label that occurs nowhere
 ``untrained``        warning: a label that is validated or tested, but never trained
 ``void``             warning: a split of which more than half is unlabelled, or pictures without a labelled pixel
+``empty``            error: no picture to validate on, without which nothing can be trained; a warning where there is none to test on
 ``sequence``         error: a video in two splits; a warning where there are too few videos for the splits
 ``leak``             error: the same photo in two splits, of one dataset or of two that are trained together
 ``duplicate``        warning: the same photo twice in one split
@@ -22,6 +24,8 @@ A *finding* is an error, which stops a training, a warning, or known: acknowledg
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,14 +37,21 @@ from tqdm import tqdm
 from densemtmd.datasets.cache import Decoded
 from densemtmd.datasets.config import DatasetConfig
 from densemtmd.datasets.duplicates import Picture, find_copies, fingerprint
-from densemtmd.datasets.folder import Dataset, Item, ahead
-from densemtmd.datasets.labels import class_ids, code_name, read_codes, unknown_advice
+from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.labels import LOSSY, LOSSY_ADVICE, class_ids, code_name, loss_of_labels, read_codes, unknown_advice
 from densemtmd.datasets.pictures import is_turned, read_picture
+from densemtmd.datasets.sample import Item
 from densemtmd.datasets.splits import SPLITS
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
 
 Severity = Literal["error", "warning", "known"]
+
+EMPTY: tuple[tuple[str, Severity, str], ...] = (
+    ("val", "error", "so that no epoch could be chosen as the best one"),
+    ("test", "warning", "so that nothing is scored"),
+)
+"""Splits that may be empty, and what follows from it."""
 
 MOSTLY_VOID = 0.5
 """Share of unlabelled pixels in a split from which on it is worth a warning."""
@@ -75,6 +86,7 @@ class Survey:
     prints: Mapping[str, bytes]         # of each picture that could be read, by key: see `duplicates`
     blank: tuple[str, ...]              # keys of the pictures without a labelled pixel
     turned: tuple[Path, ...] = ()       # pictures that their EXIF turns
+    lossy: tuple[Path, ...] = ()        # files of labels that were compressed with loss
     broken: tuple[Finding, ...] = ()    # files that cannot be used
 
 
@@ -84,6 +96,7 @@ class _Looked:
 
     print: bytes | None = None
     turned: bool = False
+    lossy: bool = False
     counts: np.ndarray | None = None                                # (256,) pixels of each class id
     unknown: dict[int, int] = field(default_factory=dict)           # pixels of each code that no label has
     broken: list[tuple[str, str]] = field(default_factory=list)     # kind and message
@@ -113,8 +126,10 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
         if codes is not None:
             ids, unknown = class_ids(codes, config, dataset.codes)
             looked.counts = np.bincount(ids.ravel(), minlength=256)
-            values, counts = np.unique(codes[unknown], return_counts=True)
-            looked.unknown = dict(zip(values.tolist(), counts.tolist(), strict=True))
+            looked.lossy = loss_of_labels(item.labels, config) is not None
+            if not looked.lossy or LOSSY in config.known:  # else all the values that compression makes would be codes
+                values, counts = np.unique(codes[unknown], return_counts=True)
+                looked.unknown = dict(zip(values.tolist(), counts.tolist(), strict=True))
             if image is not None and image.shape[:2] != codes.shape:
                 sizes = f"{codes.shape[1]}×{codes.shape[0]} pixels, its picture {item.image} {image.shape[1]}×{image.shape[0]}"
                 looked.broken.append(("size", f"{item.labels} has {sizes}, expected the same size: pair other files or make them anew"))
@@ -128,6 +143,7 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
     pixels, pictures, prints = _nothing(), _nothing(), {}
     blank: list[str] = []
     turned: list[Path] = []
+    lossy: list[Path] = []
     broken: list[Finding] = []
     unknown: dict[int, list[tuple[int, Item]]] = {}
     for (split, item), looked in zip(items, bar, strict=True):
@@ -135,6 +151,8 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
             prints[item.key] = looked.print
         if looked.turned:
             turned.append(item.image)
+        if looked.lossy:
+            lossy.append(item.labels)
         if looked.counts is not None:
             _count(looked.counts, pixels[split], pictures[split], item.key, blank)
         broken += [Finding("error", kind, item.key, (dataset.name,), message) for kind, message in looked.broken]
@@ -142,7 +160,7 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
             unknown.setdefault(code, []).append((count, item))
     for code, found in sorted(unknown.items(), key=lambda one: -sum(count for count, _ in one[1])):
         broken.append(_unknown_code(dataset.name, config, code, found))
-    return Survey(dataset, pixels, pictures, prints, tuple(blank), tuple(turned), tuple(broken))
+    return Survey(dataset, pixels, pictures, prints, tuple(blank), tuple(turned), tuple(lossy), tuple(broken))
 
 
 def survey_decoded(dataset: Dataset, decoded: Decoded) -> Survey:
@@ -152,7 +170,9 @@ def survey_decoded(dataset: Dataset, decoded: Decoded) -> Survey:
     for split, samples in decoded.splits.items():
         for sample in samples:
             _count(np.bincount(sample.target.ravel(), minlength=256), pixels[split], pictures[split], sample.name, blank)
-    return Survey(dataset, pixels, pictures, decoded.prints, tuple(blank))
+    examples = {item.labels.suffix: item.labels for split in SPLITS for item in dataset.splits[split]}  # a cache tells nothing of formats
+    lossy = tuple(path for path in examples.values() if loss_of_labels(path, dataset.config) is not None)
+    return Survey(dataset, pixels, pictures, decoded.prints, tuple(blank), lossy=lossy)
 
 
 def _nothing() -> dict[str, np.ndarray]:
@@ -187,8 +207,8 @@ def check(surveys: Sequence[Survey]) -> list[Finding]:
     for one in surveys:
         findings += [*check_files(one.dataset), *one.broken, *check_labels(one)]
     findings += check_copies(surveys, copies(surveys))
-    known = {one.dataset.name: one.dataset.config.known for one in surveys}
-    return [_acknowledged(finding, [tag for name in finding.datasets for tag in known[name]]) for finding in findings]
+    known = {one.dataset.name: frozenset(one.dataset.config.known) for one in surveys}
+    return [_acknowledged(finding, [known[name] for name in finding.datasets]) for finding in findings]
 
 
 def refuse(findings: Iterable[Finding]) -> None:
@@ -203,14 +223,30 @@ def refuse(findings: Iterable[Finding]) -> None:
         raise UserError(f"{errors[0].message} [{errors[0].tag}]{more}")
 
 
-def _acknowledged(finding: Finding, known: Sequence[str]) -> Finding:
-    if finding.kind in known or finding.tag in known:
+def warnings(findings: Iterable[Finding], most: int = 5) -> list[str]:
+    """A line for each warning; where there are many of one kind, for the first of them and for how many more there are.
+
+    Two datasets that share their test pictures share each of them.
+    """
+    lines, counts = [], Counter(finding.kind for finding in findings if finding.severity == "warning")
+    told: Counter[str] = Counter()
+    for finding in findings:
+        if finding.severity != "warning" or (counts[finding.kind] > most and told[finding.kind]):
+            continue
+        told[finding.kind] += 1
+        more = f" and {counts[finding.kind] - 1} more of this kind, shown by densemtmd check-data" * (counts[finding.kind] > most)
+        lines.append(f"warning: {finding.message} [{finding.tag}]{more}")
+    return lines
+
+
+def _acknowledged(finding: Finding, known: Iterable[frozenset[str]]) -> Finding:
+    if any(finding.kind in tags or finding.tag in tags for tags in known):
         return Finding("known", finding.kind, finding.what, finding.datasets, finding.message)
     return finding
 
 
 def check_files(dataset: Dataset) -> list[Finding]:
-    """What can be seen without reading a file: what has no partner, and videos in two splits."""
+    """What can be seen without reading a file: what has no partner, splits without a picture, and videos in two splits."""
     name, config = dataset.name, dataset.config
     findings = []
     if bare := dataset.without_labels:
@@ -222,6 +258,11 @@ def check_files(dataset: Dataset) -> list[Finding]:
             f"'key' in {config.path}"
         )
         findings.append(Finding("error", "without-picture", "", (name,), message))
+    total = sum(len(items) for items in dataset.splits.values())
+    for split, severity, then in EMPTY:
+        if not dataset.splits[split]:
+            few = f"{total} pictures are too few for three splits" if total < len(SPLITS) else f"see 'split' in {config.path}"
+            findings.append(Finding(severity, "empty", split, (name,), f"{name}: {split} has no picture, {then}: {few}"))
     if config.sequence is None:
         return findings
     where: dict[str, dict[str, int]] = {}
@@ -262,6 +303,10 @@ def check_labels(found: Survey) -> list[Finding]:
     if blank := found.blank:
         message = f"{name}: {len(blank)} pictures have no labelled pixel, the first is {blank[0]!r}: 'exclude' in {path} leaves them out"
         findings.append(Finding("warning", "void", "pictures", (name,), message))
+    if lossy := found.lossy:
+        loss = loss_of_labels(lossy[0], dataset.config)
+        message = f"{name}: {len(lossy)} files of labels are {loss}, the first is {lossy[0]}: {LOSSY_ADVICE} of {path}"
+        findings.append(Finding("error", LOSSY, "", (name,), message))
     if turned := found.turned:
         message = (
             f"{name}: {len(turned)} pictures are turned or mirrored by their EXIF, the first is {turned[0]}: they are used as people see "
@@ -312,6 +357,8 @@ def check_copies(surveys: Sequence[Survey], groups: Sequence[Sequence[Picture]])
         message = f"{' and '.join(names)}: one photo is {', '.join(shown[:6])}{more}"
         if len(splits) > 1:
             message += "; what is learned from one copy is known of the other: leave one out (--exclude-duplicates), or split anew"
+            if len(names) == 1 and (path := _frames_of(group, surveys)):
+                message += f"; if they are frames of one video, say by 'sequence' in {path} which are, and each video has one split"
             findings.append(Finding("error", "leak", what, names, message))
         else:
             known = _stay_together(group, together)
@@ -337,11 +384,25 @@ def leave_out(surveys: Sequence[Survey], groups: Sequence[Sequence[Picture]]) ->
     return out
 
 
-def _together(surveys: Sequence[Survey]) -> dict[str, list[frozenset[str]]]:
-    return {one.dataset.name: [frozenset(keys) for keys in one.dataset.config.together] for one in surveys}
+def _frames_of(group: Sequence[Picture], surveys: Sequence[Survey]) -> Path | None:
+    """The YAML of a dataset that names no videos, where pictures of it that look the same are called like frames: alike but for numbers."""
+    config = next(one.dataset.config for one in surveys if one.dataset.name == group[0].dataset)
+    alike = {re.sub(r"[0-9]+", "0", picture.key) for picture in group}
+    numbered = all(re.search(r"[0-9]", picture.key) for picture in group)
+    return config.path if config.sequence is None and numbered and len(alike) < len(group) else None
 
 
-def _stay_together(group: Sequence[Picture], together: Mapping[str, Sequence[frozenset[str]]]) -> bool:
+def _together(surveys: Sequence[Survey]) -> dict[str, dict[str, set[int]]]:
+    """Of each dataset, the entries of ``together`` that each key is in."""
+    entries: dict[str, dict[str, set[int]]] = {one.dataset.name: {} for one in surveys}
+    for one in surveys:
+        for number, keys in enumerate(one.dataset.config.together):
+            for key in keys:
+                entries[one.dataset.name].setdefault(key, set()).add(number)
+    return entries
+
+
+def _stay_together(group: Sequence[Picture], together: Mapping[str, Mapping[str, set[int]]]) -> bool:
     """Whether a dataset's YAML says of all of them that they belong together."""
-    names, keys = {picture.dataset for picture in group}, {picture.key for picture in group}
-    return len(names) == 1 and any(keys <= joined for joined in together[group[0].dataset])
+    entries = [together[group[0].dataset].get(picture.key, set()) for picture in group]
+    return len({picture.dataset for picture in group}) == 1 and bool(set.intersection(*entries))

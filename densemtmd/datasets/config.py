@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from densemtmd.datasets.names import composed
 from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, Take
 from densemtmd.errors import UserError
-from densemtmd.files import conf_folder, read_yaml
+from densemtmd.files import conf_folder, form_of, read_yaml
 from densemtmd.kind import kind_of_encoding
 from densemtmd.tasks import VOID, Colour, Labelset, Task, nearest
 
@@ -30,8 +31,8 @@ REST = "rest"
 NEGATIVE = "negative"
 QUOTES = "; put quotes around one that YAML takes for something else"
 FINDINGS = (
-    "without-labels", "without-picture", "unreadable", "size", "turned", "code", "unused", "untrained", "void", "sequence", "leak",
-    "duplicate",
+    "without-labels", "without-picture", "unreadable", "size", "turned", "lossy", "code", "unused", "untrained", "void", "empty",
+    "sequence", "leak", "duplicate",
 )  # fmt: skip
 """What a check of the data may find, each described in :mod:`densemtmd.datasets.checks`."""
 
@@ -232,8 +233,21 @@ def standalone(name_or_path: str | Path) -> dict[str, Any]:
     return _standalone(data, path, ())
 
 
+def is_standalone(data: Any) -> bool:
+    """Whether a dataset's YAML names no other, as :func:`standalone` gives it: a stranger's run should open no file of its choice.
+
+    >>> is_standalone({"labelset": ["a", "b"]}), is_standalone({"labelset": "../private.yaml"})
+    (True, False)
+    """
+    if not isinstance(data, Mapping):
+        return not isinstance(data, str)
+    derive = data.get("derive")
+    named = [data.get("labelset"), *([derive.get("from")] if isinstance(derive, Mapping) else [])]
+    return all(is_standalone(one) for one in named)
+
+
 def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    data = dict(_mapping(data, None, str(path)))
+    data = dict(_mapping(data, None, str(path), whole=True))
 
     def inlined(named: Any) -> Any:
         if not isinstance(named, str):
@@ -251,13 +265,14 @@ def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]
 def _parse(data: Any, path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
     """:func:`parse_dataset_config`; ``seen`` are the YAMLs that derive from this one."""
     if not isinstance(data, Mapping) or data.get("derive") is not None:
-        return _derived({key: value for key, value in _mapping(data, KEYS, str(path)).items() if value is not None}, path, seen)
+        known = _mapping(data, KEYS, str(path), whole=True)
+        return _derived({key: value for key, value in known.items() if value is not None}, path, seen)
     return kind_of_encoding(data.get("encoding")).config(dict(data), path)
 
 
 def parse_labelled(data: Mapping[str, Any], path: Path) -> DatasetConfig:
     """A dataset of pictures whose pixels are labelled, from the content of its YAML; raises as :func:`parse_dataset_config` does."""
-    data = {key: value for key, value in _mapping(data, KEYS, str(path)).items() if value is not None}
+    data = {key: value for key, value in _mapping(data, KEYS, str(path), whole=True).items() if value is not None}
     for key in ("name", "images", "labels", "encoding", "labelset"):
         if key not in data:
             raise UserError(f"{path} has no key {key!r}, which every dataset needs")
@@ -409,11 +424,13 @@ def _exclude(data: Mapping[str, Any], name: str, others: tuple[str, ...], path: 
 
 def _known(raw: Any, path: Path) -> tuple[str, ...]:
     """Findings that are right so, each ``kind`` or ``kind:what``."""
-    known = () if raw is None else _texts(raw, "known", path)
+    known = () if raw is None else tuple(map(composed, _texts(raw, "known", path)))
     for finding in known:
         kind = finding.partition(":")[0]
         if kind not in FINDINGS:
             raise UserError(f"{path}: known has {finding!r}, expected a kind of finding before the colon; {nearest(kind, FINDINGS)}")
+        if finding in ("empty", "empty:val"):
+            raise UserError(f"{path}: known has {finding!r}, but without validation pictures nothing can be trained: give the split some")
         if kind in FATAL:
             raise UserError(f"{path}: known has {finding!r}, but such a file cannot be trained on: mend it or list it in 'exclude'")
     return known
@@ -441,11 +458,14 @@ def _read(name_or_path: str | Path) -> tuple[Path, Any]:
     return path, read_yaml(path, "a dataset's YAML")
 
 
-def _mapping(data: Any, known: Collection[str] | None, what: str) -> dict[str, Any]:
-    """``data`` as a mapping, all of whose keys are known (None: any will do)."""
+def _mapping(data: Any, known: Collection[str] | None, what: str, whole: bool = False) -> dict[str, Any]:
+    """``data`` as a mapping, all of whose keys are known (None: any will do).
+
+    What a ``whole`` file is instead is told by its kind alone: another YAML may have named it, which is none of its business.
+    """
     if not isinstance(data, Mapping):
         keys = f" ({', '.join(known)})" if known else ""
-        raise UserError(f"{what} is {data!r}, expected keys{keys} with values")
+        raise UserError(f"{what} is {form_of(data) if whole else repr(data)}, expected keys{keys} with values")
     for key in data:
         if known is not None and key not in known:
             raise UserError(f"{what} has the unknown key {key!r}; {nearest(str(key), known)}")
@@ -471,6 +491,8 @@ def _globs(value: Any, key: str, path: Path) -> tuple[str, ...]:
     for glob in globs:
         if Path(glob).is_absolute() or ".." in Path(glob).parts:
             raise UserError(f"{path}: {key} has {glob!r}, expected one beneath the folder: put the rest into 'folder'")
+        if not Path(glob).parts:
+            raise UserError(f"{path}: {key} has {glob!r}, expected a pattern of files such as '{key}/*.png'")
     return globs
 
 
@@ -480,15 +502,15 @@ def _expression(value: Any, key: str, path: Path) -> str | None:
         return None
     try:
         re.compile(_text(value, key, path))
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: {key} is {value!r}, which is not a regular expression: {error}") from error
-    return value
+    return composed(value)
 
 
 def _together(value: Any, path: Path) -> tuple[tuple[str, ...], ...]:
     if not isinstance(value, list):
         raise UserError(f"{path}: together is {value!r}, expected a list of lists of keys")
-    return tuple(_texts(keys, "together", path) for keys in value)
+    return tuple(tuple(map(composed, _texts(keys, "together", path))) for keys in value)
 
 
 def _share(value: Any, key: str, path: Path) -> float:
@@ -573,7 +595,7 @@ def _borrowed_labelset(data: Mapping[str, Any], path: Path) -> tuple[str, Any, A
             seen.append(source)
         else:
             content = labels
-        data = _mapping(content, KEYS, str(source))
+        data = _mapping(content, KEYS, str(source), whole=True)
         if not {"name", "labelset"} <= data.keys():
             raise UserError(f"{path} takes its labelset from {labels!r}, expected a dataset that lists its labels")
     return data["name"], labels, data.get("void") if own_void is None else own_void

@@ -6,13 +6,10 @@ with its labels, :func:`load_split` all of a split.
 
 from __future__ import annotations
 
-import os
-import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,31 +17,19 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
+from densemtmd.datasets import splitting
+from densemtmd.datasets.config import DatasetConfig
 from densemtmd.datasets.labels import CodeTable, code_table, read_labels
+from densemtmd.datasets.pairing import find_folder, pair
 from densemtmd.datasets.pictures import read_picture
-from densemtmd.datasets.sample import Sample
-from densemtmd.datasets.splits import SPLITS, Folds, Fractions, Lists, Patterns, SplitRule, deal, divide, joined, too_few
+from densemtmd.datasets.sample import Item, Sample
+from densemtmd.datasets.splits import SPLITS, Folds, joined
 from densemtmd.errors import UserError
 from densemtmd.kind import kind_of_encoding
 from densemtmd.machine import cores
 from densemtmd.tasks import VOID, Labelset, Task, nearest
 
 T = TypeVar("T")
-
-LISTED = 0.8
-"""The share of a list's keys that must exist: a copy may lack a few pictures, a wrong list names none that exist."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One picture with its labels, not yet read."""
-
-    key: str       # unique within its dataset
-    image: Path
-    labels: Path
-    sequence: str  # pictures of one sequence share a split
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -171,18 +156,18 @@ def open_labelled(
             has = f"folds 1 to {rule.count}" if isinstance(rule, Folds) else "no folds"
             raise UserError(f"fold {fold} of {config.name} was asked for, but its split has {has}: choose another")
         rule = replace(rule, test=fold)
-    folder = _find_folder(config, data_root)
-    pairs = _pair(config if listed is None else replace(config, exclude=()), folder, strict and listed is None)
+    folder = find_folder(config, data_root)
+    pairs = pair(config if listed is None else replace(config, exclude=()), folder, strict and listed is None)
     items, notes = pairs.items, pairs.notes
     groups = joined({key: item.sequence for key, item in items.items()}, config.together)
     cut: set[str] = set()
     if listed is None:
-        keys = _split(config, rule, items, groups, folder, data_root, notes, cut)
+        keys = splitting.divided(config, rule, items, groups, folder, data_root, notes, cut)
         if config.derive:
-            keys = _taken(config, keys, groups)
+            keys = splitting.taken(config, keys, groups)
         keys = {part: [key for key in keys[part] if key not in pairs.excluded] for part in SPLITS}
     else:
-        keys = _as_listed(config, listed, items, folder)
+        keys = splitting.as_listed(config, listed, items, folder)
         cut = {item.sequence for item in items.values()}  # whatever was cut then: nobody shall be stopped by it now
     if not keys["train"]:
         raise UserError(f"{config.name}: its split leaves none of {len(items)} pictures to train: see {config.path}")
@@ -266,371 +251,3 @@ def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after an error, do not decode the others first
-
-
-def _find_folder(config: DatasetConfig, data_root: Path) -> Path:
-    """The dataset's folder: beneath the data root, or the data root itself."""
-    folder = data_root / config.folder  # an absolute config.folder is taken as it is
-    if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
-        return folder
-    parts = Path(config.folder).parts
-    if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
-        return data_root
-    raise UserError(
-        f"dataset {config.name} was not found: {folder} is not a folder; set data_root to the folder that holds it{_where(config)}"
-    )
-
-
-def _where(config: DatasetConfig) -> str:
-    return f"; get the dataset from {config.where}" if config.where else ""
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """What belongs together, and what stands alone."""
-
-    items: dict[str, Item]   # in the order of their keys; those to leave out too, so that the split is the same without them
-    excluded: frozenset[str]
-    without_labels: tuple[Path, ...]
-    without_picture: tuple[Path, ...]
-    notes: list[str]
-
-
-def _pair(config: DatasetConfig, folder: Path, strict: bool) -> _Pairs:
-    """All pictures that have labels, by key; with ``strict``, every file of labels must have a picture."""
-    labels = _scan(config, folder, "labels", config.labels, frozenset())
-    images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
-    notes: list[str] = []
-    excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, {*images, *labels}, folder, notes)}
-    lonely = sorted(labels.keys() - images.keys() - excluded)
-    if lonely and (strict or len(lonely) == len(labels)):
-        raise UserError(
-            f"{folder / labels[lonely[0]]} has no picture, as have {len(lonely)} of {len(labels)} files of labels: "
-            f"expected the key {lonely[0]!r} among the pictures, whose keys are like {min(images)!r}; add pictures, "
-            f"or see 'images' and 'key' in {config.path}"
-        )
-    items = {
-        key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key))
-        for key in sorted(labels.keys() & images.keys())
-    }
-    if bare := sorted(images.keys() - labels.keys() - excluded):
-        notes.append(
-            f"{config.name}: {len(bare)} of {len(images)} pictures have no labels and are left out, the first is "
-            f"{images[bare[0]]}"
-        )
-    unnamed = sum(item.sequence == "" for item in items.values())
-    if unnamed and config.sequence != ONE_SEQUENCE:
-        notes.append(f"{config.name}: {unnamed} of {len(items)} pictures name no sequence and are taken for one")
-    return _Pairs(
-        items,
-        frozenset(excluded),
-        without_labels=tuple(folder / images[key] for key in bare),
-        without_picture=tuple(folder / labels[key] for key in lonely),
-        notes=notes,
-    )
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 (of a name that is too long, Path.is_file raises)
-
-
-def _excluded(config: DatasetConfig, exclusion: Exclusion, known: set[str], folder: Path, notes: list[str]) -> list[str]:
-    """The keys that a file lists to be left out."""
-    path = next((place / exclusion.file for place in (exclusion.beside, folder) if _is_file(place / exclusion.file)), None)
-    if path is None:
-        raise UserError(f"{config.name}: the list {exclusion.file} to exclude is neither in {exclusion.beside} nor in {folder}")
-    counts, listed, sections = True, [], []
-    for line in _lines(path):
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
-        if text.startswith("[") and text.endswith("]"):
-            sections.append(text[1:-1])
-            counts = sections[-1] in exclusion.names
-        elif text and counts:
-            listed.append(text)
-    keys = [key for key in listed if key in known]
-    if len(keys) < LISTED * len(listed) or (not listed and sections and not set(sections) & set(exclusion.names)):
-        found = f"the keys {', '.join(map(repr, listed[:3]))}" if listed else f"sections for {', '.join(sections)}"
-        raise UserError(f"{path} excludes {found}, expected keys of {config.name} such as {min(known)!r}: is it the right list?")
-    if len(keys) < len(listed):
-        notes.append(f"{config.name}: {len(listed) - len(keys)} of {len(listed)} pictures that {path.name} excludes do not exist")
-    return keys
-
-
-def _scan(
-    config: DatasetConfig, folder: Path, what: str, globs: Sequence[str], others: frozenset[Path]
-) -> dict[str, Path]:
-    """The files that match, by key, as paths below the folder; hidden files and ``others`` do not count."""
-    found: dict[str, Path] = {}
-    for glob in globs:
-        try:
-            paths = sorted(folder.glob(glob))
-            _expression(glob)
-        except (ValueError, OSError, re.error) as error:
-            raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
-        for path in paths:
-            relative = path.relative_to(folder)
-            if relative in others or any(part.startswith(".") for part in relative.parts) or not path.is_file():
-                continue
-            key = _key(config, glob, relative)
-            if found.setdefault(key, relative) != relative:
-                raise UserError(
-                    f"{folder / found[key]} and {folder / relative} have the same key {key!r}, expected one file each: "
-                    f"make '{what}' more exact or set 'key' in {config.path}"
-                )
-    if not found:
-        there = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))[:8])
-        raise UserError(
-            f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "
-            f"there are {there or 'no files at all'}{_where(config)}"
-        )
-    return found
-
-
-def _key(config: DatasetConfig, glob: str, path: Path) -> str:
-    """What pairs a picture with its labels: see ``key`` of :class:`DatasetConfig`."""
-    text = path.as_posix()
-    if config.key is None:
-        match = _expression(glob).fullmatch(text)
-        return "/".join(group for group in match.groups() if group) if match and match.re.groups else path.stem
-    match = re.search(config.key, text)
-    if match is None:
-        raise UserError(
-            f"{path} does not match {config.key!r}, the 'key' in {config.path}, expected every picture and every file "
-            "of labels to match: write it for all of them"
-        )
-    return _groups(match)
-
-
-def _expression(glob: str) -> re.Pattern[str]:
-    """A regular expression for a glob, with one group per wildcard; a ``*`` at the end leaves the suffix out."""
-    tokens = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", glob)  # text and wildcards in turn
-    expression = ""
-    for text, wildcard in zip(tokens[::2], [*tokens[1::2], ""], strict=True):
-        expression += re.escape(text)
-        if wildcard == "**/":
-            expression += "(?:(.*)/)?"
-        elif wildcard == "?":
-            expression += "([^/])"
-        elif wildcard.startswith("["):
-            inside = wildcard[1:-1].replace("\\", r"\\").replace("[", r"\[")
-            expression += f"([^{inside[1:]}])" if inside.startswith("!") else f"([{inside}])"
-        elif wildcard:
-            expression += "([^/]*)"
-    if glob.endswith("*"):
-        expression = expression.removesuffix("([^/]*)") + r"([^/]*?)(?:\.[^./]*)?"
-    return re.compile(expression)
-
-
-def _groups(match: re.Match[str]) -> str:
-    """The groups of a match, joined; the match itself where the expression has none."""
-    return "/".join(group for group in match.groups() if group) if match.re.groups else match[0]
-
-
-def _sequence(config: DatasetConfig, key: str) -> str:
-    """The video sequence of a key: see ``sequence`` of :class:`DatasetConfig`."""
-    if config.sequence is None:
-        return key
-    match = None if config.sequence == ONE_SEQUENCE else re.search(config.sequence, key)
-    return _groups(match) if match else ""
-
-
-def _split(
-    config: DatasetConfig,
-    rule: SplitRule,
-    items: Mapping[str, Item],
-    groups: Mapping[str, str],
-    folder: Path,
-    data_root: Path,
-    notes: list[str],
-    cut: set[str],
-) -> dict[str, list[str]]:
-    """The keys of train, val and test; adds to the notes how they were chosen, and to ``cut`` what had to be cut."""
-    if isinstance(rule, Fractions):
-        shares = (rule.train, rule.val, rule.test)
-        return dict(zip(SPLITS, _divide(config, groups, shares, rule.seed, notes, cut), strict=True))
-
-    if isinstance(rule, Patterns):
-        named = _by_patterns(config, rule, items, folder)
-    elif isinstance(rule, Lists):
-        named = _by_lists(config, rule, items, folder, notes)
-    else:
-        folds = _folds(config, rule, items, groups, (data_root, folder, folder.parent, *_beside(config)), notes, cut)
-        named = {"test": folds.pop(rule.test - 1), "train": [key for fold in folds for key in fold]}
-    _once(config, named)
-    if missing := sorted(items.keys() - {key for keys in named.values() for key in keys}):
-        notes.append(
-            f"{config.name}: {len(missing)} of {len(items)} pictures are in no split and are left out, the first is "
-            f"{missing[0]!r}"
-        )
-    if isinstance(rule.val, float):
-        train = {key: groups[key] for key in named["train"]}
-        named["train"], named["val"] = _divide(config, train, (1 - rule.val, rule.val), rule.seed, notes, cut)
-    return named
-
-
-def _taken(config: DatasetConfig, keys: dict[str, list[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:
-    """Of the source's splits, what a derived dataset takes."""
-    assert config.derive is not None  # the caller has looked
-    for take in config.derive.takes:
-        for split in take.splits:
-            hands = deal({key: groups[key] for key in keys[split]}, take.of)
-            taken = sorted(key for part in take.parts for key in hands[part - 1])
-            if keys[split] and not taken:
-                raise UserError(
-                    f"{config.name} takes part {', '.join(map(str, take.parts))} of {take.of} of {len(keys[split])} pictures in "
-                    f"{split}, and none is left for it: take from fewer parts, or leave {split} out of 'splits' in {config.path}"
-                )
-            keys = {**keys, split: taken}
-    return keys
-
-
-def _as_listed(config: DatasetConfig, listed: Path, items: Mapping[str, Item], folder: Path) -> dict[str, list[str]]:
-    """The keys of each split as the files of an earlier opening list them, all of which must exist."""
-    named: dict[str, list[str]] = {}
-    for part in SPLITS:
-        file = listed / f"{part}.txt"
-        keys = read_keys(config, file, part, items, folder)
-        if twice := {*keys} & {key for others in named.values() for key in others}:
-            raise UserError(f"{config.name}: {min(twice)!r} is in {file} and in another split too, expected one: copy the folder again")
-        named[part] = keys
-    return named
-
-
-def read_keys(config: DatasetConfig, file: Path, part: str, known: Collection[str], folder: Path) -> list[str]:
-    """The keys of a split, as a file of an earlier opening lists them.
-
-    Raises:
-        UserError: it cannot be read, or names what is no longer in the dataset's folder.
-    """
-    try:
-        keys = [key for key in file.read_text("utf-8", "replace").split("\n") if key]  # splitlines cuts at more than "\n"
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}), expected the keys of {part}, one per line") from error
-    if missing := [key for key in keys if key not in known]:
-        raise UserError(
-            f"{config.name}: {len(missing)} of {len(keys)} pictures in {file} are no longer in {folder}, or have lost their labels, "
-            f"the first is {missing[0]!r}: bring them back, or start a new run"
-        )
-    return keys
-
-
-def _divide(
-    config: DatasetConfig, groups: Mapping[str, str], shares: Sequence[float], seed: int, notes: list[str], cut: set[str]
-) -> list[list[str]]:
-    """:func:`divide`, with a note where sequences had to be cut."""
-    if too_few(groups, shares):
-        cut |= set(groups.values())
-        parts = sum(share > 0 for share in shares)
-        notes.append(
-            f"{config.name}: {len(groups)} pictures of too few sequences ({len(set(groups.values()))}) are cut into "
-            f"{parts} blocks in the order of their keys"
-        )
-    return divide(groups, shares, seed)
-
-
-def _once(config: DatasetConfig, named: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a key that is in two parts."""
-    part_of: dict[str, str] = {}
-    for part, keys in named.items():
-        for key in keys:
-            if part_of.setdefault(key, part) != part:
-                raise UserError(
-                    f"{config.name}: {key!r} is in {part_of[key]} and in {part}, expected one: see 'split' in "
-                    f"{config.path}"
-                )
-
-
-def _by_patterns(
-    config: DatasetConfig, rule: Patterns, items: Mapping[str, Item], folder: Path
-) -> dict[str, list[str]]:
-    """The keys whose picture or labels lie where a pattern says."""
-    paths = {
-        key: [path.relative_to(folder).as_posix() for path in (item.image, item.labels)] for key, item in items.items()
-    }
-    named: dict[str, list[str]] = {}
-    for part in SPLITS:
-        patterns = getattr(rule, part)
-        if isinstance(patterns, float):
-            continue
-        named[part] = []
-        for pattern in patterns:
-            keys = [key for key in items if any(fnmatchcase(path, pattern) for path in paths[key])]
-            if not keys:
-                raise UserError(
-                    f"{config.name}: the pattern {pattern!r} for {part} matches nothing, expected paths such as "
-                    f"{' or '.join(next(iter(paths.values())))}: see 'split' in {config.path}"
-                )
-            named[part] += keys
-    return named
-
-
-def _by_lists(
-    config: DatasetConfig, rule: Lists, items: Mapping[str, Item], folder: Path, notes: list[str]
-) -> dict[str, list[str]]:
-    """The keys that the files list."""
-    named: dict[str, list[str]] = {}
-    for part in SPLITS:
-        files = getattr(rule, part)
-        if not isinstance(files, float):
-            paths = [_find_list(config, file, (folder, *_beside(config))) for file in files]
-            named[part] = [key for path in paths for key in _read_list(config, path, items, notes)]
-    return named
-
-
-def _beside(config: DatasetConfig) -> list[Path]:
-    """The folders of the YAMLs that a dataset is made of."""
-    return [config.path.parent, *([config.derive.source.path.parent] if config.derive else [])]
-
-
-def _find_list(config: DatasetConfig, file: str, places: Sequence[Path]) -> Path:
-    for place in places:
-        if _is_file(place / file):
-            return place / file
-    looked = " nor in ".join(str(place) for place in dict.fromkeys(places))
-    raise UserError(f"{config.name}: the list {file} of its split is neither in {looked}{_where(config)}")
-
-
-def _read_list(config: DatasetConfig, path: Path, items: Mapping[str, Item], notes: list[str]) -> list[str]:
-    """The keys that a text file lists, one per line, with or without a suffix."""
-    listed = dict.fromkeys(line if line in items else line.rsplit(".", 1)[0] for line in _lines(path) if line)
-    keys = [key for key in listed if key in items]
-    missing = [key for key in listed if key not in items]
-    if not keys or len(keys) < LISTED * len(listed):
-        raise UserError(
-            f"{path} lists {len(listed)} keys, of which {config.name} lacks {len(missing)}, the first is "
-            f"{missing[0] if missing else ''!r}, expected keys like {next(iter(items))!r}: is it the right list?"
-        )
-    if missing:
-        notes.append(
-            f"{config.name}: {len(missing)} of {len(listed)} pictures in the list {path.name} do not exist, the first "
-            f"is {missing[0]!r}"
-        )
-    return keys
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line") from error
-
-
-def _folds(
-    config: DatasetConfig,
-    rule: Folds,
-    items: Mapping[str, Item],
-    groups: Mapping[str, str],
-    places: Sequence[Path],
-    notes: list[str],
-    cut: set[str],
-) -> list[list[str]]:
-    """The keys of each fold: as the files list them or, where there are none, dealt by the seed."""
-    files = [] if rule.files is None else [rule.files.replace("{}", str(number + 1)) for number in range(rule.count)]
-    if any(_is_file(place / file) for place in places for file in files):
-        folds = [_read_list(config, _find_list(config, file, places), items, notes) for file in files]
-        _once(config, dict(zip(files, folds, strict=True)))
-        notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, as {rule.files} lists them")
-        return folds
-    why = f", since there is no {rule.files}" if rule.files else ""
-    notes.append(f"{config.name}: fold {rule.test} of {rule.count} tests, drawn with seed {rule.seed}{why}")
-    return _divide(config, groups, [1] * rule.count, rule.seed, notes, cut)

@@ -16,9 +16,21 @@ import numpy as np
 
 from densemtmd.datasets.config import Code, DatasetConfig
 from densemtmd.datasets.matlab import find_matrix
-from densemtmd.datasets.pictures import open_picture
+from densemtmd.datasets.pictures import MAX_PIXELS, loss_of, open_picture
 from densemtmd.errors import UserError
+from densemtmd.files import read_bounded
 from densemtmd.tasks import VOID
+
+MOST_TEXT = 12 * MAX_PIXELS
+"""Bytes of labels as text: a number of 32 bits and a space for each pixel of the largest picture."""
+
+LOSSY = "lossy"
+"""The finding that labels were compressed with loss."""
+
+LOSSY_ADVICE = (
+    "this compression changes values, so that labels no longer say what was drawn; save them as PNG anew from what they were made of, "
+    "or, if 'codes' lists all that compression made of each code, add lossy to 'known'"
+)
 
 UNKNOWN = 0  # in the table; a class id is kept as 1 + class id
 
@@ -58,9 +70,12 @@ def read_labels(path: str | Path, config: DatasetConfig, table: CodeTable) -> np
         (H, W) uint8 class ids, 255 = unlabelled.
 
     Raises:
-        UserError: the file cannot be read, is of another format, or holds a code that the dataset does not know.
+        UserError: the file cannot be read, is of another format, was compressed with loss (unless the dataset's YAML knows of it), or
+            holds a code that the dataset does not know.
     """
     path = Path(path)
+    if (loss := loss_of_labels(path, config)) is not None and LOSSY not in config.known:
+        raise UserError(f"{path} is {loss}: {LOSSY_ADVICE} of {config.path}")
     codes = read_codes(path, config)
     ids, unknown = class_ids(codes, config, table)
     if unknown.any():
@@ -77,6 +92,11 @@ def read_codes(path: str | Path, config: DatasetConfig) -> np.ndarray:
     path = Path(path)
     read = {"index": _read_indices, "colour": _read_colours, "mat": _read_mat, "text": _read_text}[config.encoding]
     return read(path, config)
+
+
+def loss_of_labels(path: Path, config: DatasetConfig) -> str | None:
+    """The compression by which a file of labels has lost its values, ``"JPEG"``; None where it has them."""
+    return loss_of(path) if config.encoding in ("index", "colour") else None
 
 
 def class_ids(codes: np.ndarray, config: DatasetConfig, table: CodeTable) -> tuple[np.ndarray, np.ndarray]:
@@ -105,10 +125,16 @@ def _number(code: Code) -> int:
 def _read_indices(path: Path, config: DatasetConfig) -> np.ndarray:
     """(H, W) int32: grey values as they are (8 or 16 bits, not scaled), of a palette the indices, not the colours."""
     with open_picture(path) as picture:
+        if picture.mode == "F":
+            return _whole(np.asarray(picture), str(path))
+        if picture.mode in ("LA", "PA"):  # transparency says nothing, as with colours
+            return np.asarray(picture.getchannel(0)).astype(np.int32)
         if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+            colours = picture.mode in ("RGB", "RGBA", "RGBX", "RGBa")
+            advice = "if its colours are the codes, write encoding: colour, and their colours" if colours else "save it as a grey PNG"
             raise UserError(
                 f"{path} is a picture of mode {picture.mode}, expected one value per pixel (grey or a palette) because "
-                f"of encoding: index in {config.path}; if the colours are the codes, write encoding: colour"
+                f"of encoding: index in {config.path}; {advice}"
             )
         return np.asarray(picture).astype(np.int32)
 
@@ -116,10 +142,11 @@ def _read_indices(path: Path, config: DatasetConfig) -> np.ndarray:
 def _read_colours(path: Path, config: DatasetConfig) -> np.ndarray:
     """(H, W) int32: colours as numbers of 24 bits; alpha says nothing."""
     with open_picture(path) as picture:
-        if picture.mode not in ("RGB", "RGBA", "P", "L"):
+        if picture.mode not in ("RGB", "RGBA", "RGBX", "P", "PA", "L", "LA", "1"):
+            numbers = picture.mode == "F" or picture.mode.startswith("I")
+            advice = "if its values are the codes, write encoding: index, and which they are" if numbers else "save it as a PNG in RGB"
             raise UserError(
-                f"{path} is a picture of mode {picture.mode}, expected RGB because of encoding: colour in {config.path}"
-                "; if the values are the codes, write encoding: index"
+                f"{path} is a picture of mode {picture.mode}, expected RGB because of encoding: colour in {config.path}; {advice}"
             )
         rgb = np.asarray(picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGB"))
     packed = rgb[..., 0].astype(np.int32)
@@ -149,19 +176,21 @@ def _read_mat(path: Path, config: DatasetConfig) -> np.ndarray:
         raise UserError(f"{path} has no matrix {key!r} but {there}: name the right one as mat_key in {config.path}")
     if codes.ndim != 2 or codes.dtype.kind not in "buif":
         raise UserError(f"{path}: {key!r} is {codes.dtype} of shape {codes.shape}, expected whole numbers (H, W)")
+    return _whole(codes, f"{path}: {key!r}")
+
+
+def _whole(codes: np.ndarray, what: str) -> np.ndarray:
+    """Codes of any type of numbers as int32."""
     with np.errstate(invalid="ignore"):  # what does not fit is refused by the next line
         whole = codes.astype(np.int32)
     if (strange := codes[whole != codes]).size:
-        raise UserError(f"{path}: {key!r} has the value {strange[0]}, expected whole numbers of at most 32 bits")
+        raise UserError(f"{what} has the value {strange[0]}, expected whole numbers of at most 32 bits")
     return whole
 
 
 def _read_text(path: Path, config: DatasetConfig) -> np.ndarray:
     """(H, W) int32: whole numbers as text, a line per row."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; expected a text file there") from error
+    content = read_bounded(path, "a text file", MOST_TEXT)
     if strange := content.translate(None, b"0123456789+- \t\r\n"):
         raise UserError(
             f"{path} has the character {chr(strange[0])!r}, expected whole numbers with spaces between, a line per row"
@@ -192,6 +221,6 @@ def _unknown_codes(path: Path, config: DatasetConfig, codes: np.ndarray) -> str:
 def unknown_advice(path: str | Path, config: DatasetConfig) -> str:
     """What to do about a code that no label has, in a file."""
     path = Path(path)
-    if path.suffix.lower() in (".jpg", ".jpeg") and config.encoding in ("index", "colour"):
-        return "JPEG changes values, so labels must be PNG"
+    if (loss := loss_of_labels(path, config)) is not None:
+        return f"{loss} changes values, so labels should be PNG; else add it to the codes of a label or to void"
     return "add it to the codes of a label or to void"

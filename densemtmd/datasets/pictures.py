@@ -98,6 +98,40 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return picture
 
 
+def loss_of(path: Path) -> str | None:
+    """The compression of a picture file that changes its values, ``"JPEG"``; None where its values are those that were saved.
+
+    A file that cannot be read has none. Of AVIF it is taken for granted; of WebP and JPEG 2000 the file says which of two kinds it is.
+    """
+    with suppress(Exception), path.open("rb") as file:
+        head = file.read(4096)
+        if head[:3] == b"\xff\xd8\xff":
+            return "JPEG"
+        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            return None if b"VP8L" in head or _webp_frame(path) == b"VP8L" else "WebP with loss"
+        if head[4:12] == b"ftypavif" or head[4:12] == b"ftypavis":
+            return "AVIF"
+        if head[4:8] == b"jP  " or head[:4] == b"\xff\x4f\xff\x51":
+            coding = head.find(b"\xff\x52")  # the marker after which the wavelet is told: 0 is the one with real numbers
+            return "JPEG 2000 with loss" if 0 < coding < len(head) - 13 and head[coding + 13] == 0 else None
+        if head[:4] in (b"II*\0", b"MM\0*"):
+            with Image.open(path, formats=["TIFF"]) as picture:
+                return "JPEG within TIFF" if "jpeg" in str(picture.info.get("compression")) else None
+    return None
+
+
+def _webp_frame(path: Path) -> bytes | None:
+    """The kind of the first frame of a WebP whose head is long."""
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(chunk := file.read(8)) == 8:
+            if chunk[:4] in (b"VP8 ", b"VP8L"):
+                return chunk[:4]
+            size = int.from_bytes(chunk[4:], "little")
+            file.seek(0 if chunk[:4] == b"ANIM" else size + size % 2, 1)
+    return None
+
+
 def is_turned(path: str | Path) -> bool:
     """Whether a picture is turned or mirrored by its EXIF: :func:`read_picture` then gives it upright, as people see it."""
     path = Path(path)

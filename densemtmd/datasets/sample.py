@@ -1,4 +1,4 @@
-"""What a dataset hands out: one :class:`Sample` at a time, mixed into a :class:`Batch` for the network.
+"""What a dataset hands out: one :class:`Item` read as a :class:`Sample` at a time, mixed into a :class:`Batch` for the network.
 
 Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided network.
 """
@@ -6,6 +6,7 @@ Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided ne
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,16 @@ import torch
 from torch import Tensor
 
 from densemtmd.tasks import VOID
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture with its labels, not yet read."""
+
+    key: str       # unique within its dataset
+    image: Path
+    labels: Path
+    sequence: str  # pictures of one sequence share a split
 
 
 @dataclass(frozen=True)

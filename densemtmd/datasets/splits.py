@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 SPLITS = ("train", "val", "test")
 
@@ -45,8 +45,9 @@ class Patterns:
 class Lists:
     """``{lists: {train: train.txt, test: test.txt, val: 0.15}, seed: 0}``: text files of keys, one per line.
 
-    The files lie in the dataset's folder or beside its YAML; a suffix after the key is allowed. A number for ``val`` is
-    the share of the training pictures that is put aside, in whole sequences.
+    The files lie in the dataset's folder or beside its YAML. In the place of a key there may be the path of the picture or of its labels,
+    with its suffix or without, ``\\`` for ``/``, what lies above the dataset's folder before it; and the two paths in two columns. A number
+    for ``val`` is the share of the training pictures that is put aside, in whole sequences.
     """
 
     train: tuple[str, ...]
@@ -142,18 +143,37 @@ def partition(sizes: Mapping[str, int], shares: Sequence[float], seed: int) -> l
 
 
 def blocks(keys: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
-    """Cut an ordered list into contiguous blocks: for the frames of one drive, of which neighbours look alike."""
+    """Cut an ordered list into contiguous blocks: for the frames of one drive, of which neighbours look alike.
+
+    Each part that has a share has a key, where there are enough of them.
+    """
     bounds = [round(len(keys) * sum(shares[:part]) / sum(shares)) for part in range(len(shares) + 1)]
-    return [list(keys[first:last]) for first, last in pairwise(bounds)]
+    sizes = [last - first for first, last in pairwise(bounds)]
+    wanted = [part for part, share in enumerate(shares) if share > 0]
+    for part in wanted:
+        if sizes[part] == 0 and len(keys) >= len(wanted):
+            sizes[sizes.index(max(sizes))] -= 1
+            sizes[part] = 1
+    return [list(keys[last - size : last]) for size, last in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def joined(sequences: Mapping[str, str], together: Iterable[Iterable[str]]) -> dict[str, str]:
-    """The group of each key: its sequence, where the sequences of keys that must share a split are one group."""
-    group_of = {sequence: sequence for sequence in sequences.values()}
+    """The group of each key: its sequence, where the sequences of keys that must share a split are one group, called as the first of them.
+
+    Each entry costs about as much time as its length, however many there are: groups are trees, whose roots are their first sequences.
+    """
+    above = {sequence: sequence for sequence in sequences.values()}
+
+    def first(sequence: str) -> str:
+        while above[sequence] != sequence:
+            above[sequence] = sequence = above[above[sequence]]
+        return sequence
+
     for keys in together:
-        groups = {group_of[sequences[key]] for key in keys if key in sequences}
-        group_of = {sequence: min(groups) if group in groups else group for sequence, group in group_of.items()}
-    return {key: group_of[sequence] for key, sequence in sequences.items()}
+        roots = {first(sequences[key]) for key in keys if key in sequences}
+        if roots:
+            above |= dict.fromkeys(roots, min(roots))
+    return {key: first(sequence) for key, sequence in sequences.items()}
 
 
 def deal(sequences: Mapping[str, str], parts: int, seed: int = 0) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """The first draft of a dataset's YAML, from a folder of pictures and labels that nobody has described yet.
 
-What is found is written down with what it was found by, as comments: people correct a draft sooner than they write one.
+What is found is written down with what it was found by, as comments: people correct a draft sooner than they write one. What cannot be
+known from files, whether a pixel without an object was looked at, is asked there.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from densemtmd.datasets.config import parse_dataset_config
+from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.matlab import find_matrix
-from densemtmd.datasets.pictures import open_picture
+from densemtmd.datasets.names import is_left_by_a_system
+from densemtmd.datasets.pictures import loss_of, open_picture
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif", ".jp2", ".avif")
 MATRICES = (".mat", ".txt")
 
 LOOKED_AT = 100
@@ -28,72 +33,95 @@ LOOKED_AT = 100
 MANY = 64
 """Colours in a file from which on it is a picture; labels have few."""
 
+MANY_KINDS = 20
+"""Kinds of files from which on one of each is looked at, not three."""
+
 SPLIT_WORDS = {
     "train": ("train", "training", "trn", "trainannot"),
     "val": ("val", "valid", "validation", "valannot"),
     "test": ("test", "testing", "tst", "testannot"),
 }
 
+OUTLINES = (
+    ("json", ('"annotations"', '"images"'), "COCO annotations", "pycocotools' annToMask makes a mask of each object"),
+    ("json", ('"shapes"', '"imagePath"'), "labelme's polygons", "labelme's labelme2voc.py fills them"),
+    ("json", ('"regions"', '"shape_attributes"'), "polygons of the VGG annotator", "fill them"),
+    ("json", ('"objects"', '"polygon"'), "polygons", "fill them in their order"),
+    ("xml", ("<annotation", "<bndbox"), "boxes of Pascal VOC", "boxes say nothing of single pixels"),
+    ("xml", ("<annotations", "<polygon"), "polygons of CVAT", "CVAT exports masks too"),
+)
+"""Files that describe objects and not pixels: suffix, what is in them, what they are, what to do."""
+
+YOLO = re.compile(r"(\s*[0-9]+(\s+-?[0-9]*\.?[0-9]+([eE]-?[0-9]+)?){4,}\s*(\n|$))+")
+"""The beginning of a file of YOLO's: a class and the numbers of a box or a polygon in each line."""
+
 
 @dataclass
 class _Kind:
     """Files of one folder that are named alike: ``labels/*.regions.txt``."""
 
-    folder: str   # below the dataset's
-    tag: str      # what all their names end in before the suffix, such as "_L"
-    suffix: str
+    folder: str  # below the dataset's
+    tag: str     # what all their names end in before the suffix, such as "_L"
+    encoding: str  # "picture", or as a dataset's YAML names it
+    mat_key: str
+    head: str = ""  # what all their names begin with, where pictures and labels begin differently
     files: list[Path] = field(default_factory=list)
-    encoding: str = ""   # "picture", or as a dataset's YAML names it
-    mat_key: str = ""
+
+    @property
+    def suffixes(self) -> list[str]:
+        return list(dict.fromkeys(path.suffix for path in self.files))
 
     @property
     def glob(self) -> str:
-        return f"{self.folder}/*{self.tag}{self.suffix}" if self.folder else f"*{self.tag}{self.suffix}"
+        """For people."""
+        return self.globs(self.folder)[0]
+
+    def globs(self, folder: str) -> list[str]:
+        """What finds them, beneath a folder."""
+        return [f"{folder}/{self.head}*{self.tag}{suffix}".removeprefix("/") for suffix in self.suffixes]
 
     def stems(self) -> dict[str, Path]:
         """The files by what tells them apart in their names."""
-        return {path.name.removesuffix(self.tag + self.suffix): path for path in self.files}
+        return {path.stem.removesuffix(self.tag).removeprefix(self.head): path for path in self.files}
 
 
 def draft(folder: str | Path) -> str:
     """The text of a dataset's YAML for the pictures and labels in a folder.
 
     Raises:
-        UserError: no such folder, or no pictures with labels in it.
+        UserError: no such folder, or no pictures with labels in it; says what is there instead.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name one that holds pictures and their labels")
     kinds = _kinds(folder)
-    for kind in kinds:
-        kind.encoding, kind.mat_key = _encoding(kind.files)
-    pairs = _pairs(kinds)
+    pairs = _pairs(kinds) or _pairs(_beheaded(kinds))
     if not pairs:
-        found = ", ".join(f"{len(kind.files)} {kind.encoding or 'other'} {kind.glob}" for kind in kinds[:6]) or "nothing"
-        raise UserError(f"{folder} holds no pictures with labels of the same names, but {found}: write the YAML by hand")
-    images, labels = _globs([image for image, _ in pairs]), _globs([label for _, label in pairs])
-    if len(pairs) > 1 and _collide([image for image, _ in pairs]):
-        images, labels = _joined(pairs) or (images, labels)
-    files = [path for _, label in pairs for path in sorted(label.files)]
+        raise UserError(f"{folder} {_why_not(folder, kinds)}")
     encoding, mat_key = pairs[0][1].encoding, pairs[0][1].mat_key
-    others = [kind for kind in kinds if kind.encoding not in ("", "picture") and all(kind is not label for _, label in pairs)]
+    dataset = _opened(folder, pairs)
+    config, items = dataset.config, dataset.splits["train"]
+    files = [item.labels for item in items]
+    covered = {*files, *dataset.without_picture, *(item.image for item in items)}
+    others = [kind for kind in kinds if kind.encoding not in ("", "picture") and not covered.issuperset(kind.files)]
     text = [
         f"# A draft for {folder}, made by looking at {min(len(files), LOOKED_AT)} of {len(files)} files of labels.",
-        "# Name the labels, see which codes are void, and check it: python tools/check_data.py THIS_FILE",
+        "# Name the labels, answer what is asked, and check it: python tools/check_data.py THIS_FILE",
         f"name: {_plain(folder.resolve().name)}",
         f"folder: {_quoted(str(folder.resolve()))}",
-        f"images: {_listed(images)}",
-        f"labels: {_listed(labels)}",
+        f"images: {_listed(config.images)}",
+        f"labels: {_listed(config.labels)}",
     ]
-    if len(images) > 1 and _collide([image for image, _ in pairs]):
-        text.append("# key: '...'  # some names occur in several folders: see 'key' in densemtmd/datasets/config.py")
+    for paths, what in ((dataset.without_labels, "pictures have no labels"), (dataset.without_picture, "files of labels have no picture")):
+        if paths:
+            text.append(f"# {len(paths)} {what}, the first is {paths[0].relative_to(folder)}")
     if others:
         text.append("# There is more that could be labels: " + ", ".join(kind.glob for kind in others[:6]))
     text.append(f"encoding: {encoding}")
     if mat_key:
         text.append(f"mat_key: {mat_key}")
     text += _labels(files, encoding, mat_key)
-    text += _sequence([stem for image, _ in pairs for stem in image.stems()])
+    text += _sequence([item.key for item in items])
     text += _split([image for image, _ in pairs], [label for _, label in pairs])
     return "\n".join(text) + "\n"
 
@@ -103,50 +131,85 @@ def draft(folder: str | Path) -> str:
 
 
 def _kinds(folder: Path) -> list[_Kind]:
-    """The files below a folder, sorted by where they lie and how they are named."""
-    found: dict[tuple[str, str, str], _Kind] = {}
+    """The files below a folder, sorted by where they lie, how they are named and what is in them."""
     by_folder: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.suffix.lower() in (*PICTURES, *MATRICES) and path.is_file() and not any(part.startswith(".") for part in relative.parts):
+        if path.suffix.lower() in (*PICTURES, *MATRICES) and path.is_file() and not is_left_by_a_system(relative):
             by_folder.setdefault(relative.parent.as_posix().removeprefix("."), []).append(path)
+    everywhere = Counter(tag for paths in by_folder.values() for path in paths for tag in _tags(path))
+    named: dict[tuple[str, str, str], list[Path]] = {}
     for place, paths in by_folder.items():
-        tails = Counter(_tail(path) for path in paths)
-        for path in paths:
-            tag, suffix = _tail(path)
-            if tag and tails[tag, suffix] < max(3, len(paths) / 5):  # the end of one name, not of all
-                tag = ""
-            found.setdefault((place, tag, suffix), _Kind(place, tag, suffix)).files.append(path)
+        here = Counter(tag for path in paths for tag in _tags(path))
+        for path in paths:  # the longest end that is not that of a few names
+            tag = next((tag for tag in _tags(path) if everywhere[tag] >= 3 and 5 * here[tag] >= len(paths)), "")
+            named.setdefault((place, tag, path.suffix), []).append(path)
+    found: dict[tuple[str, str, str, str], _Kind] = {}
+    for (place, tag, _), paths in named.items():
+        encoding, mat_key = _encoding(paths, 3 if len(named) <= MANY_KINDS else 1)
+        if encoding == "picture" and any(other != tag and other == "" for where, other, _ in named if where == place):
+            bare = [key for key in found if key[0] == place and key[1] == "" and key[2] == "picture"]
+            tag = "" if bare else tag  # a few photos whose names happen to end alike
+        found.setdefault((place, tag, encoding, mat_key), _Kind(place, tag, encoding, mat_key)).files += paths
     return list(found.values())
 
 
-def _tail(path: Path) -> tuple[str, str]:
-    """What the names of all files of a kind may end in: ``("_L", ".png")``, ``("", ".regions.txt")``."""
-    match = re.search(r"([_-][A-Za-z]+)?((?:\.[A-Za-z]+)+)$", path.name)
-    return (match[1] or "", match[2]) if match else ("", path.suffix)
+def _tags(path: Path) -> list[str]:
+    """What the names of all files of a kind may end in before the suffix, the longest first: ``_gtFine_labelIds``, ``_labelIds``.
+
+    Words, not numbers, with or without a letter or two before them: these tell frames apart.
+    """
+    tags, name = [], path.stem
+    while match := re.search(r"[._-][A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*$", name):
+        if re.fullmatch(r".[A-Za-z]{0,3}[0-9]+", match[0]):
+            break
+        tags.append(path.stem[match.start() :])
+        name = name[: match.start()]
+    return tags[::-1] if name else tags[-2::-1]
 
 
-def _encoding(files: Sequence[Path]) -> tuple[str, str]:
-    """What files of one kind seem to be, by three of them, and the key of the matrix if they are MATLAB's."""
-    looked = {_encoding_of(path) for path in (files[0], files[len(files) // 2], files[-1])}
+def _beheaded(kinds: Sequence[_Kind]) -> list[_Kind]:
+    """The kinds by the word that names begin with, and without it: ``image_7.png`` belongs to ``mask_7.png``."""
+    found: list[_Kind] = []
+    for kind in kinds:
+        by_head: dict[str, list[Path]] = {}
+        for path in kind.files:
+            match = re.match(r"[A-Za-z]+[_-]?(?=[0-9A-Za-z])", path.name)
+            by_head.setdefault(match[0] if match else "", []).append(path)
+        if "" in by_head or 4 * len(by_head) > len(kind.files) + 4:
+            found.append(kind)
+            continue
+        found += [_Kind(kind.folder, kind.tag, *_encoding(paths, 3), head, paths) for head, paths in by_head.items()]
+    return found
+
+
+def _encoding(files: Sequence[Path], count: int) -> tuple[str, str]:
+    """What files of one kind seem to be, by a few of them, and the key of the matrix if they are MATLAB's."""
+    looked = {_encoding_of(files[int(n)]) for n in np.linspace(0, len(files) - 1, min(count, len(files)))}
     looked.discard(("", ""))
+    if ("picture", "") in looked:  # of photos, some have few colours
+        return "picture", ""
     return looked.pop() if len(looked) == 1 else ("", "")
 
 
 def _encoding_of(path: Path) -> tuple[str, str]:
     if path.suffix.lower() == ".txt":
-        head = path.read_bytes()[:4000]
+        with path.open("rb") as file:
+            head = file.read(4000)
         matrix = len(head.split()) > 8 and not head.translate(None, b"0123456789+- \t\r\n") and len(head.split(b"\n")[0].split()) > 4
         return ("text", "") if matrix else ("", "")
     if path.suffix.lower() == ".mat":
         return ("mat", key) if (key := _matrix_key(path)) else ("", "")
     try:
         with open_picture(path) as picture:
-            if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):  # compressed with loss: no labels
+            if loss_of(path) is not None:  # no labels
                 return "picture", ""
-            if picture.mode in ("1", "L", "P") or picture.mode.startswith("I"):
-                few = len(np.unique(np.asarray(picture))) <= MANY
+            if picture.mode in ("1", "L", "P", "LA", "PA"):
+                few = sum(count > 0 for count in picture.getchannel(0).histogram()) <= MANY
                 return ("index", "") if few else ("picture", "")
+            if picture.mode.startswith("I") or picture.mode == "F":
+                values = np.unique(np.asarray(picture))
+                return ("index", "") if len(values) <= MANY and (values == values.round()).all() else ("picture", "")
             colours = picture.convert("RGB").getcolors(MANY)
             return ("colour", "") if colours else ("picture", "")
     except UserError:
@@ -170,54 +233,150 @@ def _matrix_key(path: Path) -> str | None:
 def _pairs(kinds: Sequence[_Kind]) -> list[tuple[_Kind, _Kind]]:
     """Pictures and the labels that have their names: one kind of labels for each kind of pictures, all of one encoding."""
     order = {"index": 0, "mat": 1, "text": 2, "colour": 3}
+    stems = [kind.stems() for kind in kinds]
+    sizes: dict[Path, tuple[tuple[int, int], int]] = {}
+
+    def of_labels(path: Path, kind: _Kind) -> tuple[tuple[int, int], int]:
+        """Width and height, and the highest code."""
+        if path not in sizes:
+            codes, _ = _codes(path, kind.encoding, kind.mat_key)
+            sizes[path] = (codes.shape[1], codes.shape[0]), int(codes.max(initial=0))
+        return sizes[path]
+
     found: list[tuple[_Kind, _Kind]] = []
-    for image in kinds:
+    for image, own in zip(kinds, stems, strict=True):
         if image.encoding != "picture":
             continue
-        stems = image.stems()
         ranked = []
-        for kind in kinds:
-            both = sorted(stems.keys() & kind.stems().keys())
-            if kind.encoding in order and 2 * len(both) > len(kind.files):
-                codes, _ = _codes(kind.stems()[both[0]], kind.encoding, kind.mat_key)
-                with open_picture(stems[both[0]]) as picture:
-                    misfit = (codes.shape[1], codes.shape[0]) != picture.size
-                other_split = _split_of(kind.folder) != _split_of(image.folder)
-                shared = len(set(Path(kind.folder).parts) & set(Path(image.folder).parts))
-                instances = kind.encoding != "colour" and int(codes.max()) > VOID  # numbers of objects rather than of labels
-                ranked.append((other_split, misfit, instances, -shared, -len(both), order[kind.encoding], kind.glob, kind))
-        if ranked:
-            found.append((image, min(ranked, key=lambda one: one[:-1])[-1]))
+        for number, (kind, theirs) in enumerate(zip(kinds, stems, strict=True)):
+            both = own.keys() & theirs.keys() if kind.encoding in order else set()
+            if not both or 2 * len(both) <= min(len(kind.files), len(image.files)):
+                continue
+            shared = len(set(Path(kind.folder).parts) & set(Path(image.folder).parts))
+            other_split = _split_of(kind.folder) != _split_of(image.folder)
+            ranked.append((other_split, -shared, -len(both), order[kind.encoding], kind.glob, number, min(both)))
+        best: list[tuple[Any, ...]] = []
+        for other_split, shared, count, rank, glob, number, stem in sorted(ranked)[:12]:
+            kind = kinds[number]
+            with suppress(UserError, OSError, ValueError, TypeError), open_picture(own[stem]) as picture:
+                size, highest = of_labels(stems[number][stem], kind)
+                instances = kind.encoding != "colour" and highest > VOID  # numbers of objects rather than of labels
+                best.append((other_split, size != picture.size, instances, shared, count, rank, glob, number))
+        if best:
+            found.append((image, kinds[min(best)[-1]]))
     if found:
-        encoding = Counter(label.encoding for _, label in found).most_common(1)[0][0]
-        found = [(image, label) for image, label in found if label.encoding == encoding]
+        encoding = Counter((label.encoding, label.mat_key) for _, label in found).most_common(1)[0][0]
+        found = [(image, label) for image, label in found if (label.encoding, label.mat_key) == encoding]
     return found
 
 
-def _globs(kinds: Iterable[_Kind]) -> list[str]:
-    return list(dict.fromkeys(kind.glob for kind in kinds))
+def _opened(folder: Path, pairs: Sequence[tuple[_Kind, _Kind]]) -> Dataset:
+    """The dataset with the globs that find most of the pairs, all of them to train on: so a draft says of files what will be read.
+
+    Raises:
+        UserError: what opening it by the simplest globs raises.
+    """
+    encoding, mat_key = pairs[0][1].encoding, pairs[0][1].mat_key
+    ids = [{"label": "a", "codes": "rest"}, {"label": "b", "codes": [[1, 2, 3]] if encoding == "colour" else [1]}]
+    known = {"name": "draft", "folder": str(folder.resolve()), "encoding": encoding, "mat_key": mat_key or None, "labelset": ids}
+    best, failed = None, None
+    for images, labels in _globs(pairs):
+        content = {**known, "images": images, "labels": labels, "split": {"fractions": {"train": 1}}}
+        try:
+            dataset = open_dataset(parse_dataset_config(content, folder / "draft.yaml"), folder, strict=False)
+        except UserError as error:
+            failed = error
+            continue
+        if best is None or _worth(dataset) > _worth(best):
+            best = dataset
+    if best is None:
+        raise failed or UserError(f"{folder} holds no pictures with labels of the same names: write the YAML by hand")
+    return best
 
 
-def _collide(images: Sequence[_Kind]) -> bool:
-    """Whether names occur in several folders, so that the folder must be part of the key."""
-    stems = [stem for image in images for stem in image.stems()]
-    return len(set(stems)) < len(stems)
+def _worth(dataset: Dataset) -> int:
+    return len(dataset.splits["train"]) - len(dataset.without_picture)
 
 
-def _joined(pairs: Sequence[tuple[_Kind, _Kind]]) -> tuple[list[str], list[str]] | None:
-    """One glob with a wildcard for the part of the path that differs, if pictures and labels differ in the same."""
-    globs = []
-    wild: list[list[str]] = []
-    for kinds in zip(*pairs, strict=True):
-        paths = [Path(kind.glob).parts for kind in kinds]
-        if len({len(parts) for parts in paths}) > 1:
-            return None
-        columns = list(zip(*paths, strict=True))
-        differing = [i for i, column in enumerate(columns) if len(set(column)) > 1]
-        wild += [list(columns[i]) for i in differing]
-        globs.append("/".join("*" if i in differing else column[0] for i, column in enumerate(columns)))
-    half = len(wild) // 2
-    return ([globs[0]], [globs[1]]) if len(wild) == 2 * half and wild[:half] == wild[half:] else None
+def _globs(pairs: Sequence[tuple[_Kind, _Kind]]) -> list[tuple[list[str], list[str]]]:
+    """Ways to find them: with wildcards for the parts of the path that differ, where they do so alike, and folder by folder."""
+    ways = []
+    templates = [_template([kind.folder for kind in kinds]) for kinds in zip(*pairs, strict=True)]
+    (images, wild), (labels, other_wild) = templates
+    if len(pairs) > 1 and wild == other_wild and wild is not None:
+        ways.append((_unique(image.globs(images) for image, _ in pairs), _unique(label.globs(labels) for _, label in pairs)))
+    ways.append((_unique(image.globs(image.folder) for image, _ in pairs), _unique(label.globs(label.folder) for _, label in pairs)))
+    return ways
+
+
+def _unique(globs: Iterable[list[str]]) -> list[str]:
+    return list(dict.fromkeys(glob for some in globs for glob in some))
+
+
+def _template(folders: Sequence[str]) -> tuple[str, list[tuple[str, ...]] | None]:
+    """One folder with a ``*`` for each part that differs, and what stands for these; None where they are not equally deep."""
+    paths = [Path(folder).parts for folder in folders]
+    if len({len(parts) for parts in paths}) > 1:
+        return "", None
+    columns = list(zip(*paths, strict=True))
+    wild = [column for column in columns if len(set(column)) > 1]
+    return "/".join("*" if len(set(column)) > 1 else column[0] for column in columns), wild
+
+
+def _why_not(folder: Path, kinds: Sequence[_Kind]) -> str:
+    """Why a folder makes no dataset: what its files are instead of labels for each pixel."""
+    for suffix in ("json", "xml"):
+        files = [path for path in sorted(folder.rglob(f"*.{suffix}")) if not is_left_by_a_system(path.relative_to(folder))]
+        for path in files[:20]:
+            text = _ends(path)
+            for of_it, words, what, how in OUTLINES:
+                if of_it == suffix and all(word in text for word in words):
+                    return _instead(len(files), path, what, how)
+    texts = [path for path in sorted(folder.rglob("*.txt")) if not is_left_by_a_system(path.relative_to(folder))]
+    for path in texts[:20]:
+        lines = _ends(path)[:4000].split("\n")
+        if YOLO.fullmatch(text := "\n".join(lines[:-1] if len(lines) > 1 else lines)) and "." in text:
+            return _instead(len(texts), path, "boxes or polygons of YOLO", "fill polygons with their class; boxes say nothing of pixels")
+    photos = [kind for kind in kinds if kind.encoding == "picture"]
+    for kind in photos:
+        first = kind.files[0]
+        partners = [other for other in photos if other is not kind and other.stems().keys() & kind.stems().keys()]
+        if partners and loss_of(first) is not None and _is_flat(first) and not all(_is_flat(other.files[0]) for other in partners):
+            return (
+                f"has labels that are {loss_of(first)}, {kind.glob}: this compression changes values, so that they no longer say what was "
+                "drawn; save them as PNG anew from what they were made of"
+            )
+    found = ", ".join(f"{len(kind.files)} {kind.encoding or 'other'} {kind.glob}" for kind in kinds[:6]) or "nothing"
+    return f"holds no pictures with labels of the same names, but {found}: write the YAML by hand, with a 'key' that finds what pairs them"
+
+
+def _instead(count: int, path: Path, what: str, how: str) -> str:
+    files = f"{count} files such as {path.name}" if count > 1 else path.name
+    return f"has no label for each pixel, but {what} ({files}): draw them into PNGs first, one per picture, a code per label ({how})"
+
+
+def _ends(path: Path, size: int = 65536) -> str:
+    """The beginning and the end of a file as text: annotations of a whole dataset may be one file of gigabytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(size)
+            file.seek(max(size, path.stat().st_size - size))
+            return (head + file.read(size)).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _is_flat(path: Path) -> bool:
+    """Whether a picture has few colours but for what compression made of them."""
+    try:
+        with open_picture(path) as picture:
+            small = np.asarray(picture.convert("RGB"))
+    except UserError:
+        return False
+    step = max(1, max(small.shape[:2]) // 256)
+    coarse = (small[::step, ::step].reshape(-1, 3).astype(int) + 16) // 32
+    counts = np.sort(np.unique(coarse @ [100, 10, 1], return_counts=True)[1])[::-1]
+    return bool(counts[:8].sum() >= 0.93 * counts.sum())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -241,9 +400,11 @@ def _labels(files: Sequence[Path], encoding: str, mat_key: str) -> list[str]:
     def share(code: int) -> str:
         return f"# {100 * pixels[code] / total:5.2f} % of the pixels, in {pictures[code]} of {len(looked)} files"
 
-    void = [code for code in sorted(pixels) if (encoding == "colour" and code == 0) or (encoding != "colour" and code in (VOID, 65535))]
-    negative = [code for code in pixels if encoding != "colour" and code < 0]
-    named = [code for code in sorted(pixels) if code not in void and code not in negative]
+    negative = sorted(code for code in pixels if encoding != "colour" and code < 0)
+    void = negative or [code for code in sorted(pixels) if (code == 0 if encoding == "colour" else code in (VOID, 65535))]
+    named = [code for code in sorted(pixels) if code not in void]
+    if len(named) < 2 and not negative:  # an object and the rest: whether that is void is not for us to say
+        named, void = sorted(pixels), []
     if len(named) > VOID:
         raise UserError(f"{looked[0]} and others hold {len(named)} codes, more than a labelset can have: are these labels, or instances?")
     lines = ["labelset:"]
@@ -254,14 +415,24 @@ def _labels(files: Sequence[Path], encoding: str, mat_key: str) -> list[str]:
         else:
             colour = f", colour: {palette[3 * code : 3 * code + 3]}" if palette[3 * code : 3 * code + 3] else ""
             lines.append(f"  - {{label: code_{code}, codes: [{code}]{colour}}}  {share(code)}")
+    if len(named) < 2:
+        lines.append("# Only one label: a network needs two to learn from. Are the others in other files?")
     if negative:
-        lines.append(f"void: negative  # codes {', '.join(map(str, sorted(negative)))}: assumed")
+        lines.append(f"void: negative  # codes {', '.join(map(str, negative))}: assumed. {ASKED}")
     elif void:
-        shown = [0, 0, 0] if encoding == "colour" else void[0]
-        lines.append(f"void: [{shown if encoding == 'colour' else ', '.join(map(str, void))}]  {share(void[0])}: assumed")
+        shown = [0, 0, 0] if encoding == "colour" else ", ".join(map(str, void))
+        lines.append(f"void: [{shown}]  {share(void[0])}: assumed. {ASKED}")
     else:
-        lines.append("# void: [0]  # codes of pixels that nobody labelled, if there are any")
-    return lines
+        lines.append(f"# void: [{[0, 0, 0] if encoding == 'colour' else 0}]  # codes of pixels that say nothing, if there are any. {ASKED}")
+    return [*lines, *QUESTION]
+
+
+ASKED = "Did the annotator look at all of it?"
+QUESTION = [
+    "# If they looked at the whole picture and marked every object, the rest is a label of its own (other), so that the network learns",
+    "# what an object is not. If they marked some and left the rest alone, it says nothing: move its code from the labelset into void.",
+]
+"""README's "other or void?"."""
 
 
 def _codes(path: Path, encoding: str, mat_key: str) -> tuple[np.ndarray, list[int]]:
@@ -273,16 +444,22 @@ def _codes(path: Path, encoding: str, mat_key: str) -> tuple[np.ndarray, list[in
         return np.loadtxt(path, dtype=np.int64), []
     with open_picture(path) as picture:
         if encoding == "index":
-            return np.asarray(picture).astype(np.int64), list(picture.getpalette() or []) if picture.mode == "P" else []
+            grey = picture.getchannel(0) if picture.mode in ("LA", "PA") else picture
+            return np.asarray(grey).astype(np.int64), list(picture.getpalette() or []) if picture.mode == "P" else []
         rgb = np.asarray(picture.convert("RGB")).astype(np.int64)
         return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], []
 
 
-def _sequence(stems: Sequence[str]) -> list[str]:
-    """A line on videos, where names begin alike and end in a number."""
-    matches = [re.match(r"(.*?[^0-9])[_-]?[a-z]*\d+$", stem) or re.match(r"(\d+)[_-][a-z]*\d+$", stem) for stem in stems]
+def _sequence(keys: Sequence[str]) -> list[str]:
+    """A line on videos: by folders, where there are several beside those of splits; by names that begin alike and end in a number."""
+    folders = Counter(key.rpartition("/")[0] for key in keys)
+    own = {folder for folder in folders if any(_split_of(part) is None for part in Path(folder).parts)}
+    if len(own) > 1 and len(keys) >= 2 * len(folders):
+        some = ", ".join(sorted(own)[:3])
+        return [f"sequence: '^(.*)/'  # each of {len(folders)} folders is a video ({some}, ...) and has one split: assumed"]
+    matches = [re.match(r"(.*?[^0-9])[_-]?[a-z]*\d+$", key) or re.match(r"(\d+)[_-][a-z]*\d+$", key) for key in keys]
     videos = Counter(match[1].rstrip("_-") for match in matches if match)
-    if sum(videos.values()) < len(stems) or len(videos) < 2 or len(stems) < 20 * len(videos):
+    if sum(videos.values()) < len(keys) or len(videos) < 2 or len(keys) < 20 * len(videos):
         return ["# sequence: '^(.*)_'  # if they are frames of videos: what the names of one video's frames begin with"]
     some = ", ".join(sorted(videos)[:3])
     return [f"sequence: '^(.*?)[_-]?[a-z]*[0-9]+$'  # {len(videos)} videos by their names ({some}, ...), each in one split: assumed"]

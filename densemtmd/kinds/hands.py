@@ -16,14 +16,16 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import keypoints, poses, report
+from densemtmd import keypoints, poses
 from densemtmd.datasets.config import DEFAULT_SPLIT, Codes, DatasetConfig, _mapping, _text
-from densemtmd.datasets.folder import Dataset, Loaded, _find_folder, few_pictures, spread
+from densemtmd.datasets.folder import Dataset, Loaded, few_pictures, spread
 from densemtmd.datasets.hands.augment import Augmentation
 from densemtmd.datasets.hands.dataset import Hands, as_listed, load_hands, open_hands
 from densemtmd.datasets.hands.mixing import HandMixture, HandSource, as_seen
 from densemtmd.datasets.hands.sets import HAND_SETS, HandSet, hand_set
+from densemtmd.datasets.pairing import find_folder
 from densemtmd.datasets.sample import Batch, Batches
+from densemtmd.draw import tables
 from densemtmd.draw.figures import within_figure
 from densemtmd.draw.skeletons import crop_skeleton
 from densemtmd.errors import UserError
@@ -49,9 +51,15 @@ class Keypoints(Kind):
     model = "handnet"
     shows = "hands in depth"
     measures = (
-        Measure("mm", "mm", "mm of mean error", "mean 3D error, validation, mm", digits=2, less_is_better=True, paper="3d_mm"),
-        Measure("px", "px", "px of mean error", "mean 2D error, validation, px", digits=2, less_is_better=True, paper="2d_px"),
-    )
+        Measure(
+            "mm", "mm", "mm of mean error", "mean 3D error, validation, mm", digits=2, less_is_better=True, paper="3d_mm",
+            full="mean error in mm",
+        ),
+        Measure(
+            "px", "px", "px of mean error", "mean 2D error, validation, px", digits=2, less_is_better=True, paper="2d_px",
+            full="mean error in px",
+        ),
+    )  # fmt: skip
     chief = measures[0]
     settings = ("hands",)
 
@@ -59,7 +67,7 @@ class Keypoints(Kind):
         return parse(data, path)
 
     def open(self, config: DatasetConfig, data_root: Path, **how: Any) -> Dataset:
-        found = open_hands(config, _find_folder(config, data_root), how.get("domain") or config.domain)
+        found = open_hands(config, find_folder(config, data_root), how.get("domain") or config.domain)
         return found if how.get("listed") is None else as_listed(found, how["listed"])
 
     def load(
@@ -141,7 +149,7 @@ class Keypoints(Kind):
                 for task, error in found.items():
                     errors.setdefault(task, {})[dataset.name] = error
         scored = keypoints.cross_report(errors, {name: who.keypoints.keypoints for name, who in HAND_SETS.items()})
-        return Across(scored, report.cross_errors_table(scored), report.cross_errors_markdown(scored), pictures)
+        return Across(scored, tables.cross_errors_table(scored), tables.cross_errors_markdown(scored), pictures)
 
     def report(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task]) -> dict[str, Any]:
         errors = {name: keypoints.Errors(one[..., 0], one[..., 1]) for name, one in found.items()}
@@ -173,13 +181,13 @@ class Keypoints(Kind):
         return list(about["keypoints"])
 
     def table(self, scored: Mapping[str, Any]) -> str:
-        return report.errors_table(scored)
+        return tables.errors_table(scored)
 
     def details(self, scored: Mapping[str, Any]) -> str:
-        return report.keypoints_table(scored)
+        return tables.keypoints_table(scored)
 
     def markdown(self, scored: Mapping[str, Any]) -> str:
-        return report.errors_markdown(scored)
+        return tables.errors_markdown(scored)
 
     def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
         within_figure({name: errors[..., 0] for name, errors in found.items()}, folder / "within.png")

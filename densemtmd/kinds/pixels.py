@@ -16,7 +16,7 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from densemtmd import evaluation, report
+from densemtmd import evaluation
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import load_all
 from densemtmd.datasets.cells import CellMixture
@@ -25,6 +25,7 @@ from densemtmd.datasets.folder import Dataset, Loaded, few_pictures, load_split,
 from densemtmd.datasets.maps import KeptMaps
 from densemtmd.datasets.mixing import Mixture, Source, check_samples
 from densemtmd.datasets.sample import Batch, Batches, Sample, as_input
+from densemtmd.draw import tables
 from densemtmd.draw.figures import confusion_figure
 from densemtmd.draw.labels import overlay
 from densemtmd.inference import strided_logits
@@ -46,8 +47,8 @@ class Pixels(Kind):
     model = "patchnet"
     shows = "pictures in colour"
     measures = (
-        Measure("global", "Global", "points of Global", "Global, validation, %"),
-        Measure("average", "Average", "points of Average", "Average, validation, %"),
+        Measure("global", "Global", "points of Global", "Global, validation, %", pooled_only=True),
+        Measure("average", "Average", "points of Average", "Average, validation, %", pooled_only=True),
         Measure("iou", "IoU", "points of IoU", "IoU, validation, %"),
     )
     chief = measures[2]
@@ -67,7 +68,7 @@ class Pixels(Kind):
         findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
         checks.refuse(findings)
         notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
-        for line in notes + [f"warning: {finding.message} [{finding.tag}]" for finding in findings if finding.severity == "warning"]:
+        for line in notes + checks.warnings(findings):
             print(line)
         flip, border = settings.train.flip, settings.train.border
         for dataset, found in zip(datasets, decoded, strict=True):
@@ -183,7 +184,7 @@ class Pixels(Kind):
                     for name, counts in found.items():
                         matrices.setdefault(name, {})[dataset.name] = counts.sum(0)
         scored = evaluation.cross_report(matrices) | self.way(how)
-        return Across(scored, report.cross_tables(scored), report.cross_markdown(scored), pictures)
+        return Across(scored, tables.cross_tables(scored), tables.cross_markdown(scored), pictures)
 
     def report(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task]) -> dict[str, Any]:
         return evaluation.report(found, {name: labelset(task) for name, task in tasks.items()})
@@ -219,13 +220,13 @@ class Pixels(Kind):
         return list(about["labels"])
 
     def table(self, scored: Mapping[str, Any]) -> str:
-        return report.scores_table(scored)
+        return tables.scores_table(scored)
 
     def details(self, scored: Mapping[str, Any]) -> str:
-        return report.labels_table(scored)
+        return tables.labels_table(scored)
 
     def markdown(self, scored: Mapping[str, Any]) -> str:
-        return report.scores_markdown(scored)
+        return tables.scores_markdown(scored)
 
     def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
         for name, matrices in found.items():

@@ -15,13 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
 
-import yaml
-
-from densemtmd.data import open_configs, rendered
-from densemtmd.datasets.config import parse_dataset_config, standalone
+from densemtmd.data import open_configs
+from densemtmd.datasets.config import is_standalone, parse_dataset_config, standalone
 from densemtmd.datasets.folder import Dataset
 from densemtmd.errors import UserError
-from densemtmd.files import read_yaml, write_text
+from densemtmd.files import read_yaml, write_text, yaml_text
 from densemtmd.settings import RunSettings, from_plain
 
 FOUND = "found"
@@ -63,7 +61,7 @@ def record(folder: str | Path, settings: RunSettings, datasets: Sequence[Dataset
         d.name: {"folder": str(d.folder.absolute()), "path": str(d.config.path.absolute()), "yaml": standalone(d.config.path)}
         for d in datasets
     }
-    write_text(folder / "config.yaml", yaml.safe_dump({**asdict(settings), FOUND: found}, sort_keys=False, allow_unicode=True))
+    write_text(folder / "config.yaml", yaml_text({**asdict(settings), FOUND: found}))
     for dataset in datasets:
         for split, items in dataset.splits.items():
             write_text(folder / "splits" / dataset.name / f"{split}.txt", "".join(f"{item.key}\n" for item in items))
@@ -93,8 +91,12 @@ def reopen(folder: str | Path, data_root: str | Path | None = None) -> tuple[Run
         settings = from_plain(RunSettings, data)
         if data_root is not None:
             settings = replace(settings, data_root=str(data_root))
+        from densemtmd.worlds.choice import rendered  # as in open_data
+
         worlds = {} if data_root is None else rendered(settings.data, data_root)
         roots = {name: worlds.get(name, data_root or Path(d["folder"])) for name, d in found.items()}
+        if not all(is_standalone(d["yaml"]) for d in found.values()):
+            raise ValueError("it names the YAML of another dataset, which it should hold itself")
         configs = [(parse_dataset_config(d["yaml"], Path(d["path"])), roots[name]) for name, d in found.items()]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" …")

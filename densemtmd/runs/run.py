@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from densemtmd import backbones, checkpoint, evaluation
 from densemtmd.data import domains_of, load, open_data, output_space
-from densemtmd.datasets.folder import Dataset, Item, Loaded
+from densemtmd.datasets.folder import Dataset, Loaded
 from densemtmd.datasets.mixing import shares
+from densemtmd.datasets.sample import Item
 from densemtmd.draw.figures import curves_figure
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text
@@ -127,6 +128,7 @@ def carry_out(
     matrices: dict[str, Any] = {}
     domains: dict[str, dict[str, Any]] = {}
     recipes: dict[str, dict[str, Any]] = {}
+    training: dict[str, dict[str, Any]] = {}
     for stage in plan:
         data = [loaded[name] for name in stage.datasets]
         home = homes[stage.name]
@@ -137,12 +139,26 @@ def carry_out(
         with nullcontext(tracker) if home == folder else child(tracker, stage.name, folder) as log:
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
             curves_figure(state.history, home / "figures" / "curves.png")
+            training[stage.name] = trained(stage, state, data, list(loaded.values()), network, settings)
             if stage.answers:
                 matrices |= score_all(network, data, settings.score, device)
                 if settings.score.probe and (named := domains_of(data)):
                     domains[stage.name] = {"names": named, **probe_domains(network, data, settings)}
                     log.metrics({"test/domain_accuracy": domains[stage.name]["accuracy"]}, step=state.step)
-    finish(folder, matrices, domains, {name: d.dataset for name, d in loaded.items()}, settings, tracker)
+    finish(folder, matrices, {"training": training, "domains": domains}, {name: d.dataset for name, d in loaded.items()}, settings, tracker)
+
+
+def trained(
+    stage: Stage, state: State, data: Sequence[Loaded], everything: Sequence[Loaded], network: JointNetwork, settings: RunSettings
+) -> dict[str, Any]:
+    """What ``scores.json`` says of a stage's training: ``passes`` are labelled outputs, by those of one strided pass over the pictures that
+    it learned from; it ``stopped_early`` where its budget was not used up."""
+    own, whole = (sum(kind_of(network.space.kind).outputs_of(d, network) for d in some) for some in (data, everything))
+    used = budget(settings.train, whole, stage.budget).progress(state.outputs, state.seconds)
+    return {
+        "steps": state.step, "outputs": state.outputs, "passes": round(state.outputs / max(1, own), 4), "epochs": state.epoch,
+        "best_epoch": state.best_epoch, "stopped_early": used < 1,
+    }  # fmt: skip
 
 
 def recipe(
@@ -316,7 +332,7 @@ def train_stage(
         reversal=settings.reversal,
         started=start is not None,
         validate=validate,
-        report=tell,
+        after_epoch=tell,
         losses=lambda step, values: tracker.metrics({f"train/{name}": value for name, value in values.items()}, step=step),
         title=stage.name,
     )
@@ -404,23 +420,24 @@ def describe(tracker: Tracker, settings: RunSettings, datasets: Sequence[Dataset
 def finish(
     folder: Path,
     matrices: Mapping[str, Any],
-    domains: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Mapping[str, Any]],
     datasets: Mapping[str, Dataset],
     settings: RunSettings,
     tracker: Tracker,
 ) -> None:
-    """Writes and shows the scores of the run."""
+    """Writes and shows the scores of the run, and ``about`` its networks what each ``training`` came to and how well ``domains`` are told
+    apart by the features."""
     tasks, split = {name: dataset.task for name, dataset in datasets.items()}, settings.score.split
     kind = kind_of(next(iter(tasks.values())).kind)
     scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(settings.score), "split": split}
-    scored |= {"domains": domains} if domains else {}
+    scored |= {key: told for key, told in about.items() if told}
     keep_scores(folder, matrices, {name: dataset.splits[split] for name, dataset in datasets.items()}, scored, tasks)
     tracker.metrics(flat_scores("test" if split == "test" else "best", scored), step=0)  # val/... are by epoch
     for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
         tracker.artifact(folder / artifact)
     print(f"{split} pictures{kind.manner(scored)}")
     print(kind.table(scored))
-    for name, probe in domains.items():
+    for name, probe in about["domains"].items():
         print(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "
               f"(chance: {probe['chance']:.1f} %)")  # fmt: skip
 

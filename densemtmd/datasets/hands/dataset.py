@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from densemtmd.datasets.config import DatasetConfig
-from densemtmd.datasets.folder import Dataset, Item, ahead, read_keys
+from densemtmd.datasets.folder import Dataset, ahead
 from densemtmd.datasets.hands import icvl, nyu
 from densemtmd.datasets.hands.crop import Cube, look
 from densemtmd.datasets.hands.frames import Frames
@@ -25,6 +25,8 @@ from densemtmd.datasets.hands.locate import NoHand, locate
 from densemtmd.datasets.hands.predictions import read_centres
 from densemtmd.datasets.hands.sets import HandSet, hand_set
 from densemtmd.datasets.labels import code_table
+from densemtmd.datasets.sample import Item
+from densemtmd.datasets.splitting import read_keys
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
 

@@ -17,33 +17,19 @@ SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
 """The paper's names of the three scores, in percent."""
 
 
-ERRORS = {"mm": "mm", "px": "px"}
-"""Likewise those of keypoints: mean distances in space, and in the native picture; the smaller the better."""
-
-
-def measures(scored: Mapping[str, Any]) -> dict[str, str]:
-    """The names of the scores in a ``scores.json``: of labels, or of keypoints."""
-    return ERRORS if "mm" in scored.get("pooled", {}) else SCORES
-
-
 def percent(value: float | None) -> str:
     """``72.0``; a dash for a score that does not exist, because its label never occurs."""
     return "–" if value is None else f"{value:.1f}"
 
 
 def scores_table(scored: Mapping[str, Any]) -> str:
-    """A row per dataset and, where there are several, one for all of them together; of labels, or of keypoints."""
-    if "mm" in scored["pooled"]:
-        return errors_table(scored)
+    """A row per dataset and, where there are several, one for all of them together."""
     rows = [[name, *(percent(row[key]) for key in SCORES), str(row["classes"])] for name, row in _rows(scored)]
     return aligned([["", *SCORES.values(), "classes"], *rows])
 
 
 def labels_table(scored: Mapping[str, Any]) -> str:
-    """For each dataset a row per label: its share of the labelled pixels, how many of its pixels are right, and its IoU; or a row per
-    keypoint: its errors."""
-    if "mm" in scored["pooled"]:
-        return keypoints_table(scored)
+    """For each dataset a row per label: its share of the labelled pixels, how many of its pixels are right, and its IoU."""
     parts = []
     for name, dataset in scored["datasets"].items():
         parts.append(aligned([[name, "share", "right", "IoU"], *_label_rows(dataset)]))
@@ -51,9 +37,7 @@ def labels_table(scored: Mapping[str, Any]) -> str:
 
 
 def scores_markdown(scored: Mapping[str, Any]) -> str:
-    """Both tables as markdown, with a line that says how was scored; of labels, or of keypoints."""
-    if "mm" in scored["pooled"]:
-        return errors_markdown(scored)
+    """Both tables as markdown, with a line that says how was scored."""
     how = f"{scored['scoring']} scoring" + (", only pixels whose patch lies inside the picture" if scored["interior"] else "")
     parts = [f"{how[0].upper()}{how[1:]}; percent."]
     parts.append(

@@ -1,0 +1,201 @@
+"""Finding a dataset's files, and which picture has which labels: by key, as its YAML says. Nothing is decoded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
+from densemtmd.datasets.names import Names, composed, forms, is_left_by_a_system, lies_in, matching
+from densemtmd.datasets.sample import Item
+from densemtmd.errors import UserError
+from densemtmd.files import read_bounded
+
+LISTED = 0.8
+"""The share of a list's keys that must exist: a copy may lack a few pictures, a wrong list names none that exist."""
+
+
+def find_folder(config: DatasetConfig, data_root: Path) -> Path:
+    """The dataset's folder: beneath the data root, or the data root itself."""
+    for form in forms(config.folder):
+        folder = data_root / form  # an absolute config.folder is taken as it is
+        if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
+            return folder
+    folder, parts = data_root / config.folder, Path(config.folder).parts
+    if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
+        return data_root
+    raise UserError(
+        f"dataset {config.name} was not found: {folder} is not a folder; set data_root to the folder that holds it{where_to_get(config)}"
+    )
+
+
+def where_to_get(config: DatasetConfig) -> str:
+    return f"; get the dataset from {config.where}" if config.where else ""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What belongs together, and what stands alone."""
+
+    items: dict[str, Item]   # in the order of their keys; those to leave out too, so that the split is the same without them
+    excluded: frozenset[str]
+    without_labels: tuple[Path, ...]
+    without_picture: tuple[Path, ...]
+    notes: list[str]
+
+
+def pair(config: DatasetConfig, folder: Path, strict: bool) -> Pairs:
+    """All pictures that have labels, by key; with ``strict``, every file of labels must have a picture."""
+    labels = _scan(config, folder, "labels", config.labels, frozenset())
+    images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
+    notes: list[str] = []
+    paths = {key: [side[key] for side in (images, labels) if key in side] for key in sorted({*images, *labels})}
+    excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, Names(paths), folder, notes)}
+    lonely = sorted(labels.keys() - images.keys() - excluded)
+    if lonely and (strict or len(lonely) == len(labels)):
+        raise UserError(
+            f"{folder / labels[lonely[0]]} has no picture, as have {len(lonely)} of {len(labels)} files of labels: "
+            f"expected the key {lonely[0]!r} among the pictures, whose keys are like {min(images)!r}; add pictures, "
+            f"or see 'images' and 'key' in {config.path}"
+        )
+    items = {
+        key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key))
+        for key in sorted(labels.keys() & images.keys())
+    }
+    bare = sorted(images.keys() - labels.keys() - excluded)  # a check tells of them
+    unnamed = sum(item.sequence == "" for item in items.values())
+    if unnamed and config.sequence != ONE_SEQUENCE:
+        notes.append(f"{config.name}: {unnamed} of {len(items)} pictures name no sequence and are taken for one")
+    return Pairs(
+        items,
+        frozenset(excluded),
+        without_labels=tuple(folder / images[key] for key in bare),
+        without_picture=tuple(folder / labels[key] for key in lonely),
+        notes=notes,
+    )
+
+
+def is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 (of a name that is too long, Path.is_file raises)
+
+
+def _excluded(config: DatasetConfig, exclusion: Exclusion, names: Names, folder: Path, notes: list[str]) -> list[str]:
+    """The keys that a file lists to be left out; what else it lists is quoted only where it lies with the dataset."""
+    path = next((place / exclusion.file for place in (exclusion.beside, folder) if is_file(place / exclusion.file)), None)
+    if path is None:
+        raise UserError(f"{config.name}: the list {exclusion.file} to exclude is neither in {exclusion.beside} nor in {folder}")
+    counts, listed, sections = True, [], []
+    for line in read_lines(path):
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if text.startswith("[") and text.endswith("]"):
+            sections.append(text[1:-1])
+            counts = sections[-1] in exclusion.names
+        elif text and counts:
+            listed.append(text)
+    keys = [key for line in listed if (key := names.key(line)) is not None]
+    if len(keys) < LISTED * len(listed) or (not listed and sections and not set(sections) & set(exclusion.names)):
+        found = f"{len(listed)} keys, of which {len(keys)} exist" if listed else f"{len(sections)} sections, none for it"
+        if lies_in(path, (exclusion.beside, folder)):
+            found = f"the keys {some_of(listed)}" if listed else f"sections for {', '.join(sections)}"
+        raise UserError(f"{path} excludes {found}, expected keys of {config.name} such as {min(names.keys)!r}: is it the right list?")
+    if len(keys) < len(listed):
+        notes.append(f"{config.name}: {len(listed) - len(keys)} of {len(listed)} pictures that {path.name} excludes do not exist")
+    return keys
+
+
+def _scan(
+    config: DatasetConfig, folder: Path, what: str, globs: Sequence[str], others: frozenset[Path]
+) -> dict[str, Path]:
+    """The files that match, by key, as paths below the folder; hidden files and ``others`` do not count."""
+    found: dict[str, Path] = {}
+    for glob in globs:
+        try:
+            paths = matching(folder, glob)
+            _expression(composed(glob))
+        except Exception as error:  # whatever the library stumbles over
+            raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
+        for path in paths:
+            relative = path.relative_to(folder)
+            if relative in others or is_left_by_a_system(relative) or not path.is_file():
+                continue
+            key = _key(config, glob, relative)
+            if (other := found.setdefault(key, relative)) != relative:
+                if composed(str(other)) == composed(str(relative)):
+                    raise UserError(
+                        f"{folder} has one name twice, its accents written in two ways, {str(other)!a} and {str(relative)!a}: "
+                        "remove or rename one of these files"
+                    )
+                raise UserError(
+                    f"{folder / other} and {folder / relative} have the same key {key!r}, expected one file each: "
+                    f"make '{what}' more exact or set 'key' in {config.path}"
+                )
+    if not found:
+        there = ", ".join(sorted(path.name for path in folder.glob("*") if not is_left_by_a_system(Path(path.name)))[:8])
+        raise UserError(
+            f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "
+            f"there are {there or 'no files at all'}{where_to_get(config)}"
+        )
+    return found
+
+
+def _key(config: DatasetConfig, glob: str, path: Path) -> str:
+    """What pairs a picture with its labels: see ``key`` of :class:`DatasetConfig`."""
+    text = composed(path.as_posix())
+    if config.key is None:
+        match = _expression(composed(glob)).fullmatch(text)
+        return "/".join(group for group in match.groups() if group) if match and match.re.groups else composed(path.stem)
+    match = re.search(config.key, text)
+    if match is None:
+        raise UserError(
+            f"{path} does not match {config.key!r}, the 'key' in {config.path}, expected every picture and every file "
+            "of labels to match: write it for all of them"
+        )
+    return _groups(match)
+
+
+def _expression(glob: str) -> re.Pattern[str]:
+    """A regular expression for a glob, with one group per wildcard; a ``*`` at the end leaves the suffix out."""
+    tokens = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", glob)  # text and wildcards in turn
+    expression = ""
+    for text, wildcard in zip(tokens[::2], [*tokens[1::2], ""], strict=True):
+        expression += re.escape(text)
+        if wildcard == "**/":
+            expression += "(?:(.*)/)?"
+        elif wildcard == "?":
+            expression += "([^/])"
+        elif wildcard.startswith("["):
+            inside = wildcard[1:-1].replace("\\", r"\\").replace("[", r"\[")
+            expression += f"([^{inside[1:]}])" if inside.startswith("!") else f"([{inside}])"
+        elif wildcard:
+            expression += "([^/]*)"
+    if glob.endswith("*"):
+        expression = expression.removesuffix("([^/]*)") + r"([^/]*?)(?:\.[^./]*)?"
+    return re.compile(expression)
+
+
+def _groups(match: re.Match[str]) -> str:
+    """The groups of a match, joined; the match itself where the expression has none."""
+    return "/".join(group for group in match.groups() if group) if match.re.groups else match[0]
+
+
+def _sequence(config: DatasetConfig, key: str) -> str:
+    """The video sequence of a key: see ``sequence`` of :class:`DatasetConfig`."""
+    if config.sequence is None:
+        return key
+    match = None if config.sequence == ONE_SEQUENCE else re.search(config.sequence, key)
+    return _groups(match) if match else ""
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in read_bounded(path, "a text file with one key per line").decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read ({error}): expected a text file with one key per line, in UTF-8") from error
+
+
+def some_of(listed: Sequence[str]) -> str:
+    """The first lines of a list, for a message."""
+    return ", ".join(repr(line if len(line) <= 100 else f"{line[:100]}…") for line in listed[:3])
