@@ -141,6 +141,10 @@ class JointNetwork(nn.Module):
             UserError: they are not there, or do not fit.
         """
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Those that may have learned elsewhere, and learn at a pace of their own; none here."""
+        return []
+
     def freeze(self) -> None:
         """θ_f and θ_t no longer learn, and answer as at inference (no dropout, fixed batch norm), whatever mode the network is in."""
         self.frozen = True

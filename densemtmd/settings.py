@@ -135,6 +135,8 @@ class TrainSettings:
     )
     optimizer: str = setting("adam", "adam (section 4.4; with decoupled weight decay), or sgd (section 4.1)", choices=("sgd", "adam"))
     lr: float = setting(0.001, "learning rate after warm-up; of sgd about ten times that of adam", least=0)
+    encoder_lr: float = setting(1.0, "of an encoder that may have learned elsewhere (fpn, unet, ...), in multiples of train.lr", least=0)
+    clip: float = setting(0.0, "the gradient's norm is cut to this; 0: it is not", least=0)
     momentum: float = setting(0.9, "of SGD, with Nesterov's correction", least=0, below=1)
     weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms", least=0)
     warmup: float = setting(0.02, "share of the budget over which the learning rate climbs from 0", least=0, below=1)

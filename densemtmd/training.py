@@ -118,14 +118,15 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
 def make_optimizer(network: JointNetwork, settings: TrainSettings, discriminator_lr: float = 10.0) -> torch.optim.Optimizer:
     """SGD or Adam, with weight decay on the weights alone: biases and batch norms are there to shift and to scale.
 
-    Each group of parameters has a ``scale``, by which the learning rate of the schedule is multiplied for it: 1, and
-    ``discriminator_lr`` for the domain classifier.
+    Each group of parameters has a ``scale``, by which the learning rate of the schedule is multiplied for it: 1, ``discriminator_lr`` for
+    the domain classifier, and ``settings.encoder_lr`` for an encoder that may have learned elsewhere.
     """
     discriminator = [] if network.discriminator is None else list(network.discriminator.parameters())
-    others = [p for p in network.parameters() if all(p is not d for d in discriminator)]
+    encoder = network.encoder_parameters()
+    others = [p for p in network.parameters() if all(p is not d for d in (*discriminator, *encoder))]
     groups = [
         {"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == weights], "weight_decay": decay, "scale": scale}
-        for parameters, scale in ((others, 1.0), (discriminator, discriminator_lr))
+        for parameters, scale in ((others, 1.0), (discriminator, discriminator_lr), (encoder, settings.encoder_lr))
         for weights, decay in ((True, settings.weight_decay), (False, 0.0))
     ]
     groups = [group for group in groups if group["params"]]
@@ -157,6 +158,7 @@ def train_step(
     *,
     inner_weight: float = 0.0,
     reversal: float = 0.0,
+    clip: float = 0.0,
 ) -> dict[str, Tensor]:
     """One step: the selective loss, and where the network has a discriminator the domain loss, whose gradient is reversed.
 
@@ -167,6 +169,7 @@ def train_step(
         precision: ``"float32"`` or ``"bfloat16"``.
         inner_weight: share of the selective loss that is taken of the outputs below the shared context.
         reversal: λ of gradient reversal at this step.
+        clip: the most that the gradient's norm may be; 0: whatever it is.
 
     Returns:
         What to record, on the network's device: ``loss`` and, with a discriminator, ``domain_loss`` and ``domains``, the confusion matrix
@@ -179,7 +182,8 @@ def train_step(
     selective_loss = kind_of(network.space.kind).loss
     loss = selective_loss(outputs.answer, batch, network.space)
     if inner_weight:
-        inner = selective_loss(outputs.joint, batch, network.space)
+        joint, size = outputs.joint, outputs.answer.shape[-2:]
+        inner = selective_loss(joint if joint.shape[-2:] == size else network.brought(joint, size), batch, network.space)
         loss = (1 - inner_weight) * loss + inner_weight * inner
     record = {"loss": loss.detach()}
     if domains is not None:
@@ -189,6 +193,8 @@ def train_step(
         record |= {"domain_loss": of_domains.detach(), "domains": evaluation.confusion(domains.argmax(1), truth, domains.shape[1])}
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if clip:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     return record
 
@@ -264,7 +270,9 @@ def fit(
             network.train()
             inner_weight, strength = context.inner_weight, reversal.at(progress)
             unread.append(
-                train_step(network, optimizer, batch.to(device), precision, inner_weight=inner_weight, reversal=strength)
+                train_step(
+                    network, optimizer, batch.to(device), precision, inner_weight=inner_weight, reversal=strength, clip=settings.clip
+                )
             )
             state.step += 1
             state.outputs += batch.labelled

@@ -13,10 +13,13 @@ from densemtmd import Labelset, OutputSpace, checkpoint, densify
 from densemtmd.backbones import build
 from densemtmd.backbones.encoder_decoder import DECODERS, EncoderDecoder, aligned
 from densemtmd.backbones.padded import PaddedNetwork, cells_to_pixels, padded
+from densemtmd.datasets.sample import Batch
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry
 from densemtmd.losses import selective_cross_entropy
 from densemtmd.network import reverse_gradient
+from densemtmd.settings import TrainSettings
+from densemtmd.training import make_optimizer, train_step
 
 needs_backbones()
 SPACE = OutputSpace([Labelset("a", ["x", "y", "z"]), Labelset("b", ["x", "y"])])
@@ -44,6 +47,7 @@ def fpn():
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_of_conf_answers_every_pixel(choice):
     model = {**yaml.safe_load((CONF / f"{choice}.yaml").read_text()), **SMALL}
+    assert model.pop("defaults")
     assert model["name"] == model["decoder"] == choice
     network = build(model, SPACE).eval()
     stride, features = {"unet": (1, 16), "fpn": (4, 128)}.get(choice, (4, 256))
@@ -239,3 +243,30 @@ def test_any_encoder_of_timm():
         network = EncoderDecoder(SPACE, decoder="segformer", encoder=encoder, weights="none").eval()
         with torch.no_grad():
             assert network(torch.rand(1, 3, 33, 40)).shape == (1, 5, 33, 40)
+
+
+def test_an_encoder_learns_at_a_pace_of_its_own():
+    torch.manual_seed(0)
+    made = make("fpn")
+    made.add_discriminator(2)
+    optimizer = make_optimizer(made, TrainSettings(encoder_lr=0.1, weight_decay=0.3), discriminator_lr=7.0)
+    scales = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(scales) == len(list(made.parameters())) == sum(len(group["params"]) for group in optimizer.param_groups)
+    expected = {"encoder": 0.1, "decoder": 1.0, "head": 1.0, "discriminator": 7.0}
+    assert all(scales[id(p)] == expected[name] for name, parameters in made.groups() for p in parameters)
+    assert all(group["weight_decay"] == (0.3 if p.ndim > 1 else 0) for group in optimizer.param_groups for p in group["params"])
+
+
+def test_a_gradient_is_cut_to_its_norm():
+    torch.manual_seed(0)
+    made = make("fpn")
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.0)
+    image, target = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.zeros(2, 32, 32, dtype=torch.uint8)
+    batch = Batch(image, target, torch.tensor([0, 1]), torch.zeros(2, dtype=torch.long), torch.full((2,), 100.0))
+
+    def norm(clip):
+        torch.manual_seed(1)
+        train_step(made.train(), optimizer, batch, "float32", clip=clip)
+        return float(torch.stack([p.grad.norm() for p in made.parameters() if p.grad is not None]).norm())
+
+    assert norm(0.0) > 1 and norm(0.5) == pytest.approx(0.5, rel=1e-3)

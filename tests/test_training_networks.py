@@ -51,7 +51,7 @@ def run(data, runs, model, *arguments, datasets=("squares", "discs"), ends=0):
     "model, strategy", [*(("frozen", name) for name in ("nf", "jt_gr_de", "jtsc", "finetune")), ("fpn", "jt_gr_de"), ("fpn", "jtsc")]
 )
 def test_every_strategy(data, tmp_path, model, strategy, capsys):
-    folder = run(data, tmp_path / "runs", model, f"strategy={strategy}")
+    folder = run(data, tmp_path / "runs", model, f"strategy={strategy}", "context.inner_weight=0.3")
     scored = json.loads((folder / "scores.json").read_text())
     names = {"discs"} if strategy == "finetune" else {"squares", "discs"}
     assert set(scored["datasets"]) == names and all(one["pixels"] == 3 * 38 * 52 for one in scored["datasets"].values())

@@ -143,6 +143,9 @@ class PaddedNetwork(JointNetwork):
         place = len(self.parts_to_learn())
         return [*of_parts[:place], ("head", head), *of_parts[place:]]
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        return dict(self.groups()).get("encoder", [])
+
     def labeller(self, precision: str = "float32", measure: bool = False) -> Whole:
         """What labels whole pictures or tiles of them: (B, 3, H, W) in [0, 1] -> (B, C, H, W)."""
         return Whole(self, precision)
