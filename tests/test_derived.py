@@ -314,7 +314,8 @@ def test_a_circle(tmp_path):
 
 
 def test_camvid7_is_all_of_camvid():
-    assert {f"camvid_{name}" for name in CAMVID7} == {name for name in built_in_datasets() if name.startswith("camvid_")}
+    others = {"camvid_cars", "camvid_people"}  # of data=cars_people
+    assert {f"camvid_{name}" for name in CAMVID7} == {name for name in built_in_datasets() if name.startswith("camvid_")} - others
     configs = [load_dataset_config(f"camvid_{name}") for name in CAMVID7]
     camvid = load_dataset_config("camvid")
     derives = [config.derive for config in configs]

@@ -405,7 +405,7 @@ def test_mistakes_are_sentences(runs, root, tmp_path, capsys):
         (infer, [str(tmp_path / "wall.png"), "--keypoints", "nyu", *of_jt], ["wall.png has no hand", "700 mm, fills the whole cube"]),
         (infer, [str(tmp_path / "small.png"), "--keypoints", "nyu", *of_jt], ["small.png is of 64×48 pixels, expected 320×240 as ICVL's"]),
         (infer, [str(tmp_path / "grey.png"), "--keypoints", "nyu", *of_jt], ["grey.png is no depth picture"]),
-        (evaluate, [str(runs["jt"]), "--labelset", "merged.yaml"], ["--labelset is merged.yaml, but this network finds keypoints"]),
+        (evaluate, [str(runs["jt"]), "--labelset", "merged.yaml"], ["--labelset is merged.yaml, but this network answers keypoint sets"]),
         (infer, [str(tmp_path / "empty.png"), "--keypoints", "nyo", *of_jt], ["'nyo'", "nyu"]),
         (infer, [str(tmp_path / "empty.png"), *of_jt], ["finds keypoints (nyu, icvl)", "--keypoints all"]),
         (train, [*world, "model=patchnet"], ["model=patchnet", "choose model=handnet"]),

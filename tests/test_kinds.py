@@ -57,7 +57,7 @@ def gauges(tmp_path, monkeypatch):
 def test_a_third_kind_is_one_file(gauges, tmp_path, stages):
     settings = RunSettings(
         data=DataSettings(name="gauges", datasets=gauges), model={"name": "meter"}, strategy={"name": "s", "stages": stages},
-        train=TrainSettings(epochs=None, outputs=16000, epoch_outputs=8000, batch=20, lr=0.03, patience=0),
+        train=TrainSettings(epochs=None, outputs=24000, epoch_outputs=12000, batch=120, lr=0.03, patience=0),
         score=ScoreSettings(probe=False),
         data_root=str(tmp_path), cache="none", runs=str(tmp_path / "runs"), tracking="none",
     )  # fmt: skip

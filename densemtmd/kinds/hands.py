@@ -112,7 +112,7 @@ class Keypoints(Kind):
 
     def learned(self, scored: Mapping[str, Any]) -> str | None:
         mm = scored["pooled"]["mm"]
-        return None if mm <= OVERFIT else f"the keypoints are {mm:.1f} mm off, expected at most {OVERFIT:.0f} mm"
+        return None if mm <= OVERFIT else f"the keypoints of {{of}} are {mm:.1f} mm off{{after}}, expected at most {OVERFIT:.0f} mm"
 
     def score(
         self,

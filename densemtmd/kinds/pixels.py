@@ -141,7 +141,7 @@ class Pixels(Kind):
 
     def learned(self, scored: Mapping[str, Any]) -> str | None:
         right = scored["pooled"]["global"] or 0.0
-        return None if right >= OVERFIT else f"only {right:.1f} % of the outputs are right, expected {OVERFIT:.0f} %"
+        return None if right >= OVERFIT else f"only {right:.1f} % of the outputs of {{of}} are right{{after}}, expected {OVERFIT:.0f} %"
 
     def way(self, how: ScoreSettings) -> dict[str, Any]:
         return {"scoring": how.scoring, "interior": how.interior}

@@ -338,7 +338,8 @@ def train_stage(
     )
     if train.overfit and (found := kind.learned(state.history[-1]["scores"])) is not None:
         mend = "give it a larger budget, or look for a mistake in the labels"
-        raise UserError(f"{found} of train.overfit={train.overfit} batches after {state.step} steps: {mend}")
+        said = found.format(of=f"train.overfit={train.overfit} batches", after=f" after {state.step} steps")
+        raise UserError(f"{said}: {mend}")
     return network, state
 
 
