@@ -132,8 +132,11 @@ class Kind(ABC):
 
     @abstractmethod
     def learned(self, scored: Mapping[str, Any]) -> str | None:
-        """None where the scores on ``train.overfit`` batches show that the training can learn; else what is wrong, with ``{of}``
-        where those batches belong and ``{after}`` where the steps: ``only 40.0 % of the outputs of {of} are right{after}, expected 99 %``."""
+        """None where the scores on ``train.overfit`` batches show that the training can learn; else what is wrong.
+
+        ``{of}`` stands where those batches belong, ``{after}`` where the steps do: ``only 40.0 % of the outputs of {of} are
+        right{after}, expected 99 %``.
+        """
 
     # Scores ---------------------------------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,8 @@ def test_the_choice_of_conf():
         network = build(model, SPACE)
     except UserError:
         pytest.skip("the package of weights is not installed")
-    assert network.trunk.channels == len(model["scales"]) * (24 + 40 + 112 + 320) and network.geometry == Geometry(1, 1, multiple=32, context=192)
+    assert network.trunk.channels == len(model["scales"]) * (24 + 40 + 112 + 320)
+    assert network.geometry == Geometry(1, 1, multiple=64, context=192)  # 96 pixels of the larger scale
     assert network.pretrained["licence"] == "Apache-2.0"
     assert str(network).startswith("frozen tf_efficientnet_lite0, 5 outputs")
 

@@ -151,7 +151,8 @@ def test_the_answers_of_a_strip_are_those_of_the_picture(small_tiles):
     from densemtmd import inference
 
     image = networks.a_picture(23, 31)
-    strip = networks.first_strip(image, SimpleNamespace(device=torch.device("cpu"), networks=[None], labeller=lambda network: SimpleNamespace(grain=1)))
+    predictor = SimpleNamespace(device=torch.device("cpu"), networks=[None], labeller=lambda network: SimpleNamespace(grain=1))
+    strip = networks.first_strip(image, predictor)
     assert strip.shape == (12, 31, 3)
     assert inference.strips(12, 31, torch.device("cpu")) == [slice(0, 12)]
     assert inference.strips(23, 31, torch.device("cpu"))[0] == slice(0, 12)
