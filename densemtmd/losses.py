@@ -202,7 +202,12 @@ def selective_shares(
         logits: (B, C, h, w), any floating type.
         shares: (B, L, h, w) of the pixels that an output answers for, the share that is labelled with each of the labels of the sample's
             own labelset, in front; L is that of the largest labelset. They sum to at most 1; what is missing is unlabelled.
-        task, space, sample_weight, task_weight, class_weight, smoothing: as :func:`selective_cross_entropy` has them.
+        task: as :func:`selective_cross_entropy` has it, and so the others.
+        space: who owns which channels.
+        sample_weight: (B,) of each sample's outputs.
+        task_weight: (K,) of each labelset.
+        class_weight: (C,) of each label.
+        smoothing: share of the truth that is spread over the sample's own labels.
 
     Returns:
         A scalar: the sum of the weighted losses over the labelled pixels, counted in outputs; 0 with zero gradients where there is none.
@@ -247,7 +252,13 @@ def selective_focal(
 
     Args:
         gamma: γ, at least 1; 0 is :func:`selective_cross_entropy`.
-        logits, target, task, space, sample_weight, task_weight, class_weight: as that has them.
+        logits: (B, C, *), as that has them, and so the others.
+        target: (B, *) class ids, 255 = unlabelled.
+        task: (B,) positions in the space.
+        space: who owns which channels.
+        sample_weight: (B,) of each sample's pixels.
+        task_weight: (K,) of each labelset.
+        class_weight: (C,) of each label.
 
     Returns:
         A scalar: the sum of the weighted pixel losses over the number of labelled pixels; 0 with zero gradients where none is labelled.
@@ -284,7 +295,10 @@ def selective_dice(
     sample's own labelset and t 1 where the label is the true one; the mean over the labels that occur in the batch.
 
     Args:
-        logits, target, task, space: as :func:`selective_cross_entropy` has them.
+        logits: (B, C, *), as :func:`selective_cross_entropy` has them, and so the others.
+        target: (B, *) class ids, 255 = unlabelled.
+        task: (B,) positions in the space.
+        space: who owns which channels.
         sample_weight: (B,) weight of each sample's pixels. It weighs them in the sums, and a labelset's labels by the mean of it over its
             labelled pixels: so dataset equilibrium means the same here as in the other losses.
         task_weight: (K,) weight of each labelset's labels.

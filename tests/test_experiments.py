@@ -1,6 +1,7 @@
 """Tables of runs: their order, what is run again and what is not, what rows share, and curves over the number of labels."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from toy import write_toy
 from densemtmd import checkpoint, composing
 from densemtmd.commands import train
 from densemtmd.data import open_data
-from densemtmd.runs.table import curve, read_experiment
-from densemtmd.settings import DataSettings
+from densemtmd.errors import UserError
+from densemtmd.runs.table import Planned, curve, finished, read_experiment
+from densemtmd.settings import DataSettings, RunSettings
 from densemtmd.strategies import stages
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -195,3 +197,18 @@ def test_a_curve_has_each_share_alone_and_with_the_others(data, tmp_path, monkey
         capsys.readouterr()
         assert train.main([*base, f"data.datasets=[{files[0]}]", f"curve={name}"]) == 1
         assert words in capsys.readouterr().err
+
+
+def test_a_setting_that_came_later_had_its_default_then(tmp_path):
+    """A table that was begun before it goes on; one that was begun with another value does not."""
+    settings = RunSettings(strategy={"name": "jt"}, model={"name": "patchnet"})
+    plain = asdict(settings)
+    del plain["train"]["clip"], plain["score"]["probe"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
+    assert not finished(tmp_path, Planned("jt", settings, ()))
+    (tmp_path / "scores.json").write_text("{}")
+    assert finished(tmp_path, Planned("jt", settings, ()))
+    plain["train"]["lr"] = 0.5
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(UserError, match="was begun with train.lr=0.5, and not 0.001"):
+        finished(tmp_path, Planned("jt", settings, ()))

@@ -34,8 +34,10 @@ def test_tables_are_those_in_results(page):
             assert text == whole.strip() if not part else text in whole, f"{file} has changed: python docs/blocks.py copies it"
 
 
-def test_the_readme_quotes_the_street_world():
-    assert [source for source, _ in quoted(ROOT / "README.md")] == ["results/street7/table.md, table 2", "rooms"]
+def test_the_readme_quotes_real_pictures_and_the_street_world():
+    assert [source for source, _ in quoted(ROOT / "README.md")] == [
+        "results/cars_people/merged/scores.md, table 2", "results/street7/table.md, table 2", "rooms"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_yaml, write_json, write_text
 from densemtmd.runs.folder import FOUND, tracked
 from densemtmd.runs.run import Table, check, resume, run
-from densemtmd.settings import RunSettings
+from densemtmd.settings import RunSettings, from_plain
 from densemtmd.tasks import nearest
 from densemtmd.tracking import environment_tags, open_tracker
 
@@ -215,6 +216,8 @@ def finished(folder: str | Path, planned: Planned) -> bool:
         return False
     before = dict(read_yaml(folder / "config.yaml", "the settings of a run"))
     before.pop(FOUND, None)
+    with suppress(UserError):  # a setting that came later had its default then; a damaged file is told of below
+        before = asdict(from_plain(RunSettings, before))
     for key, value in compared(asdict(planned.settings)).items():
         if key not in (kept := compared(before)) or kept[key] != value:
             raise UserError(
