@@ -210,5 +210,5 @@ def test_a_setting_that_came_later_had_its_default_then(tmp_path):
     assert finished(tmp_path, Planned("jt", settings, ()))
     plain["train"]["lr"] = 0.5
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
-    with pytest.raises(UserError, match="was begun with train.lr=0.5, and not 0.001"):
+    with pytest.raises(UserError, match=r"was begun with train\.lr=0\.5, and not 0\.001"):
         finished(tmp_path, Planned("jt", settings, ()))
