@@ -37,10 +37,9 @@ VERBS = [tool.stem.replace("_", "-") for tool in (ROOT / "tools").glob("*.py")]
 
 WORLD = ["data.world={images: 6, frames: 1, width: 96, height: 64}", "data.datasets=[he,kundu,ros,xu]"]
 HANDS = ["data.world={frames: 10, test: 21}", "model.size=24", "model.hidden=16", "model.width=4", "train.batch=10", "train.epochs=1"]
-OWN = [
-    "model.encoder=mobilenetv3_small_050", "model.weights=none", "model.hidden=8", "train.outputs=1000", "train.epoch_outputs=500",
-    "train.batch=64", "train.validation_pictures=1",
-]  # fmt: skip
+ENCODER = ["model.encoder=mobilenetv3_small_050", "model.weights=none", "train.validation_pictures=1"]
+FROZEN = [*ENCODER, "model.hidden=8", "train.outputs=1000", "train.epoch_outputs=500", "train.batch=64"]
+DECODER = [*ENCODER, "train.epochs=null", "train.outputs=5000", "train.epoch_outputs=2500", "train.batch=2", "train.crop=32"]
 SMALL = ["model.widths=[4,6,8]", "model.hidden=8", "train.batch=4", "train.epochs=null", "train.outputs=500", "train.validation_pictures=1"]
 TOY = {
     "streets": ["--images", "3", "--frames", "1", "--size", "64x48", "--workers", "1"],
@@ -114,8 +113,10 @@ def toy(words: list[str]) -> list[str]:
     if verb == "synthesize":
         return [verb, *rest, *TOY[rest[0]]]
     if verb == "train" and not any(word.startswith("resume=") for word in rest):
-        chosen = {name: value for name, _, value in (word.partition("=") for word in rest)}.get("data", "street7")
-        smaller = HANDS if chosen == "hands" else OWN if chosen == "own" else [*SMALL, *(WORLD if chosen == "street7" else [])]
+        chosen = {name: value for name, _, value in (word.partition("=") for word in rest)}
+        data = chosen.get("data", "street7")
+        model = chosen.get("model", {"hands": "handnet", "own": "frozen"}.get(data, "patchnet"))
+        smaller = {"handnet": HANDS, "frozen": FROZEN, "patchnet": SMALL}.get(model, DECODER) + (WORLD if data == "street7" else [])
         return [verb, *rest, *smaller, "tracking=none", "runs=others"]
     return [verb, *rest]
 
