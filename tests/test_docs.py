@@ -188,12 +188,16 @@ def test_commands_run(folder, command, capsys):
     assert main_of(verb)(arguments) == 0, capsys.readouterr().err
 
 
+SWEEPER = "hydra.core.plugins.Plugins.instantiate_sweeper"
+"""What ``-m`` comes to once its launcher is known and its settings are read."""
+
+
 class Understood(Exception):
     """A command has been read."""
 
 
 @pytest.mark.parametrize("command", [*READ, *IN_TEXT], ids=shown)
-def test_commands_that_are_not_run_are_understood(command, monkeypatch, capsys):
+def test_commands_that_are_not_run_are_understood(command, tmp_path, monkeypatch, capsys):
     program, verb, *arguments = {**READ, **IN_TEXT}[command]
     if program != "densemtmd":
         assert program in ("make", "python", "mlflow")
@@ -209,12 +213,18 @@ def test_commands_that_are_not_run_are_understood(command, monkeypatch, capsys):
         parse(self, *given, **named)
         raise Understood
 
-    monkeypatch.setattr("densemtmd.runs.run.check", lambda *_: None)
-    monkeypatch.setattr("densemtmd.runs.run.run", stop)
-    monkeypatch.setattr("densemtmd.runs.table.run_table", stop)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
+    monkeypatch.chdir(tmp_path)
+    if verb == "train":  # its settings are read by itself
+        for there in ("densemtmd.runs.run.run", "densemtmd.runs.run.resume", "densemtmd.runs.table.run_table", SWEEPER):
+            monkeypatch.setattr(there, stop)
+        monkeypatch.setattr("densemtmd.runs.run.check", lambda *_: None)
+    else:
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
     arguments = [re.sub(r"<\w+>", "some", argument) for argument in arguments]
     if arguments == ["--help"]:
+        return
+    if "--cfg" in arguments:
+        assert main_of(verb)(arguments) == 0, capsys.readouterr().err
         return
     if any(word.startswith(("experiment=", "curve=")) for word in arguments) and "seeds=" not in command:
         arguments.append("seeds=[0]")  # the others have the same settings
