@@ -9,7 +9,8 @@
 ``none``
     None: the encoder begins at random.
 ``FILE``
-    The path of a state dict in timm's naming: ``.safetensors``, or ``.pth``, ``.pt`` or ``.bin``, of which nothing but tensors is unpickled.
+    The path of a state dict in timm's naming: ``.safetensors``, or ``.pth``, ``.pt`` or ``.bin``, of which nothing but tensors is
+    unpickled.
 
 What is loaded is a network's beginning. A checkpoint holds all weights by itself and needs none of these sources again; it says
 which it began with (:class:`Origin`).
