@@ -19,7 +19,7 @@ from densemtmd.datasets.folder import Dataset, ahead
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Item, Sample, as_input
 from densemtmd.errors import UserError
-from densemtmd.inference import dense_logits, fused_probabilities, kept_logits, strided_logits
+from densemtmd.inference import dense_logits, fused_probabilities, kept_logits, likeliest, strided_logits
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
@@ -148,7 +148,7 @@ def score_kept(
             target = torch.from_numpy(labelled).to(device)
             counts = torch.zeros(labels, labels, dtype=torch.int64, device=device)
             for rows, logits in kept_logits(network, kept, sample.target.shape[0], sample.target.shape[1], device, own):
-                counts += confusion(logits.argmax(0), target[rows], labels)
+                counts += confusion(likeliest(logits), target[rows], labels)
             matrices.append(counts.cpu().numpy()[None])
             tick()
     network.train(training)
@@ -221,7 +221,7 @@ def score_answers(
 def _under_labelsets(networks: Sequence[JointNetwork], logits: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     """The answers under some labelsets of the networks."""
     return {
-        name: own[network.space.slice(name)].argmax(0)
+        name: likeliest(own[network.space.slice(name)])
         for name in names
         for network, own in zip(networks, logits, strict=True)
         if name in network.space.names
@@ -265,7 +265,7 @@ def score_merged(
         return read_picture(item.image), {name: table[truth.read(dataset, item)]}
 
     def answer(networks: Sequence[JointNetwork], logits: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-        return {name: fused_probabilities(networks, logits, merged).argmax(0)}
+        return {name: likeliest(fused_probabilities(networks, logits, merged))}
 
     named = [network for network in networks if set(network.space.names) & set(merged.groups)]
     return score_answers(named, ahead(read, dataset.splits[split]), {name: merged.labelset.channels}, answer, **how)[name]
