@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densemtmd.copies import labeller_of
 from densemtmd.datasets.folder import Dataset, ahead
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Item, Sample, as_input
 from densemtmd.errors import UserError
-from densemtmd.inference import dense_logits, fused_probabilities, kept_logits, strided_logits
+from densemtmd.inference import asked_alone, dense_logits, fused_probabilities, kept_logits, likeliest, strided_logits
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
@@ -101,6 +102,8 @@ def score_pictures(
     scoring: str,
     interior: bool = False,
     precision: str = "float32",
+    mirror: bool = False,
+    scales: Sequence[float] = (1.0,),
     device: torch.device,
     tick: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
@@ -113,13 +116,14 @@ def score_pictures(
         scoring: ``"dense"``: every pixel; ``"strided"``: every stride-th pixel of every stride-th row, at a stride²-th of the cost.
         interior: only pixels whose patch lies wholly inside the picture, as the paper samples.
         precision: of dense scoring, ``"float32"`` or ``"bfloat16"``.
+        mirror, scales: of dense scoring, the copies of a picture over which probabilities are averaged (:mod:`densemtmd.copies`).
         device: where the network is.
         tick: called after each picture.
     """
     pictures = ((sample.image, {labelset: sample.target}) for sample in samples)
     (matrices,) = score_answers(
-        [network], pictures, {labelset: network.space[labelset].channels}, _under_labelsets,
-        scoring=scoring, interior=interior, precision=precision, device=device, tick=tick,
+        [network], pictures, {labelset: network.space[labelset].channels}, _under_labelsets, asked=[labelset],
+        scoring=scoring, interior=interior, precision=precision, mirror=mirror, scales=scales, device=device, tick=tick,
     ).values()  # fmt: skip
     return matrices
 
@@ -148,7 +152,7 @@ def score_kept(
             target = torch.from_numpy(labelled).to(device)
             counts = torch.zeros(labels, labels, dtype=torch.int64, device=device)
             for rows, logits in kept_logits(network, kept, sample.target.shape[0], sample.target.shape[1], device, own):
-                counts += confusion(logits.argmax(0), target[rows], labels)
+                counts += confusion(likeliest(logits), target[rows], labels)
             matrices.append(counts.cpu().numpy()[None])
             tick()
     network.train(training)
@@ -165,9 +169,12 @@ def score_answers(
     labels: Mapping[str, int],
     answers: Answers,
     *,
+    asked: Iterable[str],
     scoring: str,
     interior: bool = False,
     precision: str = "float32",
+    mirror: bool = False,
+    scales: Sequence[float] = (1.0,),
     device: torch.device,
     tick: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
@@ -178,7 +185,8 @@ def score_answers(
         pictures: each an image (H, W, 3) and by the name of the answer its target (H, W); read one by one.
         labels: name of the answer -> L.
         answers: what makes the answers of the logits.
-        scoring, interior, precision, device, tick: as :func:`score_pictures` has them.
+        asked: the labelsets that the answers are made of.
+        scoring, interior, precision, mirror, scales, device, tick: as :func:`score_pictures` has them.
     """
     if scoring not in SCORINGS:
         raise UserError(f"scoring is {scoring!r}; {nearest(scoring, SCORINGS)}")
@@ -188,7 +196,8 @@ def score_answers(
     geometry = networks[0].geometry
     if any((other.geometry.patch, other.geometry.stride) != (geometry.patch, geometry.stride) for other in networks):
         raise UserError("the networks see patches of different sizes or strides, expected one for all: score them one by one")
-    labellers = [network.labeller(precision) for network in networks] if scoring == "dense" else None
+    alone = [asked_alone(network, asked) for network in networks]
+    labellers = [labeller_of(network, precision, False, mirror, scales) for network in alone] if scoring == "dense" else None
     step = 1 if labellers else geometry.stride
     matrices: dict[str, list[Tensor]] = {name: [] for name in labels}
     with torch.inference_mode():
@@ -202,10 +211,10 @@ def score_answers(
             parts: Iterable[tuple[slice, slice, list[Tensor]]] = (
                 dense_logits(labellers, image, device)
                 if labellers
-                else [(everything, everything, [strided_logits(network, image, device) for network in networks])]
+                else [(everything, everything, [strided_logits(network, image, device) for network in alone])]
             )
             for rows, columns, logits in parts:
-                for name, ids in answers(networks, logits, target).items():
+                for name, ids in answers(alone, logits, target).items():
                     counts[name] += confusion(ids, target[name][rows, columns], labels[name])
             for name, count in counts.items():
                 matrices[name].append(count)
@@ -221,7 +230,7 @@ def score_answers(
 def _under_labelsets(networks: Sequence[JointNetwork], logits: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     """The answers under some labelsets of the networks."""
     return {
-        name: own[network.space.slice(name)].argmax(0)
+        name: likeliest(own[network.space.slice(name)])
         for name in names
         for network, own in zip(networks, logits, strict=True)
         if name in network.space.names
@@ -242,7 +251,7 @@ def score_across(
         truth: of the dataset and of others.
         dataset: one of those of the truth.
         split: which of its pictures.
-        how: ``scoring``, ``interior``, ``precision``, ``device`` and ``tick`` of :func:`score_answers`.
+        how: ``scoring``, ``interior``, ``precision``, ``mirror``, ``scales``, ``device`` and ``tick`` of :func:`score_answers`.
     """
     known = {name for network in networks for name in network.space.names}
     labels = {d.labelset.name: d.labelset.channels for d in truth.datasets if d.labelset.name in known}
@@ -251,7 +260,7 @@ def score_across(
         classes = truth.read(dataset, item)
         return read_picture(item.image), {name: truth.tables[name][classes] for name in labels}
 
-    return score_answers(networks, ahead(read, dataset.splits[split]), labels, _under_labelsets, **how)
+    return score_answers(networks, ahead(read, dataset.splits[split]), labels, _under_labelsets, asked=labels, **how)
 
 
 def score_merged(
@@ -265,10 +274,11 @@ def score_merged(
         return read_picture(item.image), {name: table[truth.read(dataset, item)]}
 
     def answer(networks: Sequence[JointNetwork], logits: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-        return {name: fused_probabilities(networks, logits, merged).argmax(0)}
+        return {name: likeliest(fused_probabilities(networks, logits, merged))}
 
     named = [network for network in networks if set(network.space.names) & set(merged.groups)]
-    return score_answers(named, ahead(read, dataset.splits[split]), {name: merged.labelset.channels}, answer, **how)[name]
+    pictures = ahead(read, dataset.splits[split])
+    return score_answers(named, pictures, {name: merged.labelset.channels}, answer, asked=merged.groups, **how)[name]
 
 
 PROBE_STEPS, PROBE_VECTORS = 300, 512

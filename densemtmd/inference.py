@@ -6,7 +6,7 @@ Shapes: ``H``, ``W`` pixels, ``C`` channels of the output space, ``L`` labels of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from densemtmd import checkpoint
+from densemtmd.copies import check_copies, labeller_of
 from densemtmd.datasets.sample import as_input
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry, reflect
@@ -55,7 +56,7 @@ def seen_for(
     height, width = image.shape[:2]
     if geometry.context:
         seen = [_with_context(part, size, geometry) for part, size in ((rows, height), (columns, width))]
-        cut = torch.from_numpy(np.ascontiguousarray(image[seen[0], seen[1]])).to(device)
+        cut = torch.from_numpy(image[seen[0], seen[1]].copy()).to(device)  # of a view that may be turned, or not for writing
         inside = [slice(part.start - around.start, part.stop - around.start) for part, around in zip((rows, columns), seen, strict=True)]
         return as_input(cut.permute(2, 0, 1)[None]), (inside[0], inside[1])
     before, after = geometry.border
@@ -171,7 +172,7 @@ def strips(height: int, width: int, device: torch.device, grain: int = 1) -> lis
 
 def _tile(labeller: Labeller, image: np.ndarray, rows: slice, columns: slice, device: torch.device) -> Tensor:
     seen, inside = seen_for(image, rows, columns, labeller.geometry, device)
-    return labeller(seen)[0][:, inside[0], inside[1]]
+    return labeller(seen)[0][:, inside[0], inside[1]].contiguous()  # each label's map in one piece, and nothing of what lies around it
 
 
 def side_by_side(works: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
@@ -203,6 +204,12 @@ def pieces(size: int, at_most: int, stride: int = 1) -> list[slice]:
     return [slice(int(first), min(int(last), size)) for first, last in itertools.pairwise(edges)]
 
 
+def asked_alone(network: JointNetwork, labelsets: Iterable[str]) -> JointNetwork:
+    """The network for these of its labelsets alone, where that is less work. Of a patch classifier the last layer is a small part, and its
+    fast form takes most of a second to make: it stays whole."""
+    return network.only(labelsets) if network.geometry.context else network
+
+
 class Predictor:
     """Labels any picture of any size under any labelset that its networks learned.
 
@@ -215,25 +222,47 @@ class Predictor:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: ``"float32"``, or ``"bfloat16"``: faster where the hardware computes in it, and a few pixels in a thousand
             get another label (docs/performance.md).
+        mirror: label each picture mirrored too, left and right, and answer with the mean of the probabilities.
+        scales: by which copies of a picture are enlarged; of several the probabilities are averaged too.
     """
 
-    def __init__(self, networks: Sequence[JointNetwork], device: str = "auto", precision: str = "float32") -> None:
+    def __init__(
+        self,
+        networks: Sequence[JointNetwork],
+        device: str = "auto",
+        precision: str = "float32",
+        mirror: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        check_copies(mirror, scales, "")
         self.device, self.precision = checkpoint.device_of(device), precision
+        self.mirror, self.scales = mirror, list(scales)
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
-        self._labellers = [n.labeller(precision, measure=True) if n.takes == Labelset.kind else None for n in self.networks]
+        self._labellers: dict[tuple[int, tuple[str, ...]], Labeller] = {}
+        for network in self.networks:
+            if network.takes == Labelset.kind:
+                self.labeller(network)  # from the weights as they are now
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> Predictor:
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        precision: str = "float32",
+        mirror: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> Predictor:
         """From a checkpoint, or from a run's folder (which holds one checkpoint, or with the strategy ``nf`` one per dataset).
 
         Raises:
             UserError: no checkpoint there, or a damaged one.
         """
-        return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device, precision)
+        return cls([checkpoint.load_network(file) for file in checkpoints_of(Path(path))], device, precision, mirror, scales)
 
     def logits(self, image: np.ndarray, labelsets: Sequence[str]) -> Iterator[tuple[JointNetwork, slice, slice, Tensor]]:
-        """Part by part, the logits of each network that learned one of the labelsets: (network, rows, columns, (C, rows, columns)).
+        """Part by part, the logits of each network that learned one of the labelsets: (network, rows, columns, (C, rows, columns)). Of a
+        network that can answer for these labelsets alone it is that one (:meth:`densemtmd.network.JointNetwork.only`).
 
         Raises:
             UserError: something that is not a picture, or a network that labels none.
@@ -242,9 +271,18 @@ class Predictor:
         for network in self.networks:
             if not set(labelsets) & set(network.space.names):
                 continue
+            asked, labeller = self._asked(network, labelsets)
             with torch.inference_mode():
-                for rows, columns, (logits,) in dense_logits([self.labeller(network)], image, self.device):
-                    yield network, rows, columns, logits
+                for rows, columns, (logits,) in dense_logits([labeller], image, self.device):
+                    yield asked, rows, columns, logits
+
+    def _asked(self, network: JointNetwork, labelsets: Iterable[str]) -> tuple[JointNetwork, Labeller]:
+        """A network for some labelsets, and what labels with it, kept for the next picture."""
+        asked = asked_alone(network, labelsets)
+        key = self.networks.index(network), asked.space.names
+        if key not in self._labellers:
+            self._labellers[key] = labeller_of(asked, self.precision, True, self.mirror, self.scales)
+        return asked, self._labellers[key]
 
     def labeller(self, network: JointNetwork) -> Labeller:
         """What labels pictures with one of its networks.
@@ -252,10 +290,10 @@ class Predictor:
         Raises:
             UserError: it labels none.
         """
-        if (labeller := self._labellers[self.networks.index(network)]) is None:
+        if network.takes != Labelset.kind:
             names = ", ".join(network.space.names)
             raise UserError(f"this network answers {network.space.tasks[0].words}s ({names}), not labels: `densemtmd infer --keypoints`")
-        return labeller
+        return self._asked(network, network.space.names)[1]
 
     def __call__(self, image: np.ndarray, labelset: str) -> np.ndarray:
         """(H, W, 3) uint8 -> (H, W) uint8 class ids of ``labelset``.
@@ -277,7 +315,7 @@ class Predictor:
         for network, rows, columns, logits in self.logits(image, labelsets):
             for name in labelsets:
                 if name in network.space.names:
-                    answers[name][rows, columns] = logits[network.space.slice(name)].argmax(0).to(torch.uint8).cpu().numpy()
+                    answers[name][rows, columns] = likeliest(logits[network.space.slice(name)]).cpu().numpy()
         return answers
 
     def probabilities(self, image: np.ndarray, labelset: str) -> np.ndarray:
@@ -297,11 +335,11 @@ class Predictor:
         """
         check_picture(image)
         answer = np.empty(image.shape[:2], np.uint8)
-        named = [network for network in self.networks if set(network.space.names) & set(merged.groups)]
+        named = [self._asked(n, merged.groups) for n in self.networks if set(n.space.names) & set(merged.groups)]
         with torch.inference_mode():
-            for rows, columns, logits in dense_logits([self.labeller(network) for network in named], image, self.device):
-                fused = fused_probabilities(named, logits, merged)
-                answer[rows, columns] = fused.argmax(0).to(torch.uint8).cpu().numpy()
+            for rows, columns, logits in dense_logits([labeller for _, labeller in named], image, self.device):
+                fused = fused_probabilities([network for network, _ in named], logits, merged)
+                answer[rows, columns] = likeliest(fused).cpu().numpy()
         return answer
 
 
@@ -312,6 +350,21 @@ def fused_probabilities(networks: Sequence[JointNetwork], logits: Sequence[Tenso
         probabilities = dataset_softmax(part[None].float(), network.space)[0]
         own |= {name: probabilities[network.space.slice(name)] for name in network.space.names if name in merged.groups}
     return merged.fuse(own)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Of each pixel the label of the largest logit or probability, the first of equal ones: (L, ...) -> (...) uint8.
+
+    On a CPU label by label: ``argmax`` over what is not the last dimension takes ten times as long.
+    """
+    if logits.device.type != "cpu":
+        return logits.max(0).indices.to(torch.uint8)
+    largest, ids = logits[0].clone(), torch.zeros(logits.shape[1:], dtype=torch.uint8)
+    for label in range(1, len(logits)):
+        larger = (logits[label] > largest).view(torch.uint8)
+        torch.maximum(ids, larger * label, out=ids)  # of labels that were ever the largest so far, the last one
+        torch.maximum(largest, logits[label], out=largest)
+    return ids
 
 
 def check_picture(image: object) -> None:

@@ -144,6 +144,15 @@ class Kind(ABC):
         """What ``scores.json`` says of how was scored."""
         return {}
 
+    def check_way(self, how: ScoreSettings) -> None:
+        """Refuses a way to score that this kind does not know.
+
+        Raises:
+            UserError: copies of a picture, where they have no common answer.
+        """
+        if how.copies:
+            raise UserError(f"score.mirror and score.scales average the labels of pixels, but these are {self.shows}: leave them out")
+
     @abstractmethod
     def score(
         self,

@@ -7,6 +7,7 @@ outputs of the strided network.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -151,6 +152,29 @@ class JointNetwork(nn.Module):
         for trunk in (self.features, self.classifier):
             trunk.requires_grad_(False)
         self.train(self.training)
+
+    def only(self, names: Iterable[str]) -> JointNetwork:
+        """The network for some of its tasks alone: the same answers, of a last layer that computes no others.
+
+        Itself, where that is all of them, or where the shared context needs the answers under all. It shares this network's weights, but
+        for those of the last layer, which are as they are now.
+        """
+        names = set(names)
+        tasks = [task for task in self.space.tasks if task.name in names]
+        layers = list(self.classifier) if isinstance(self.classifier, nn.Sequential) else [self.classifier]
+        last = layers[-1]
+        if self.context is not None or len(tasks) in (0, len(self.space.tasks)) or not isinstance(last, nn.Conv2d):
+            return self
+        kept = torch.cat([torch.arange(self.space.channels)[self.space.slice(task.name)] for task in tasks]).to(last.weight.device)
+        fewer = nn.Conv2d(
+            last.in_channels, len(kept), last.kernel_size, last.stride, last.padding, bias=last.bias is not None,
+            device=last.weight.device, dtype=last.weight.dtype,
+        )  # fmt: skip
+        fewer.load_state_dict({name: tensor[kept] for name, tensor in last.state_dict().items()})
+        made = copy.copy(self)
+        made._modules = {**self._modules, "classifier": nn.Sequential(*layers[:-1], fewer).train(self.classifier.training)}
+        made.space = OutputSpace(tasks)
+        return made
 
     def train(self, mode: bool = True) -> JointNetwork:
         super().train(mode)

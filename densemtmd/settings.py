@@ -227,6 +227,11 @@ class ScoreSettings:
         choices=("dense", "strided"),
     )
     interior: bool = setting(False, "score only pixels whose patch lies wholly inside the picture, as the paper samples")
+    mirror: bool = setting(False, "label each picture mirrored too, and take the mean of the probabilities (pixels, dense)")
+    scales: list[float] = field(
+        default_factory=lambda: [1.0],
+        metadata={"help": "enlarge each picture by these, and take the mean of the probabilities, e.g. [1,1.5] (pixels, dense)"},
+    )
     split: str = setting(
         "test", "test; val: the validation pictures, to choose settings by without a look at the test pictures", choices=("test", "val")
     )
@@ -234,8 +239,13 @@ class ScoreSettings:
 
     @property
     def way(self) -> dict[str, Any]:
-        """Which pixels are scored."""
-        return {"scoring": self.scoring, "interior": self.interior}
+        """Which pixels are scored, and by which copies of a picture they are answered."""
+        return {"scoring": self.scoring, "interior": self.interior, "mirror": self.mirror, "scales": self.scales}
+
+    @property
+    def copies(self) -> bool:
+        """Whether pictures are answered by more than themselves."""
+        return self.mirror or self.scales != [1.0]
 
 
 @dataclass

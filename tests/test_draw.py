@@ -16,6 +16,7 @@ from densemtmd.draw import (
     correlation_figure,
     curves_figure,
     figures,
+    labels,
     overlay,
     save_indexed,
     sheet,
@@ -111,6 +112,27 @@ def test_an_overlay_of_any_size_has_a_legend_that_is_not_cut(height, width):
         assert swatch.sum() >= 100, label
     frame = [legend[-3:], legend[:, -3:], legend[:3, :3], legend[:, :3]]
     assert all((part == 255).all() for part in frame), "something is drawn up to the edge of the legend"
+
+
+@pytest.mark.parametrize(("height", "width"), [(1000, 1300), (1001, 1299), (700, 2000)])
+def test_the_overlay_of_a_very_large_photo_is_smaller(height, width, monkeypatch):
+    """And made a part at a time: of a photo whose left half is dark, under a map of two labels, one above the other."""
+    monkeypatch.setattr(labels, "LARGEST", 160_000)
+    monkeypatch.setattr(labels, "PART", 50_000)
+    image, ids = photo(height, width, (200, 200, 200)), np.zeros((height, width), np.uint8)
+    image[:, : width // 2] = 100
+    ids[height // 2 :] = 1
+    whole = overlay(image, ids, STREET, opacity=0.5)
+    factor = math.ceil(math.sqrt(height * width / 160_000))
+    small = np.asarray(whole)[: -(-height // factor), : -(-width // factor)].astype(int)
+    assert whole.width < width and (small.shape[0] * small.shape[1]) < 165_000
+    for row, colour in ((0.25, RED), (0.75, GREEN)):
+        for column, light in ((0.25, 100), (0.75, 200)):
+            found = small[int(row * small.shape[0]), int(column * small.shape[1])]
+            assert np.abs(found - (np.array(colour) + light) / 2).max() <= 2
+    assert class_shares(ids, STREET) == pytest.approx({"car": 0.5, "tree": 0.5}, abs=0.001)
+    several = np.asarray(sheet(image, {"street": ids, "coarse": ids}, SPACE))
+    assert several.shape[0] * several.shape[1] < 2_500_000
 
 
 @pytest.mark.parametrize("opacity", [0, 0.5, 1])

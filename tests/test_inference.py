@@ -331,3 +331,14 @@ def test_what_is_not_even_an_array(network):
         for answer in (predictor.all, lambda x: predictor.probabilities(x, labelset="xu")):
             with pytest.raises(UserError, match=rf"expected a picture .* got a {kind}"):
                 answer(thing)
+
+
+def test_the_likeliest_label_is_that_of_argmax():
+    """And of equal ones the first, whatever the layout in memory."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randint(0, 4, (7, 30, 41), generator=random).float()  # many are equal
+    truth = np.argmax(logits.numpy(), 0)
+    for one in (logits, logits.permute(1, 2, 0).contiguous().permute(2, 0, 1), logits.double(), logits - 100):
+        ids = inference.likeliest(one)
+        assert ids.dtype == torch.uint8 and (ids.numpy() == truth).all()
+    assert inference.likeliest(logits[:1]).sum() == 0

@@ -14,7 +14,7 @@ TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
     "errors", "machine", "files", "tasks", "settings", "composing", "geometry", "stack", "kind", "losses", "merging", "fast", "dense",
-    "network", "backbones", "datasets", "worlds", "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation",
+    "network", "backbones", "copies", "datasets", "worlds", "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation",
     "correlation", "draw", "labelling", "kinds", "tracking", "strategies", "training", "compare", "runs", "bench",
     "commands", "__main__",
 )  # fmt: skip

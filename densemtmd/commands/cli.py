@@ -101,6 +101,14 @@ def as_called(text: str) -> str:
     return re.sub(r"(?:python )?\btools/(\w+)\.py", lambda match: f"{COMMAND} {match[1].replace('_', '-')}", text)
 
 
+def numbers(text: str) -> list[float]:
+    """``"1,1.5"`` -> ``[1.0, 1.5]``, for an option that takes several numbers."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,1.5") from None
+
+
 def newest_run(runs: str | Path = "runs") -> Path:
     """The folder of the last finished run: the one below ``runs`` whose ``scores.json`` is the newest.
 

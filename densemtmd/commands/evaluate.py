@@ -5,6 +5,7 @@
     python tools/evaluate.py runs/my-run --split val --interior
     python tools/evaluate.py best.safetensors --data camvid --data-root ~/data
     python tools/evaluate.py --predictions FILE --keypoints nyu           answers in the field's format, on the official test frames
+    python tools/evaluate.py runs/my-run --mirror --scales 1,1.5   the mean over copies of each picture
     python tools/evaluate.py runs/my-run --cross               every labelset's answers on every annotator's pictures
     python tools/evaluate.py runs/my-run --labelset merged.yaml    one answer out of several labelsets
 
@@ -32,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import make_parser, numbers, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--split", default="test", choices=["train", "val", "test"], help="which pictures (default: test)")
     add("--strided", action="store_true", help="score every 4th pixel of every 4th row")
     add("--interior", action="store_true", help="score only pixels whose patch lies inside the picture, as the paper samples")
+    add("--mirror", action="store_true", help="label each picture mirrored too, and take the mean of the probabilities")
+    add("--scales", type=numbers, default=[1.0], metavar="A,B", help="enlarge each picture by these, and take the mean (default: 1)")
     add("--cross", action="store_true", help="score each labelset on all annotators' pictures, where the truth is known")
     add("--labelset", type=Path, metavar="YAML", help="score a merged labelset, where the truth is known")
     add("--out", type=Path, metavar="DIR", help="where to write (default: <run>/evaluations/<data>-<split>-<scoring>)")
@@ -87,7 +90,10 @@ def score_network(arguments: argparse.Namespace) -> int:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
     predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
     run, split = run_of(arguments.checkpoint), arguments.split
-    kind, how = kind_of(predictor.space.kind), ScoreSettings("strided" if arguments.strided else "dense", interior=arguments.interior)
+    kind, how = kind_of(predictor.space.kind), ScoreSettings(
+        "strided" if arguments.strided else "dense", interior=arguments.interior, mirror=arguments.mirror, scales=arguments.scales
+    )  # fmt: skip
+    kind.check_way(how)
     datasets, cache = chosen(arguments.checkpoint, arguments.data, arguments.data_root)
     check_labelsets(datasets, predictor.space)
     for dataset in datasets:
@@ -125,8 +131,13 @@ def called(arguments: argparse.Namespace, way: Mapping[str, Any], precision: str
     """The name of the folder of an evaluation, ``camvid-test-dense``: whatever it depends on."""
     what = ["cross"] if arguments.cross else [arguments.labelset.stem] if arguments.labelset else []
     data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
-    manner = [key if value is True else str(value) for key, value in way.items() if value]
+    manner = [_words(key, value) for key, value in way.items() if value and value != [1.0]]
     return "-".join([*what, data, arguments.split, *manner, *([] if precision == "float32" else [precision])])
+
+
+def _words(key: str, value: Any) -> str:
+    """``mirror``, ``dense``, ``scales1+1.5``."""
+    return key if value is True else key + "+".join(f"{one:g}" for one in value) if isinstance(value, list) else str(value)
 
 
 def score_predictions(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
     python tools/infer.py photo.jpg                                  all labelsets of the last finished run
     python tools/infer.py photos/ --labelset kundu --out labelled
     python tools/infer.py "photos/*.jpg" --labelset kundu,xu --checkpoint runs/my-run
+    python tools/infer.py photo.jpg --mirror --scales 1,1.5          the mean over copies of each picture: slower, better
     python tools/infer.py depth_1_0000001.png --keypoints all            a hand in a depth picture
     python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
 
@@ -32,7 +33,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from densemtmd.commands.cli import make_parser, newest_run, tool
+from densemtmd.commands.cli import make_parser, newest_run, numbers, tool
 from densemtmd.errors import UserError, one_line
 
 
@@ -46,6 +47,8 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
     add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
+    add("--mirror", action="store_true", help="label each picture mirrored too, and take the mean of the probabilities")
+    add("--scales", type=numbers, default=[1.0], metavar="A,B", help="enlarge each picture by these, and take the mean (default: 1)")
     add("--max-pixels", type=int, default=200_000_000, metavar="N", help="refuse larger pictures (default: 200000000)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", default="float32", help="float32, or bfloat16: faster, a few pixels in a thousand change (default: float32)")
@@ -60,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.centres and arguments.keypoints is None:
         raise UserError(f"--centres is {arguments.centres} without --keypoints, whose hands it places: add --keypoints all")
 
+    if arguments.keypoints is not None and (arguments.mirror or arguments.scales != [1.0]):
+        raise UserError("--mirror and --scales average the labels of pixels, but --keypoints finds hands: leave them out")
+
     from densemtmd.labelling import choose_labelsets, choose_merged, find_pictures, label_pictures
 
     missing: list[str] = []
@@ -71,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.keypoints is None:
         from densemtmd.inference import Predictor
 
-        predictor = Predictor.load(checkpoint, arguments.device, arguments.precision)
+        predictor = Predictor.load(checkpoint, arguments.device, arguments.precision, arguments.mirror, arguments.scales)
         merged = choose_merged(arguments.labelset, predictor.space)
         labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
         failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)

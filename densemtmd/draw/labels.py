@@ -26,6 +26,13 @@ SMALLEST_SHARE = 0.001
 """Legends leave out classes with a smaller share of a picture: one cannot see a speck, nor read a legend of specks."""
 
 
+PART = 2**22
+"""Pixels of a large picture that are worked on at a time."""
+
+LARGEST = 2**24
+"""Pixels of the largest overlay. Nobody sees more, and Pillow would hold several copies of four bytes a pixel."""
+
+
 def save_indexed(path: str | Path, ids: np.ndarray, palette: Sequence[Colour]) -> None:
     """Write a label map as an 8-bit palette PNG: class ids and their colours; 255 stays 255, in black.
 
@@ -73,11 +80,17 @@ def _checked(ids: np.ndarray, labels: int) -> np.ndarray:
     """``ids``, if it is a label map of so many labels."""
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise UserError(f"expected a label map of shape (H, W) and type uint8, found {ids.shape} and {ids.dtype}")
-    if len(stray := np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[labels:VOID])):
+    if len(stray := np.flatnonzero(_counts(ids)[labels:VOID])):
         found = int(stray[0]) + labels
         expected = f"expected 0..{labels - 1} or {VOID}"
         raise UserError(f"the label map holds the class id {found}, {expected}: is it another labelset's?")
     return ids
+
+
+def _counts(ids: np.ndarray) -> np.ndarray:
+    """(256,) how often each class id occurs: a part of the map at a time, of which NumPy makes eight times as large a copy."""
+    parts = np.array_split(ids, max(1, math.ceil(ids.size / PART)))
+    return sum((np.bincount(part.ravel(), minlength=256) for part in parts), np.zeros(256, np.int64))
 
 
 def _table(palette: Sequence[Colour]) -> np.ndarray:
@@ -94,8 +107,8 @@ def _table(palette: Sequence[Colour]) -> np.ndarray:
 def overlay(image: np.ndarray, ids: np.ndarray, labelset: Labelset, opacity: float = 0.5) -> Image.Image:
     """A photo under the colours of its label map, with thin lines between classes and a legend beneath.
 
-    Small photos are enlarged, so that the legend can be read; others keep their size, and the legend grows with them.
-    Unlabelled pixels are darkened.
+    Small photos are enlarged, so that the legend can be read; others keep their size, and the legend grows with them; very large ones
+    (above :data:`LARGEST`) are made smaller. Unlabelled pixels are darkened.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -107,8 +120,8 @@ def overlay(image: np.ndarray, ids: np.ndarray, labelset: Labelset, opacity: flo
         UserError: a class id without a label, or a label map of another size than the photo.
     """
     height, width = ids.shape
-    factor = max(1, math.ceil(480 / max(height, width)))
-    photo, ids = _resized(image, ids, (width * factor, height * factor))
+    factor, share = max(1, math.ceil(480 / max(height, width))), math.ceil(math.sqrt(ids.size / LARGEST))
+    photo, ids = _resized(image, ids, (-(-width * factor // share), -(-height * factor // share)))
     size = _font_size(photo.width * photo.height)
     painted = _painted(photo, ids, labelset, opacity)
     legend = _Legend.of(ids, labelset, size, width=painted.width)
@@ -202,7 +215,7 @@ class _Entry:
 
 def _entries(ids: np.ndarray, labelset: Labelset) -> list[_Entry]:
     """The labels to be seen in a label map, largest share first."""
-    shares = np.bincount(_checked(ids, labelset.channels).ravel(), minlength=256) / max(1, ids.size)
+    shares = _counts(_checked(ids, labelset.channels)) / max(1, ids.size)
     own = zip(labelset.labels, shares.tolist(), labelset.palette, strict=False)
     entries = [*(_Entry(*one) for one in own), _Entry("unlabelled", float(shares[VOID]), (0, 0, 0))]
     return sorted((e for e in entries if e.share >= SMALLEST_SHARE), key=lambda e: -e.share)
@@ -316,12 +329,20 @@ def _resized(image: np.ndarray, ids: np.ndarray | None, size: tuple[int, int]) -
     if ids is not None and image.shape[:2] != ids.shape:
         expected = f"expected the photo's, {image.shape[:2]}"
         raise UserError(f"the label map has (H, W) = {ids.shape}, {expected}: is it another photo's?")
+    if image.shape[0] * image.shape[1] > LARGEST and (factor := min(image.shape[1] // size[0], image.shape[0] // size[1])) > 1:
+        image, ids = _reduced(image, factor), None if ids is None else ids[::factor, ::factor]
     photo = Image.fromarray(image)
     small = Image.fromarray(np.zeros(image.shape[:2], np.uint8) if ids is None else ids)
     if photo.size != size:
         photo = photo.resize(size, Image.Resampling.LANCZOS)
         small = small.resize(size, Image.Resampling.NEAREST)
     return photo, np.asarray(small)
+
+
+def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
+    """A photo a whole factor smaller, a part at a time: each pixel the mean of factor² ones."""
+    rows = factor * max(1, PART // (factor * image.shape[1]))
+    return np.concatenate([np.asarray(Image.fromarray(image[top : top + rows]).reduce(factor)) for top in range(0, len(image), rows)])
 
 
 def _painted(photo: Image.Image, ids: np.ndarray, labelset: Labelset, opacity: float) -> Image.Image:

@@ -36,9 +36,18 @@ def labels_table(scored: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def how_scored(scored: Mapping[str, Any]) -> str:
+    """``dense scoring``, and what else was special."""
+    interior = ", only pixels whose patch lies inside the picture" if scored.get("interior") else ""
+    mirrored = ", mirrored too" if scored.get("mirror") else ""
+    scales = scored.get("scales", [1.0])
+    sizes = f", at {' and '.join(f'{scale:g}' for scale in scales)} times the size" if scales != [1.0] else ""
+    return f"{scored['scoring']} scoring{interior}{mirrored}{sizes}"
+
+
 def scores_markdown(scored: Mapping[str, Any]) -> str:
     """Both tables as markdown, with a line that says how was scored."""
-    how = f"{scored['scoring']} scoring" + (", only pixels whose patch lies inside the picture" if scored["interior"] else "")
+    how = how_scored(scored)
     parts = [f"{how[0].upper()}{how[1:]}; percent."]
     parts.append(
         markdown(
@@ -130,7 +139,7 @@ def cross_tables(scored: Mapping[str, Any]) -> str:
 
 def cross_markdown(scored: Mapping[str, Any]) -> str:
     """The same as markdown, with a line that says how was scored."""
-    how = f"{scored['scoring']} scoring" + (", only pixels whose patch lies inside the picture" if scored["interior"] else "")
+    how = how_scored(scored)
     head = f"{how[0].upper()}{how[1:]}, against the full truth; percent. Rows: which labelset answers; columns: whose pictures."
     return "\n\n".join([head, *(markdown(rows[0], rows[1:]) for rows in _cross_rows(scored))]) + "\n"
 

@@ -17,6 +17,7 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from densemtmd import evaluation
+from densemtmd.copies import check_copies
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import load_all
 from densemtmd.datasets.cells import CellMixture
@@ -28,6 +29,7 @@ from densemtmd.datasets.sample import Batch, Batches, Sample, as_input
 from densemtmd.draw import tables
 from densemtmd.draw.figures import confusion_figure
 from densemtmd.draw.labels import overlay
+from densemtmd.errors import UserError
 from densemtmd.inference import strided_logits
 from densemtmd.kind import Across, Kind, Measure
 from densemtmd.losses import selective_cross_entropy, selective_shares
@@ -144,7 +146,15 @@ class Pixels(Kind):
         return None if right >= OVERFIT else f"only {right:.1f} % of the outputs of {{of}} are right{{after}}, expected {OVERFIT:.0f} %"
 
     def way(self, how: ScoreSettings) -> dict[str, Any]:
-        return {"scoring": how.scoring, "interior": how.interior}
+        return how.way
+
+    def check_way(self, how: ScoreSettings) -> None:
+        check_copies(how.mirror, how.scales)
+        if how.copies and how.scoring != "dense":
+            raise UserError(
+                f"score.mirror is {str(how.mirror).lower()} and score.scales {how.scales}, but score.scoring {how.scoring}: copies of a "
+                "picture are scored at every pixel, so use score.scoring=dense"
+            )
 
     def score(
         self,
@@ -158,14 +168,13 @@ class Pixels(Kind):
         precision: str = "float32",
     ) -> np.ndarray:
         samples = spread(data.pictures[split], at_most)
-        if network.trunk is not None and data.maps is not None and precision == "float32":
+        if network.trunk is not None and data.maps is not None and precision == "float32" and not how.copies:
             return evaluation.score_kept(
                 network, data.dataset.task.name, samples, data.maps.of(network, samples), interior=how.interior, device=device,
                 tick=lambda: tick(1),
             )  # fmt: skip
         return evaluation.score_pictures(
-            network, data.dataset.task.name, samples, scoring=how.scoring, interior=how.interior,
-            precision=precision, device=device, tick=lambda: tick(1),
+            network, data.dataset.task.name, samples, **self.way(how), precision=precision, device=device, tick=lambda: tick(1),
         )  # fmt: skip
 
     def for_scoring(self, dataset: Dataset, split: str, network: JointNetwork, cache: Path | None) -> Loaded:
@@ -238,11 +247,10 @@ class Pixels(Kind):
         return [(sample.name, labelled(network, task, sample, device)) for sample in spread(data.pictures["val"], at_most)]
 
     def measured(self, scored: Mapping[str, Any], split: str) -> str:
-        interior = ", only pixels whose patch lies inside the picture" if scored.get("interior") else ""
-        return f"Percent on the {split} pictures, {scored['scoring']} scoring{interior}"
+        return f"Percent on the {split} pictures, {tables.how_scored(scored)}"
 
     def manner(self, scored: Mapping[str, Any]) -> str:
-        return f", {scored['scoring']} scoring{', interior only' * scored['interior']}"
+        return f", {tables.how_scored(scored)}"
 
     def protocol(self, train: Mapping[str, Any]) -> str:
         return "single patches, as the paper" if train["crop"] == 1 else "strided"

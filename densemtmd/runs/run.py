@@ -220,6 +220,7 @@ def check(settings: RunSettings) -> JointNetwork:
             "features of pictures as they are: use train.flip=false and train.colour=0, as protocol=frozen does"
         )
     check_workers(settings.train.workers)
+    kind_of(outline.takes).check_way(settings.score)
     if settings.name and Path(settings.name).name != settings.name:
         raise UserError(f"name is {settings.name!r}, expected one without {os.sep}: it becomes the name of a folder below {settings.runs}")
     checkpoint.device_of(settings.train.device)

@@ -33,6 +33,8 @@ def evaluate(
     interior: bool = False,
     device: str = "auto",
     precision: str = "float32",
+    mirror: bool = False,
+    scales: Sequence[float] = (1.0,),
 ) -> dict[str, Any]:
     """The scores of a trained network, as ``scores.json`` holds them; nothing is written.
 
@@ -45,6 +47,7 @@ def evaluate(
         interior: only pixels whose patch lies wholly inside the picture.
         device: auto, cpu, cuda, ...
         precision: float32, or bfloat16, which is faster.
+        mirror, scales: the copies of a picture whose probabilities are averaged: mirrored too, and enlarged by each of these.
 
     Raises:
         UserError: no network or no pictures there, or labels that the network did not learn.
@@ -58,7 +61,8 @@ def evaluate(
     for dataset in datasets:
         if not dataset.splits.get(split):
             raise UserError(f"{dataset.name} has no {split} pictures; choose another split")
-    kind, how = kind_of(predictor.space.kind), ScoreSettings(scoring, interior=interior)
+    kind, how = kind_of(predictor.space.kind), ScoreSettings(scoring, interior=interior, mirror=mirror, scales=list(scales))
+    kind.check_way(how)
     answers, _ = answered(predictor, datasets, split, how, cache)
     scored = kind.report(answers, {dataset.name: dataset.task for dataset in datasets})
     other = {} if predictor.precision == "float32" else {"precision": predictor.precision}

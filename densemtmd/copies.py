@@ -1,0 +1,116 @@
+"""Several copies of a picture, mirrored and of other sizes, and one answer: the mean of the probabilities that a network gives for each.
+
+Shapes: ``C`` channels of the output space, ``H``, ``W`` pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densemtmd.backbones.padded import padded
+from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry, reflect
+from densemtmd.losses import dataset_softmax
+from densemtmd.network import JointNetwork, Labeller
+from densemtmd.tasks import OutputSpace
+
+MOST_SCALE = 4.0
+
+FARTHEST = 1024
+"""Pixels between the places where parts of a picture may begin so that those of a copy of another size begin on the network's grid."""
+
+
+def check_copies(mirror: bool, scales: Sequence[float], of: str = "score.") -> None:
+    """Refuses sizes of copies that mean nothing.
+
+    Args:
+        mirror: whether pictures are mirrored too.
+        scales: by which they are enlarged.
+        of: what stands before the names, for messages.
+
+    Raises:
+        UserError: none, one twice, or one out of its range.
+    """
+    known = all(type(scale) in (int, float) and 1 / MOST_SCALE <= scale <= MOST_SCALE for scale in scales)
+    if not scales or not known or len(set(scales)) < len(scales):
+        raise UserError(f"{of}scales is {list(scales)}, expected numbers from {1 / MOST_SCALE} to {MOST_SCALE:g}, each once")
+
+
+def labeller_of(
+    network: JointNetwork, precision: str = "float32", measure: bool = False, mirror: bool = False, scales: Sequence[float] = (1.0,)
+) -> Labeller:
+    """What a network labels with: pictures as they are, or several copies of each."""
+    labeller = network.labeller(precision, measure)
+    return Averaged(labeller, network.space, mirror, scales) if mirror or list(scales) != [1.0] else labeller
+
+
+class Averaged:
+    """Answers with the mean over copies of a picture of a network's probabilities, dataset by dataset.
+
+    What it gives are logarithms of that mean: logits whose dataset-wise softmax it is. It answers every pixel of what it is given, and is
+    asked with as much context as the smallest copy wants.
+
+    Args:
+        labeller: of the network.
+        space: its labelsets.
+        mirror: each copy also mirrored, left and right.
+        scales: by which the copies are enlarged.
+    """
+
+    def __init__(self, labeller: Labeller, space: OutputSpace, mirror: bool, scales: Sequence[float]) -> None:
+        self.labeller, self.space, self.mirror, self.scales = labeller, space, mirror, tuple(scales)
+        inner = labeller.geometry
+        context = math.ceil((inner.context + max(inner.border) + 1) / min(scales)) + 2  # with what is read between two pixels
+
+        def on_grid(pixels: int) -> bool:
+            cells = [pixels * scale / inner.multiple for scale in scales]
+            return all(abs(cell - round(cell)) < 1e-6 for cell in cells)
+
+        multiple = next((m for m in range(inner.multiple, FARTHEST + 1, inner.multiple) if on_grid(m)), inner.multiple)
+        self.geometry = Geometry(1, 1, multiple=multiple, context=context)
+
+    @property
+    def grain(self) -> int:
+        return self.geometry.multiple
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(1, 3, H, W) in [0, 1] -> (1, C, H, W)."""
+        turns = (False, True)[: 1 + self.mirror]
+        answers = (dataset_softmax(self._of_copy(x, scale, turned), self.space) for scale in self.scales for turned in turns)
+        mean = reduce(torch.add, answers).div_(len(self.scales) * len(turns))
+        return mean.clamp_(min=torch.finfo(mean.dtype).tiny).log_()
+
+    def _of_copy(self, x: Tensor, scale: float, turned: bool) -> Tensor:
+        """The logits for the pixels of a picture, (1, 3, H, W) -> (1, C, H, W), from a copy enlarged by ``scale`` and maybe mirrored.
+
+        What is mirrored is as wide as the network would have padded it, so that it meets the network's grid as the whole picture does.
+        """
+        height, width = x.shape[-2:]
+        inner = self.labeller.geometry
+        if turned:
+            x = padded(x, inner.multiple)
+        if scale != 1:  # of some pixels more, so that it reaches over the last ones
+            more = math.ceil(1 / scale) + 2
+            x = padded(x, 1, (x.shape[2] + more, x.shape[3] + more))
+            x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=scale < 1)
+        x = bordered(x.flip(-1) if turned else x, inner)
+        logits = self.labeller(x)
+        logits = logits.flip(-1) if turned else logits
+        if scale != 1:
+            logits = F.interpolate(logits, scale_factor=1 / scale, mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+
+def bordered(x: Tensor, geometry: Geometry) -> Tensor:
+    """(B, 3, H, W) with the border that a patch classifier must see around it to answer every pixel, by reflection."""
+    before, after = geometry.border
+    for dimension in (2, 3) if before + after else ():
+        size = x.shape[dimension]
+        x = x.index_select(dimension, reflect(torch.arange(-before, size + after, device=x.device), size))
+    return x
