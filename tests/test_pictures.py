@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from densemtmd.datasets import pictures
 from densemtmd.datasets.pictures import open_picture, read_picture
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
@@ -269,3 +270,12 @@ def test_atomic_write_where_nothing_can_be_written(tmp_path):
         with pytest.raises(UserError, match="could not be written"), atomic_write(path) as temporary:
             temporary.write_text("")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_large_picture_is_read_some_rows_at_a_time(tmp_path, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (37, 23, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    for pixels in (1, 50, 37 * 23, 10**6):
+        monkeypatch.setattr(pictures, "ROWS_OF", pixels)
+        found = read_picture(tmp_path / "a.png")
+        assert (found == image).all() and found.flags.writeable

@@ -9,8 +9,9 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from densemtmd.bench.beside import measure_beside
 from densemtmd.bench.clock import by_turns, on_threads, one_pass, peak_memory
-from densemtmd.bench.networks import a_picture, first_strip, first_tile, labeller_of, make_network, multiply_adds, size_of
+from densemtmd.bench.networks import a_picture, choice, first_strip, first_tile, labeller_of, make_network, multiply_adds, size_of
 from densemtmd.bench.told import Told, megabytes
 from densemtmd.errors import UserError
 from densemtmd.machine import cores
@@ -49,8 +50,10 @@ def measure_label(arguments: argparse.Namespace) -> Told:
 
     from densemtmd.inference import Predictor
 
+    if len(arguments.model) > 1 or choice("model", arguments.model[0])["name"] != "patchnet":
+        return measure_beside(arguments)
     sizes = [size_of(text) for text in arguments.sizes]
-    network, device = make_network(arguments, arguments.labels)
+    network, device = make_network(argparse.Namespace(**{**vars(arguments), "model": arguments.model[0]}), arguments.labels)
     predictor = Predictor([network], arguments.device)
     network = predictor.networks[0]
     rough = Predictor([network], arguments.device, "bfloat16") if arguments.bfloat16 else None

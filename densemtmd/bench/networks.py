@@ -36,8 +36,9 @@ def size_of(text: str, option: str = "--sizes", what: str = "rows x columns such
     return int(parts[0]), int(parts[1])
 
 
-def make_network(arguments: argparse.Namespace, labels: int) -> tuple[Any, Any]:
-    """The network to measure, in eval mode, with batch norms that have seen a picture; and its device."""
+def make_network(arguments: argparse.Namespace, labels: int, space: Any = None) -> tuple[Any, Any]:
+    """The network to measure, in eval mode, with batch norms that have seen a picture; and its device. It answers under labelsets of so
+    many labels in all, or in the output space that is given."""
     import torch
 
     from densemtmd import backbones, checkpoint
@@ -56,10 +57,11 @@ def make_network(arguments: argparse.Namespace, labels: int) -> tuple[Any, Any]:
         raise UserError(f"--labels is {labels}, expected at least 1")
     torch.manual_seed(0)
     parts = [range(first, min(first + 200, labels)) for first in range(0, labels, 200)]  # a labelset has fewer than 255 labels
-    space = OutputSpace([Labelset(f"bench{n}", [f"label{i}" for i in part]) for n, part in enumerate(parts)])
+    space = space or OutputSpace([Labelset(f"bench{n}", [f"label{i}" for i in part]) for n, part in enumerate(parts)])
     network = backbones.build(choice("model", arguments.model), space)
     with torch.no_grad():
-        network.train()(as_input(torch.from_numpy(a_picture(96, 96).copy()).permute(2, 0, 1)[None]))
+        x = as_input(torch.from_numpy(a_picture(96, 96).copy()).permute(2, 0, 1)[None])
+        network.train()(torch.cat([x, x.flip(-1)]))  # two, since a norm over one output of one picture has no spread
     return network.eval().to(device, memory_format=torch.channels_last), device  # type: ignore[call-overload]
 
 

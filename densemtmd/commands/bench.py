@@ -1,6 +1,7 @@
 """Measure how fast densemtmd is, on this machine and with your data.
 
     python tools/bench.py label --bfloat16 --out results/bench              labelling every pixel, against other ways to do it
+    python tools/bench.py label --model frozen fpn --sizes 240x320          networks beside the patch network
     python tools/bench.py scale --megapixels 1 4 16                         its time and memory against pixels and labels
     python tools/bench.py train stanford --data-root ~/data --target 45     training, against the paper's minibatches of patches
     python tools/bench.py loading stanford camvid --data-root ~/data
@@ -39,12 +40,15 @@ def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
 
-    def bench(name: str, measure: Callable[[argparse.Namespace], Told], help: str, turns: int = 7) -> Callable[..., Any]:
+    def bench(name: str, measure: Callable[[argparse.Namespace], Told], help: str, turns: int = 7, several: bool = False) -> Any:
         """A subcommand with the options that all have; returns its ``add_argument``."""
         one = benches.add_parser(name, help=help, description=(measure.__doc__ or "").splitlines()[0], allow_abbrev=False)
         one.add_argument("--turns", type=int, default=turns, metavar="N", help=f"of which the median counts (default: {turns})")
         one.add_argument("--out", type=Path, metavar="DIR", help="write the tables to DIR/<bench>.md, and all that was measured to .json")
-        one.add_argument("--model", default="patchnet", metavar="NAME", help="a file in conf/model/ (default: patchnet)")
+        models = "files in conf/model/; others than patchnet are put beside it" if several else "a file in conf/model/"
+        default: Any = ["patchnet"] if several else "patchnet"
+        nargs = "+" if several else None
+        one.add_argument("--model", default=default, nargs=nargs, metavar="NAME", help=f"{models} (default: patchnet)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, ...: where the network is (default: auto)")
         one.add_argument("--threads", type=int, metavar="N", help="that compute (default: one per core)")
         one.set_defaults(measure=measure)
@@ -60,7 +64,7 @@ def make_arguments() -> argparse.ArgumentParser:
         add("--seconds", type=float, default=seconds, metavar="S", help=f"of a turn (default: {seconds:g})")
         return add
 
-    add = bench("label", measure_label, "labelling every pixel, against other ways to do it and the machine's best rate", 3)
+    add = bench("label", measure_label, "labelling every pixel, against other ways to do it and the machine's best rate", 3, several=True)
     sizes = ["240x320", "375x1242", "1024x2048"]
     add("--sizes", nargs="+", default=sizes, metavar="HxW", help=f"pixels of the pictures (default: {' '.join(sizes)})")
     add("--labels", type=int, default=68, metavar="N", help="outputs of the network (default: 68)")

@@ -31,6 +31,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000"
 """Not all that Pillow knows: an EPS is a program that another program would run, an ICO may hold a larger picture than it claims."""
 
 MAX_PIXELS = 200_000_000
+ROWS_OF = 2**23
+"""Pixels that are taken over from Pillow at a time."""
 WHITE = (255, 255, 255, 255)
 
 
@@ -155,7 +157,16 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return _values(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def _values(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture in RGB, some rows at a time: Pillow hands out what it is asked for in two more copies."""
+    values = np.empty((picture.height, picture.width, 3), np.uint8)
+    rows = max(1, ROWS_OF // picture.width)
+    for top in range(0, picture.height, rows):
+        values[top : top + rows] = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+    return values
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
