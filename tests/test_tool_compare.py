@@ -246,7 +246,7 @@ def test_what_cannot_be_compared_is_a_sentence(compare, tmp_path, capsys):
     moved = {**right, "he": right["he"] + [[[0, 0], [0, 1]], [[0, 0], [0, -1]], [[0, 0], [0, 0]]]}  # as many pixels, in other pictures
     for other, word in [
         (write_run(tmp_path / "b", "nf", 0, right, scoring="dense"), "dense"),
-        (write_run(tmp_path / "h", "nf", 0, right, split="val"), "('val', 'strided', False)"),
+        (write_run(tmp_path / "h", "nf", 0, right, split="val"), "('val', 'strided', False, "),
         (write_run(tmp_path / "c", "nf", 0, many), "other pictures or labels of he"),
         (write_run(tmp_path / "d", "jt", 0, right), "both jt with seed 0"),
         (write_run(tmp_path / "e", "nf", 0, others), "other pictures or labels of he"),
