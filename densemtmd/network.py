@@ -166,11 +166,11 @@ class JointNetwork(nn.Module):
         if self.context is not None or len(tasks) in (0, len(self.space.tasks)) or not isinstance(last, nn.Conv2d):
             return self
         kept = torch.cat([torch.arange(self.space.channels)[self.space.slice(task.name)] for task in tasks]).to(last.weight.device)
-        fewer = nn.Conv2d(
-            last.in_channels, len(kept), last.kernel_size, last.stride, last.padding, bias=last.bias is not None,
-            device=last.weight.device, dtype=last.weight.dtype,
-        )  # fmt: skip
-        fewer.load_state_dict({name: tensor[kept] for name, tensor in last.state_dict().items()})
+        fewer = copy.copy(last)
+        fewer.out_channels = len(kept)
+        fewer._parameters = {
+            name: None if one is None else nn.Parameter(one.detach()[kept], requires_grad=False) for name, one in last._parameters.items()
+        }
         made = copy.copy(self)
         made._modules = {**self._modules, "classifier": nn.Sequential(*layers[:-1], fewer).train(self.classifier.training)}
         made.space = OutputSpace(tasks)

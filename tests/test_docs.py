@@ -37,10 +37,9 @@ VERBS = [tool.stem.replace("_", "-") for tool in (ROOT / "tools").glob("*.py")]
 
 WORLD = ["data.world={images: 6, frames: 1, width: 96, height: 64}", "data.datasets=[he,kundu,ros,xu]"]
 HANDS = ["data.world={frames: 10, test: 21}", "model.size=24", "model.hidden=16", "model.width=4", "train.batch=10", "train.epochs=1"]
-OWN = [
-    "model.encoder=mobilenetv3_small_050", "model.weights=none", "model.hidden=8", "train.outputs=1000", "train.epoch_outputs=500",
-    "train.batch=64", "train.validation_pictures=1",
-]  # fmt: skip
+ENCODER = ["model.encoder=mobilenetv3_small_050", "model.weights=none", "train.validation_pictures=1"]
+FROZEN = [*ENCODER, "model.hidden=8", "train.outputs=1000", "train.epoch_outputs=500", "train.batch=64"]
+DECODER = [*ENCODER, "train.epochs=null", "train.outputs=5000", "train.epoch_outputs=2500", "train.batch=2", "train.crop=32"]
 SMALL = ["model.widths=[4,6,8]", "model.hidden=8", "train.batch=4", "train.epochs=null", "train.outputs=500", "train.validation_pictures=1"]
 TOY = {
     "streets": ["--images", "3", "--frames", "1", "--size", "64x48", "--workers", "1"],
@@ -114,8 +113,10 @@ def toy(words: list[str]) -> list[str]:
     if verb == "synthesize":
         return [verb, *rest, *TOY[rest[0]]]
     if verb == "train" and not any(word.startswith("resume=") for word in rest):
-        chosen = {name: value for name, _, value in (word.partition("=") for word in rest)}.get("data", "street7")
-        smaller = HANDS if chosen == "hands" else OWN if chosen == "own" else [*SMALL, *(WORLD if chosen == "street7" else [])]
+        chosen = {name: value for name, _, value in (word.partition("=") for word in rest)}
+        data = chosen.get("data", "street7")
+        model = chosen.get("model", {"hands": "handnet", "own": "frozen"}.get(data, "patchnet"))
+        smaller = {"handnet": HANDS, "frozen": FROZEN, "patchnet": SMALL}.get(model, DECODER) + (WORLD if data == "street7" else [])
         return [verb, *rest, *smaller, "tracking=none", "runs=others"]
     return [verb, *rest]
 
@@ -187,12 +188,16 @@ def test_commands_run(folder, command, capsys):
     assert main_of(verb)(arguments) == 0, capsys.readouterr().err
 
 
+SWEEPER = "hydra.core.plugins.Plugins.instantiate_sweeper"
+"""What ``-m`` comes to once its launcher is known and its settings are read."""
+
+
 class Understood(Exception):
     """A command has been read."""
 
 
 @pytest.mark.parametrize("command", [*READ, *IN_TEXT], ids=shown)
-def test_commands_that_are_not_run_are_understood(command, monkeypatch, capsys):
+def test_commands_that_are_not_run_are_understood(command, tmp_path, monkeypatch, capsys):
     program, verb, *arguments = {**READ, **IN_TEXT}[command]
     if program != "densemtmd":
         assert program in ("make", "python", "mlflow")
@@ -208,12 +213,18 @@ def test_commands_that_are_not_run_are_understood(command, monkeypatch, capsys):
         parse(self, *given, **named)
         raise Understood
 
-    monkeypatch.setattr("densemtmd.runs.run.check", lambda *_: None)
-    monkeypatch.setattr("densemtmd.runs.run.run", stop)
-    monkeypatch.setattr("densemtmd.runs.table.run_table", stop)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
+    monkeypatch.chdir(tmp_path)
+    if verb == "train":  # its settings are read by itself
+        for there in ("densemtmd.runs.run.run", "densemtmd.runs.run.resume", "densemtmd.runs.table.run_table", SWEEPER):
+            monkeypatch.setattr(there, stop)
+        monkeypatch.setattr("densemtmd.runs.run.check", lambda *_: None)
+    else:
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
     arguments = [re.sub(r"<\w+>", "some", argument) for argument in arguments]
     if arguments == ["--help"]:
+        return
+    if "--cfg" in arguments:
+        assert main_of(verb)(arguments) == 0, capsys.readouterr().err
         return
     if any(word.startswith(("experiment=", "curve=")) for word in arguments) and "seeds=" not in command:
         arguments.append("seeds=[0]")  # the others have the same settings

@@ -100,7 +100,7 @@ def run(finished):
         ("data=streat7", ["unknown choice data=streat7; known: camvid, ", "did you mean 'street7'?"]),
         ("data=street7,streat7", ["unknown choice data=streat7"]),
         ("strategy=", ["unknown choice strategy=; known: finetune, jt, "]),
-        ("protocol=[paper]", ["unknown choice protocol=['paper']", "paper, strided"]),
+        ("protocol=[paper]", ["unknown choice protocol=['paper']", "paper, regions, strided"]),
         ("data.datasets=[square]", ["unknown dataset 'square'; known: camvid, ", "or give the path of a YAML"]),
         ("train.border=reflekt", ["train.border is 'reflekt'", "did you mean 'reflect'?"]),
         ("train.mixing=pixel", ["train.mixing is 'pixel'", "did you mean 'pixels'?"]),

@@ -128,6 +128,7 @@ def test_every_experiment_composes(path):
     assert experiment.name == path.stem and (search or len(experiment.seeds) >= 3)
     for row, overrides in experiment.rows.items():
         settings = composing.compose([*experiment.settings, *overrides])
+        assert experiment.paper is None or settings.model["name"] in ("patchnet", "handnet"), "the paper's tables are of its networks"
         plan = stages(settings.strategy, settings.data.datasets)
         assert sum(stage.answers for stage in plan) >= 1
         others = ["best", "alone", "joint", *(f"finetune_{name}" for name in ("stanford", "siftflow", "kitti7"))]

@@ -8,8 +8,9 @@
     timm's own weights for the encoder, fetched once and kept by ``huggingface_hub``.
 ``none``
     None: the encoder begins at random.
-a path
-    A state dict in timm's naming: ``.safetensors``, or ``.pth``, ``.pt`` or ``.bin``, of which nothing but tensors is unpickled.
+``FILE``
+    The path of a state dict in timm's naming: ``.safetensors``, or ``.pth``, ``.pt`` or ``.bin``, of which nothing but tensors is
+    unpickled.
 
 What is loaded is a network's beginning. A checkpoint holds all weights by itself and needs none of these sources again; it says
 which it began with (:class:`Origin`).

@@ -331,7 +331,7 @@ def check_comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
 def way_to_score(run: Run) -> tuple[Any, ...]:
     """Which pictures, and of them what, was scored: runs must agree on it to be compared."""
     usual = run.kind.way(ScoreSettings())
-    of_before = {key: usual[key] for key in ("mirror", "scales") if key in usual}  # what runs do not say that knew no copies
+    of_before: dict[str, Any] = {key: usual[key] for key in ("mirror", "scales") if key in usual}  # not said by runs that knew no copies
     return (run.split, *({**of_before, **run.scores}[key] for key in usual))
 
 
