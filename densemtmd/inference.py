@@ -277,7 +277,14 @@ class Predictor:
                     yield asked, rows, columns, logits
 
     def _asked(self, network: JointNetwork, labelsets: Iterable[str]) -> tuple[JointNetwork, Labeller]:
-        """A network for some labelsets, and what labels with it, kept for the next picture."""
+        """A network for some labelsets, and what labels with it, kept for the next picture.
+
+        Raises:
+            UserError: it labels none.
+        """
+        if network.takes != Labelset.kind:
+            names = ", ".join(network.space.names)
+            raise UserError(f"this network answers {network.space.tasks[0].words}s ({names}), not labels: `densemtmd infer --keypoints`")
         asked = asked_alone(network, labelsets)
         key = self.networks.index(network), asked.space.names
         if key not in self._labellers:
@@ -290,9 +297,6 @@ class Predictor:
         Raises:
             UserError: it labels none.
         """
-        if network.takes != Labelset.kind:
-            names = ", ".join(network.space.names)
-            raise UserError(f"this network answers {network.space.tasks[0].words}s ({names}), not labels: `densemtmd infer --keypoints`")
         return self._asked(network, network.space.names)[1]
 
     def __call__(self, image: np.ndarray, labelset: str) -> np.ndarray:

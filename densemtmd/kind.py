@@ -33,6 +33,10 @@ if TYPE_CHECKING:  # what a kind does is done with what stands above it; what a 
     from densemtmd.tasks import OutputSpace, Task
 
 
+Criterion = Callable[["torch.Tensor", "Batch"], "torch.Tensor"]
+"""What training makes small: of outputs and what is asked for them, a number."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """One of the numbers by which answers are judged."""
@@ -125,6 +129,10 @@ class Kind(ABC):
     @abstractmethod
     def loss(self, outputs: torch.Tensor, batch: Batch, space: OutputSpace) -> torch.Tensor:
         """The selective loss of a batch, over what each sample's own annotator says."""
+
+    def criterion(self, data: Sequence[Loaded], space: OutputSpace, settings: RunSettings) -> Criterion:
+        """What training on some datasets makes small: :meth:`loss`, where the kind's settings name no other."""
+        return lambda outputs, batch: self.loss(outputs, batch, space)
 
     @abstractmethod
     def fitted(self, network: JointNetwork, mixture: Batches, batches: int, data: Sequence[Loaded], device: torch.device) -> dict[str, Any]:
@@ -266,8 +274,8 @@ class Kind(ABC):
         return ""
 
     @abstractmethod
-    def protocol(self, train: Mapping[str, Any]) -> str:
-        """How was trained, in a few words, from ``train`` of a run's settings."""
+    def protocol(self, train: Mapping[str, Any], model: str) -> str:
+        """How was trained, in a few words, from ``train`` of a run's settings and the name of its model."""
 
     @abstractmethod
     def next_step(self, folder: Path) -> str:

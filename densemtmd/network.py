@@ -101,11 +101,11 @@ class JointNetwork(nn.Module):
         """A trunk that gives the same, but for rounding, and is the quickest here."""
         return self.trunk
 
-    def standardise(self, maps: Iterable[Tensor]) -> None:
-        """Takes from maps that its trunk gave of some pictures what the network must know of them before it learns.
+    def standardise(self, inputs: Iterable[Tensor]) -> None:
+        """Takes from some pictures, or from its trunk's maps of them, what the network must know of them before it learns.
 
         Args:
-            maps: (B, M, h, w) each.
+            inputs: (B, 3, H, W) in [0, 1], or (B, M, h, w), each.
         """
 
     def brought(self, joint: Tensor, size: Sequence[int]) -> Tensor:
@@ -125,8 +125,19 @@ class JointNetwork(nn.Module):
         """Puts the shared context θ' on top (Figure 1c), with fresh weights."""
         self.context = SharedContext(self.space, form, hidden)
 
-    def add_discriminator(self, domains: int, hidden: int = 128) -> None:
-        """Hangs a domain classifier θ_d on the features, with fresh weights."""
+    def add_discriminator(self, domains: int, hidden: int = 128, at: str = "features") -> None:
+        """Hangs a domain classifier θ_d on the features, with fresh weights.
+
+        Args:
+            domains: D, how many there are.
+            hidden: channels of its hidden layer.
+            at: what it sees; of most networks the features alone.
+
+        Raises:
+            UserError: a place that this network does not have, or no hidden channel.
+        """
+        if at != "features":
+            raise UserError(f"reversal.at is {at!r}, but a {type(self).__name__} has no such map: use reversal.at=features")
         self.discriminator = Discriminator(self.feature_channels, domains, hidden)
 
     @property
@@ -145,6 +156,9 @@ class JointNetwork(nn.Module):
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Those that may have learned elsewhere, and learn at a pace of their own; none here."""
         return []
+
+    def hold_encoder(self, held: bool = True) -> None:
+        """What may have learned elsewhere stays as it is, its batch norms too; or what of it learned before learns again."""
 
     def freeze(self) -> None:
         """θ_f and θ_t no longer learn, and answer as at inference (no dropout, fixed batch norm), whatever mode the network is in."""

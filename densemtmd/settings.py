@@ -136,7 +136,17 @@ class TrainSettings:
     optimizer: str = setting("adam", "adam (section 4.4; with decoupled weight decay), or sgd (section 4.1)", choices=("sgd", "adam"))
     lr: float = setting(0.001, "learning rate after warm-up; of sgd about ten times that of adam", least=0)
     encoder_lr: float = setting(1.0, "of an encoder that may have learned elsewhere (fpn, unet, ...), in multiples of train.lr", least=0)
+    freeze: float = setting(0.0, "share of the budget at whose beginning that encoder does not learn", least=0, most=1)
     clip: float = setting(0.0, "the gradient's norm is cut to this; 0: it is not", least=0)
+    accumulate: int = setting(
+        1, "parts of a batch that go through the network one after the other, for large batches in little memory", least=1, most=MOST
+    )
+    average: float = setting(
+        0.0,
+        "share that the running mean of the weights keeps at each step; that mean is validated and saved; 0: there is none",
+        least=0,
+        below=1,
+    )
     momentum: float = setting(0.9, "of SGD, with Nesterov's correction", least=0, below=1)
     weight_decay: float = setting(1e-4, "on weights, not on biases and batch norms", least=0)
     warmup: float = setting(0.02, "share of the budget over which the learning rate climbs from 0", least=0, below=1)
@@ -168,6 +178,19 @@ class TrainSettings:
 
 
 @dataclass
+class LossSettings:
+    """What training makes small, of pixels: ``loss.<name>=<value>``. Each is taken over a sample's own labelset alone."""
+
+    mix: str = setting("cross_entropy", "cross_entropy, dice, focal, or a mixture by weights such as cross_entropy:1+dice:0.5")
+    gamma: float = setting(2.0, "γ of the focal loss: the larger, the less counts what is right already", least=1, most=10)
+    smoothing: float = setting(0.0, "share of each target that is spread evenly over its labelset (cross_entropy)", least=0, below=1)
+    balance: float = setting(
+        0.0, "weight labels by their frequency within their labelset to the minus this; 0: all pixels weigh the same; 1: all labels do",
+        least=0, most=1,
+    )
+
+
+@dataclass
 class ContextSettings:
     """The shared context θ' of the strategies that have it: ``context.<name>=<value>``."""
 
@@ -196,9 +219,14 @@ class ReversalSettings:
     strength: float = setting(0.1, "λ: the domain classifier's gradient reaches the features multiplied by -λ", least=0)
     schedule: str = setting("ramp", "ramp: λ grows from 0 as in Ganin and Lempitsky 2015; constant: it stays", choices=("ramp", "constant"))
     hidden: int = setting(128, "channels of the domain classifier's hidden layer", least=1, most=MOST)
+    at: str = setting(
+        "features",
+        "what the domain classifier sees: features, or the encoder's deepest map (fpn, unet, ...)",
+        choices=("features", "deepest"),
+    )
     lr: float = setting(10.0, "its learning rate, in multiples of train.lr: it must keep up with the features that flee from it", least=0)
 
-    def at(self, progress: float) -> float:
+    def strength_at(self, progress: float) -> float:
         """λ when a share ``progress`` of the budget is used up; ramped it is λ·(2 / (1 + exp(−10·progress)) − 1)."""
         return self.strength * (1.0 if self.schedule == "constant" else 2 / (1 + math.exp(-10 * min(progress, 1.0))) - 1)
 
@@ -256,6 +284,7 @@ class RunSettings:
     model: dict[str, Any] = field(default_factory=dict)  # which network: a file in conf/model/
     strategy: dict[str, Any] = field(default_factory=dict)  # how to train: a file in conf/strategy/
     train: TrainSettings = field(default_factory=TrainSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
     reversal: ReversalSettings = field(default_factory=ReversalSettings)
     hands: HandsSettings = field(default_factory=HandsSettings)

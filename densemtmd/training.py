@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -29,7 +30,7 @@ from densemtmd import checkpoint, evaluation
 from densemtmd.datasets.mixing import made_ahead
 from densemtmd.datasets.sample import Batch, Batches, as_input
 from densemtmd.errors import UserError
-from densemtmd.kind import kind_of, kind_of_scores
+from densemtmd.kind import Criterion, kind_of, kind_of_scores
 from densemtmd.losses import domain_loss
 from densemtmd.network import JointNetwork, reverse_gradient
 from densemtmd.settings import ContextSettings, ReversalSettings, TrainSettings, from_plain
@@ -156,9 +157,11 @@ def train_step(
     batch: Batch,
     precision: str,
     *,
+    criterion: Criterion | None = None,
     inner_weight: float = 0.0,
     reversal: float = 0.0,
     clip: float = 0.0,
+    accumulate: int = 1,
 ) -> dict[str, Tensor]:
     """One step: the selective loss, and where the network has a discriminator the domain loss, whose gradient is reversed.
 
@@ -167,36 +170,95 @@ def train_step(
         optimizer: of its parameters.
         batch: on its device.
         precision: ``"float32"`` or ``"bfloat16"``.
+        criterion: the selective loss; that of the kind where none is given.
         inner_weight: share of the selective loss that is taken of the outputs below the shared context.
         reversal: λ of gradient reversal at this step.
         clip: the most that the gradient's norm may be; 0: whatever it is.
+        accumulate: parts of the batch that go through the network one after the other. What is learned is the same but for batch norms,
+            which see one part at a time, and for losses that are no means over outputs.
 
     Returns:
         What to record, on the network's device: ``loss`` and, with a discriminator, ``domain_loss`` and ``domains``, the confusion matrix
         (D, D) of the domains that it names.
     """
+    if criterion is None:
+        loss_of = kind_of(network.space.kind).loss
+        criterion = lambda outputs, batch: loss_of(outputs, batch, network.space)  # noqa: E731
+    optimizer.zero_grad(set_to_none=True)
+    records = []
+    labelled = batch.labelled if accumulate > 1 else 1
+    for part in batch.parts(accumulate) if accumulate > 1 else [batch]:
+        loss, of_domains, record = losses_of(network, part, precision, criterion, inner_weight, reversal)
+        if accumulate > 1:  # means over the outputs of a part, which may have more or fewer of them than another
+            share, of_pictures = part.labelled / max(1, labelled), len(part.task) / len(batch.task)
+            loss, of_domains = loss * share, None if of_domains is None else of_domains * of_pictures
+            record = {name: value * {"loss": share, "domain_loss": of_pictures}.get(name, 1) for name, value in record.items()}
+        (loss if of_domains is None else loss + of_domains).backward()
+        records.append(record)
+    if clip:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
+    return {name: torch.stack([record[name] for record in records]).sum(0) for name in records[0]} if len(records) > 1 else records[0]
+
+
+def losses_of(
+    network: JointNetwork, batch: Batch, precision: str, criterion: Criterion, inner_weight: float, reversal: float
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """The selective loss of a batch, the domain loss where there is one, and what :func:`train_step` records of both."""
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = network.outputs(as_input(batch.image))
         seen = outputs.features if outputs.discriminated is None else outputs.discriminated
         domains = None if network.discriminator is None else network.discriminator(reverse_gradient(seen, reversal))
-    selective_loss = kind_of(network.space.kind).loss
-    loss = selective_loss(outputs.answer, batch, network.space)
+    loss = criterion(outputs.answer, batch)
     if inner_weight:
         joint, size = outputs.joint, outputs.answer.shape[-2:]
-        inner = selective_loss(joint if joint.shape[-2:] == size else network.brought(joint, size), batch, network.space)
+        inner = criterion(joint if joint.shape[-2:] == size else network.brought(joint, size), batch)
         loss = (1 - inner_weight) * loss + inner_weight * inner
     record = {"loss": loss.detach()}
-    if domains is not None:
-        of_domains = domain_loss(domains, batch.domain, batch.weight)
-        loss = loss + of_domains
-        truth = batch.domain[:, None, None].expand(domains[:, 0].shape)
-        record |= {"domain_loss": of_domains.detach(), "domains": evaluation.confusion(domains.argmax(1), truth, domains.shape[1])}
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if clip:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
-    optimizer.step()
-    return record
+    if domains is None:
+        return loss, None, record
+    of_domains = domain_loss(domains, batch.domain, batch.weight)
+    truth = batch.domain[:, None, None].expand(domains[:, 0].shape)
+    record |= {"domain_loss": of_domains.detach(), "domains": evaluation.confusion(domains.argmax(1), truth, domains.shape[1])}
+    return loss, of_domains, record
+
+
+class Average:
+    """The running mean of a network's weights: later steps move it less than the weights themselves, and what is validated and saved is
+    steadier (Polyak and Juditsky, 1992; with the warm-up of TensorFlow's ExponentialMovingAverage).
+
+    Args:
+        network: whose weights, as they are now, it begins with.
+        keep: share that it keeps at each step; less during the first ones. 0: there is no mean, and the weights stand for it.
+    """
+
+    def __init__(self, network: JointNetwork, keep: float) -> None:
+        self.network, self.keep = network, keep
+        self.tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()} if keep else {}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After the step of that number, from 1."""
+        keep = min(self.keep, (1 + step) / (10 + step))
+        own = self.network.state_dict() if self.keep else {}
+        for name, mean in self.tensors.items():
+            if mean.is_floating_point():
+                mean.lerp_(own[name], 1 - keep)
+            else:  # a count
+                mean.copy_(own[name])
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """The network has the mean for its weights within the block."""
+        if not self.keep:
+            yield
+            return
+        own = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        self.network.load_state_dict(self.tensors)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)
 
 
 def fit(
@@ -209,6 +271,7 @@ def fit(
     model: Mapping[str, Any],
     context: ContextSettings = ContextSettings(),  # noqa: B008 (never changed)
     reversal: ReversalSettings = ReversalSettings(),  # noqa: B008
+    criterion: Criterion | None = None,
     started: bool = False,
     validate: Callable[..., dict[str, Any]],
     after_epoch: Callable[[State], None] = lambda state: None,
@@ -229,6 +292,7 @@ def fit(
         model: the settings that the network was built from.
         context: of the shared context, where the network has one.
         reversal: of gradient reversal, where the network has a discriminator.
+        criterion: what is made small; the kind's loss where none is given.
         started: the network starts with weights that have learned already: it is a candidate for the best, as epoch 0.
         validate: scores a network; the :func:`quality` decides which epoch is best. With ``quick=True`` on as little as will
             show whether it works: before the first step, so that a broken validation does not cost an hour.
@@ -244,9 +308,9 @@ def fit(
     precision = precision_on(device, settings.precision)
     optimizer = make_optimizer(network, settings, reversal.lr)
     last, best = folder / "last.safetensors", folder / "best.safetensors"
-    state = State()
+    state, average = State(), Average(network, settings.average)
     if last.exists():
-        state = load_state(last, network, optimizer)
+        state = load_state(last, network, optimizer, average)
     else:
         scored = validate(network, quick=not started)
         if started:
@@ -254,7 +318,7 @@ def fit(
             state.history.append({"epoch": 0, "step": 0, "outputs": 0, "loss": None, "scores": scored})
             checkpoint.save_network(best, network, model, {"scores": scored, "epoch": 0})
             after_epoch(state)
-        save_state(last, network, optimizer, state, model)
+        save_state(last, network, optimizer, state, model, average)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     unread: list[dict[str, Tensor]] = []  # losses stay on the device for a while: reading one makes a GPU wait
     with Interruption() as interruption, Bar(budget, state, title) as bar:
@@ -268,13 +332,15 @@ def fit(
                 group["lr"] = learning_rate(settings, progress) * group["scale"]
             torch.manual_seed(mixture.seed * 1_000_003 + state.step)  # of dropout: the step's own, so that a resumed run draws the same
             network.train()
-            inner_weight, strength = context.inner_weight, reversal.at(progress)
-            unread.append(
-                train_step(
-                    network, optimizer, batch.to(device), precision, inner_weight=inner_weight, reversal=strength, clip=settings.clip
-                )
-            )
+            network.hold_encoder(progress < settings.freeze)
+            strength = reversal.strength_at(progress)
+            record = train_step(
+                network, optimizer, batch.to(device), precision, criterion=criterion, inner_weight=context.inner_weight,
+                reversal=strength, clip=settings.clip, accumulate=settings.accumulate,
+            )  # fmt: skip
+            unread.append(record)
             state.step += 1
+            average.update(state.step)
             state.outputs += batch.labelled
             state.seconds = time.monotonic() - began
             ended = budget.progress(state.outputs, state.seconds) >= 1
@@ -290,15 +356,16 @@ def fit(
             losses(state.step, {**values, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
             bar.show(state, values["loss"])
             if epoch_over:
-                scored = validate(network)
-                end_epoch(state, scored, ended, settings)
-                if state.best_epoch == state.epoch:
-                    checkpoint.save_network(best, network, model, {"scores": scored, "epoch": state.epoch})
-                with tqdm.external_write_mode():
-                    after_epoch(state)
+                with average.inside():
+                    scored = validate(network)
+                    end_epoch(state, scored, ended, settings)
+                    if state.best_epoch == state.epoch:
+                        checkpoint.save_network(best, network, model, {"scores": scored, "epoch": state.epoch})
+                    with tqdm.external_write_mode():
+                        after_epoch(state)
             if save:
                 state.seconds = time.monotonic() - began
-                save_state(last, network, optimizer, state, model)
+                save_state(last, network, optimizer, state, model, average)
                 saved = time.monotonic()
                 if interruption.asked:
                     break
@@ -393,17 +460,25 @@ MOMENTA = {"momentum_buffer": "momentum.", "exp_avg": "mean.", "exp_avg_sq": "sq
 """What optimisers keep of each parameter, and in front of its name in the file."""
 
 
-def save_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, state: State, model: Mapping[str, Any]) -> None:
-    """Writes all that a training needs to go on: weights, momentum and :class:`State`. Random states are the steps' own."""
+AVERAGE = "average."
+"""In front of the names of the weights' running means in the file."""
+
+
+def save_state(
+    path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, state: State, model: Mapping[str, Any], average: Average
+) -> None:
+    """Writes all that a training needs to go on: weights, momentum, :class:`State`, and the weights' running means where there are any.
+    Random states are the steps' own."""
     tensors = {checkpoint.WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         kept = optimizer.state.get(parameter, {})
         tensors |= {prefix + name: kept[key] for key, prefix in MOMENTA.items() if kept.get(key) is not None}
+    tensors |= {AVERAGE + name: tensor for name, tensor in average.tensors.items()}
     checkpoint.save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "state": asdict(state)})
 
 
-def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer) -> State:
-    """The inverse of :func:`save_state`: puts weights and momentum back and returns the state.
+def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, average: Average) -> State:
+    """The inverse of :func:`save_state`: puts weights, momentum and running means back and returns the state.
 
     Raises:
         UserError: the file cannot be read, or is not of such a training.
@@ -423,6 +498,8 @@ def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
                 if momentum.shape != parameter.shape:
                     raise ValueError(f"the momentum of {name} is {tuple(momentum.shape)}, not {tuple(parameter.shape)}")
                 optimizer.state[parameter][key] = momentum.to(parameter).clone(memory_format=torch.preserve_format)
+        for name, mean in average.tensors.items():
+            mean.copy_(tensors[AVERAGE + name])
         state = from_plain(State, about.get("state"), "state")
         for epoch in state.history:
             if not all(isinstance(scores, dict) for scores in (epoch["scores"]["pooled"], *epoch["scores"]["datasets"].values())):

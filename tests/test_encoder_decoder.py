@@ -181,7 +181,7 @@ def test_the_reversed_gradient_reaches_the_encoder(at):
 
 def test_a_frozen_encoder_keeps_its_batch_norms():
     network = make()
-    network.freeze_encoder()
+    network.hold_encoder()
     network.train()
     before = {name: t.clone() for name, t in network.state_dict().items()}
     loss = selective_cross_entropy(network(torch.rand(2, 3, 64, 64)), torch.zeros(2, 64, 64), torch.tensor([0, 1]), SPACE)
@@ -190,7 +190,7 @@ def test_a_frozen_encoder_keeps_its_batch_norms():
     after = network.state_dict()
     assert all(torch.equal(t, after[name]) for name, t in before.items() if name.startswith("features.encoder"))
     assert not torch.equal(before["classifier.1.weight"], after["classifier.1.weight"])
-    network.freeze_encoder(False)
+    network.hold_encoder(False)
     assert network.features.encoder.training and all(p.requires_grad for p in network.parameters())
     network.freeze()
     network.train()

@@ -9,7 +9,7 @@ from toy import needs_backbones, refused
 
 from densemtmd import checkpoint, densify
 from densemtmd.backbones import build
-from densemtmd.backbones.frozen import FrozenTrunk, Standardise
+from densemtmd.backbones.frozen import Hypercolumn, Standardise
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry
 from densemtmd.losses import selective_cross_entropy
@@ -20,7 +20,7 @@ needs_backbones()
 
 def make(seed=0, **settings):
     torch.manual_seed(seed)
-    return FrozenTrunk(SPACE, **{**SMALL, **settings})
+    return Hypercolumn(SPACE, **{**SMALL, **settings})
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from test_encoder_decoder import SMALL, SPACE
 from toy import needs_backbones, write_toy
 
-from densemtmd.backbones.frozen import FrozenTrunk
+from densemtmd.backbones.frozen import Hypercolumn
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_dataset
 from densemtmd.datasets.maps import KeptMaps, file_of
@@ -19,7 +19,7 @@ needs_backbones()
 
 def make(seed=0, **settings):
     torch.manual_seed(seed)
-    network = FrozenTrunk(SPACE, **{**SMALL, "strides": [4, 8], **settings}).eval()
+    network = Hypercolumn(SPACE, **{**SMALL, "strides": [4, 8], **settings}).eval()
     network.pretrained = {"name": "something", "digest": "00", "licence": "mine"}  # else nothing would be kept on disk
     return network
 

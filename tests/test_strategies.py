@@ -283,8 +283,9 @@ def test_a_step_adds_the_reversed_gradient_to_the_features_alone(strength):
 
 def test_the_ramp_is_that_of_ganin_and_lempitsky():
     ramp = ReversalSettings(strength=0.5, schedule="ramp")
-    assert ramp.at(0) == 0 and ramp.at(0.1) == pytest.approx(0.5 * math.tanh(0.5)) and ramp.at(1) == pytest.approx(0.49995, abs=1e-4)
-    assert ReversalSettings(strength=0.5, schedule="constant").at(0) == 0.5
+    assert ramp.strength_at(0) == 0 and ramp.strength_at(0.1) == pytest.approx(0.5 * math.tanh(0.5))
+    assert ramp.strength_at(1) == pytest.approx(0.49995, abs=1e-4)
+    assert ReversalSettings(strength=0.5, schedule="constant").strength_at(0) == 0.5
 
 
 def domains_toy(step, size=32):
@@ -313,7 +314,7 @@ def test_a_fresh_probe_separates_the_domains_only_without_reversal(strength):
     for step in range(600):
         for group in optimizer.param_groups:
             group["lr"] = 0.05 * (1 - step / 600) * group["scale"]
-        train_step(network, optimizer, domains_toy(step), "float32", reversal=reversal.at(step / 600))
+        train_step(network, optimizer, domains_toy(step), "float32", reversal=reversal.strength_at(step / 600))
     accuracy = domain_probe(network, map(domains_toy, range(1000, 1040)), map(domains_toy, range(2000, 2020)), 2, 16)
     batch = domains_toy(3000)
     right = (network(as_input(batch.image))[:, :2].argmax(1) == batch.target).float().mean()

@@ -24,6 +24,10 @@ MODELS = {
         *TINY, "model=fpn", "model.decoder_pyramid_channels=8", "model.decoder_segmentation_channels=32", "train.outputs=30000",
         "train.epoch_outputs=20000", "train.batch=4", "train.crop=32", "context.hidden=8",
     ],
+    "tuned": [
+        *TINY, "model=tuned", "model.scales=[1,1.5]", "model.hidden=16", "train.outputs=50000", "train.batch=4", "train.crop=32",
+        "train.average=0.9", "train.freeze=0.4", "train.accumulate=2", "loss.mix=cross_entropy+dice", "loss.balance=0.5",
+    ],
 }  # fmt: skip
 
 
@@ -67,7 +71,7 @@ def test_every_strategy(data, tmp_path, model, strategy, capsys):
         assert about["parts"]["discriminator"]["domains"] == 2
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=["frozen", "fpn"])
 def trained(request, data, tmp_path_factory):
     return run(data, tmp_path_factory.mktemp(request.param), request.param, datasets=("one", "two"))
 
@@ -99,9 +103,9 @@ def test_correspondences_and_answers_across_and_merged(trained, tmp_path, capsys
     assert json.loads((tmp_path / "merged" / "scores.json").read_text())["datasets"]["merged"]["pixels"] > 0
 
 
-@pytest.mark.parametrize("model", ["frozen"])
-def test_an_interrupted_run_goes_on_to_the_bit(data, tmp_path, model, monkeypatch):
-    whole = run(data, tmp_path / "whole", model, "train.epoch_outputs=400", "strategy=jt_gr")
+@pytest.mark.parametrize(("model", "epoch"), [("frozen", 400), ("tuned", 30000)])
+def test_an_interrupted_run_goes_on_to_the_bit(data, tmp_path, model, epoch, monkeypatch):
+    whole = run(data, tmp_path / "whole", model, f"train.epoch_outputs={epoch}", "strategy=jt_gr")
     steps, stopped = training.train_step, []
 
     def stops(*arguments, **more):
@@ -111,7 +115,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(data, tmp_path, model, monkeypatc
         return steps(*arguments, **more)
 
     monkeypatch.setattr(training, "train_step", stops)
-    run(data, tmp_path / "cut", model, "train.epoch_outputs=400", "strategy=jt_gr", ends=130)
+    run(data, tmp_path / "cut", model, f"train.epoch_outputs={epoch}", "strategy=jt_gr", ends=130)
     monkeypatch.setattr(training, "train_step", steps)
     (folder,) = (tmp_path / "cut").iterdir()
     resume(folder)

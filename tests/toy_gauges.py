@@ -164,7 +164,7 @@ class Gauges(Kind):
     def measured(self, scored, split):
         return f"Mean distance on the {split} dials"
 
-    def protocol(self, train):
+    def protocol(self, train, model):
         return "whole dials"
 
     def next_step(self, folder):

@@ -12,7 +12,7 @@ from densemtmd.tasks import OutputSpace, nearest
 ENCODER_DECODERS = ("encoder_decoder", "unet", "fpn", "deeplabv3plus", "segformer", "upernet")
 """Names of one class of network, whose ``decoder`` says which it is."""
 
-NAMES = ("patchnet", "handnet", "frozen", *ENCODER_DECODERS)
+NAMES = ("patchnet", "handnet", "frozen", "tuned", *ENCODER_DECODERS)
 
 
 def build(model: Mapping[str, Any], space: OutputSpace, pretrained: bool = True) -> JointNetwork:
@@ -55,10 +55,10 @@ def network_of(name: str) -> Any:
         from densemtmd.backbones.handnet import HandNet
 
         return HandNet
-    if name == "frozen":
-        from densemtmd.backbones.frozen import FrozenTrunk
+    if name in ("frozen", "tuned"):
+        from densemtmd.backbones.frozen import Hypercolumn
 
-        return FrozenTrunk
+        return Hypercolumn
     if name in ENCODER_DECODERS:
         from densemtmd.backbones.encoder_decoder import EncoderDecoder
 

@@ -74,25 +74,12 @@ class EncoderDecoder(PaddedNetwork):
             stride=features.stride, multiple=features.multiple, context=CONTEXT,
         )  # fmt: skip
         self.encoder_name, self.decoder_name, self.weights = encoder, decoder, weights
-        self.encoder_frozen = False
         # The first answers are then near uniform over each labelset, as those of the paper's network are.
         nn.init.normal_(classifier[-1].weight, std=0.01)  # type: ignore[arg-type]
         nn.init.zeros_(classifier[-1].bias)  # type: ignore[arg-type]
 
     def load_pretrained(self) -> None:
         self._began_with(pretrained.load_into(self.features.encoder.model, self.encoder_name, self.weights))
-
-    def freeze_encoder(self, frozen: bool = True) -> None:
-        """The encoder no longer learns, its batch norms neither, whatever mode the network is in; or it learns again."""
-        self.encoder_frozen = frozen
-        self.features.encoder.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> EncoderDecoder:
-        super().train(mode)
-        if self.encoder_frozen:
-            self.features.encoder.eval()
-        return self
 
     def __str__(self) -> str:
         """A line for people, e.g. ``unet on tf_efficientnet_lite0, 68 outputs, 5,199,172 parameters``."""

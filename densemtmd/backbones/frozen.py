@@ -1,12 +1,12 @@
-"""A frozen pretrained trunk and a small head on its maps: what it has learned elsewhere is enough to tell most labels apart.
+"""A pretrained trunk and a small head on its maps, laid side by side: what it has learned elsewhere is enough to tell most labels apart.
 
-The trunk is a function of the picture alone: its maps of several strides, brought to one grid and laid side by side, can be
-computed once per picture and kept (:attr:`FrozenTrunk.trunk`), and the network takes them in a picture's place. A step of training then
-costs a few matrix products.
+A frozen trunk is a function of the picture alone: its maps of several strides, brought to one grid, can be computed once per picture and
+kept (:attr:`Hypercolumn.trunk`), and the network takes them in a picture's place. A step of training then costs a few matrix products.
+``learns_beyond`` lets the trunk's deeper layers learn too, from pictures then; its batch norms keep the statistics that they came with,
+which are right for batches of any size.
 
 θ_f is the trunk, a standardisation and 1×1 convolutions to ``hidden`` channels: these are shared by all tasks, and what gradient
-reversal makes forget the domain; θ_t a dropout and a 1×1 convolution to all labels. It is the hypercolumn of Hariharan et al., 2015, on an
-encoder that does not learn.
+reversal makes forget the domain; θ_t a dropout and a 1×1 convolution to all labels. It is the hypercolumn of Hariharan et al., 2015.
 
 Shapes: ``B`` batch, ``M`` channels of the trunk's maps side by side, ``F`` channels of the hidden layer, ``H``, ``W`` pixels, ``h``, ``w``
 cells of the grid.
@@ -39,7 +39,7 @@ STRIDES = (1, 2, 4, 8, 16, 32)
 MOST_SCALE = 4.0
 
 
-class FrozenTrunk(PaddedNetwork):
+class Hypercolumn(PaddedNetwork):
     """A picture in, (B, 3, H, W) in [0, 1], and an answer for each of its pixels out, (B, C, H, W); or the trunk's maps of a picture in,
     (B, M, h, w), and an answer for each cell out, (B, C, h, w).
 
@@ -56,6 +56,7 @@ class FrozenTrunk(PaddedNetwork):
         hidden: channels of the hidden layers.
         layers: how many of them; 0: the classifier is linear in the maps, and gradient reversal has nothing to change.
         dropout: share of what the classifier sees that is dropped, 0 ≤ dropout < 1.
+        learns_beyond: the trunk's layers beyond its map of this stride learn with the head, those before it do not; None: none does.
 
     Raises:
         UserError: a setting out of its range, or the libraries are not installed.
@@ -74,6 +75,7 @@ class FrozenTrunk(PaddedNetwork):
         hidden: int = 256,
         layers: int = 1,
         dropout: float = 0.1,
+        learns_beyond: int | None = None,
     ) -> None:
         known = isinstance(strides, list | tuple) and strides and all(s in STRIDES[1:] for s in strides)
         if not known or len(set(strides)) < len(strides):
@@ -97,7 +99,10 @@ class FrozenTrunk(PaddedNetwork):
             context=math.ceil(CONTEXT / min(scales)),
         )  # fmt: skip
         self.encoder_name, self.weights = encoder, weights
+        self.learns_beyond = learns_beyond
         trunk.requires_grad_(False).eval()
+        if learns_beyond is not None:
+            trunk.learn_beyond(learns_beyond)
         for module in features.hidden:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -109,20 +114,23 @@ class FrozenTrunk(PaddedNetwork):
         self._began_with(pretrained.load_into(self.features.trunk.encoder.model, self.encoder_name, self.weights))
 
     @property
-    def trunk(self) -> Trunk:
-        """What gives of pictures, (B, 3, H, W) in [0, 1], the maps that the network takes in their place: (B, M, ⌈H/grid⌉, ⌈W/grid⌉)."""
-        return self.features.trunk
+    def trunk(self) -> Trunk | None:
+        """What gives of pictures, (B, 3, H, W) in [0, 1], the maps that the network takes in their place: (B, M, ⌈H/grid⌉, ⌈W/grid⌉).
+        None where some of it learns."""
+        return self.features.trunk if self.learns_beyond is None else None
 
     def quick_trunk(self) -> Trunk:
-        return folded(self.trunk)
+        return folded(self.features.trunk)
 
-    def standardise(self, maps: Iterable[Tensor]) -> None:
-        """Takes the mean and the spread of each of the M channels from the maps of some pictures, (B, M, h, w) or (M, h, w) each.
+    def standardise(self, inputs: Iterable[Tensor]) -> None:
+        """Takes the mean and the spread of each of the M channels from some pictures, (B, 3, H, W) in [0, 1], or from the trunk's maps of
+        them, (B, M, h, w).
 
         Raises:
             UserError: there are none.
         """
-        self.features.standardise.fit(maps)
+        with torch.no_grad():
+            self.features.standardise.fit(map(self.features.maps, inputs))
 
     def outputs(self, x: Tensor) -> Outputs:
         """Pictures, or what :attr:`trunk` gave of them -> features and outputs of θ_t for each cell, and the answer: for each pixel of
@@ -130,20 +138,20 @@ class FrozenTrunk(PaddedNetwork):
         features = self.features(x)
         joint = self.classifier(features)
         answer = joint if self.context is None else self.context(joint)
-        of_maps = x.shape[1] == self.trunk.channels
+        of_maps = x.shape[1] == self.features.trunk.channels
         return Outputs(features, joint, answer if of_maps else self.brought(answer, x.shape[-2:]))
 
     def labeller(self, precision: str = "float32", measure: bool = False) -> Whole:
         """What labels whole pictures or tiles of them; the trunk's batch norms are part of its convolutions there."""
-        return WithTrunk(self, precision, self.quick_trunk() if precision == "float32" else self.trunk)
+        return WithTrunk(self, precision, self.quick_trunk() if precision == "float32" else self.features.trunk)
 
     def add_discriminator(self, domains: int, hidden: int = 128, at: str = "features") -> None:
-        """Hangs a domain classifier θ_d on the hidden layer, with fresh weights: the trunk's own maps do not learn.
+        """Hangs a domain classifier θ_d on the hidden layer, with fresh weights.
 
         Raises:
-            UserError: another place, no hidden channel, or no hidden layer whose weights the reversed gradient could reach.
+            UserError: another place, no hidden channel, or nothing below it that learns and the reversed gradient could change.
         """
-        if at == "deepest" or not len(self.features.hidden):
+        if at == "deepest" or not (len(self.features.hidden) or self.learns_beyond):
             raise UserError(
                 "gradient reversal has nothing to change in a frozen trunk: use reversal.at=features, and a model with a hidden layer "
                 "(model.layers of at least 1)"
@@ -155,18 +163,20 @@ class FrozenTrunk(PaddedNetwork):
 
     def __str__(self) -> str:
         """A line for people, e.g. ``frozen tf_efficientnet_lite0, 68 outputs, 3,516,616 parameters``."""
-        return super().__str__().replace(type(self).__name__, f"frozen {self.encoder_name}", 1)
+        beyond = self.learns_beyond
+        how = f"frozen {self.encoder_name}" if beyond is None else f"{self.encoder_name} learning beyond stride {beyond}"
+        return super().__str__().replace(type(self).__name__, how, 1)
 
-    def train(self, mode: bool = True) -> FrozenTrunk:
+    def train(self, mode: bool = True) -> Hypercolumn:
         super().train(mode)
         self.features.trunk.eval()
         return self
 
 
 class WithTrunk(Whole):
-    """A network on a frozen trunk as it labels, with a trunk that is quicker than its own and gives the same."""
+    """A network on a trunk as it labels, with a trunk that is quicker than its own and gives the same."""
 
-    def __init__(self, network: FrozenTrunk, precision: str, trunk: Trunk) -> None:
+    def __init__(self, network: Hypercolumn, precision: str, trunk: Trunk) -> None:
         super().__init__(network, precision)
         self.trunk = trunk
 
@@ -175,7 +185,7 @@ class WithTrunk(Whole):
 
 
 class Trunk(nn.Module):
-    """A frozen encoder, whose maps of several strides and scales are brought to one grid and laid side by side:
+    """An encoder, whose maps of several strides and scales are brought to one grid and laid side by side:
     (B, 3, H, W) in [0, 1] -> (B, M, ⌈H/grid⌉, ⌈W/grid⌉).
 
     Args:
@@ -209,7 +219,25 @@ class Trunk(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    @torch.no_grad()
+    def learn_beyond(self, stride: int) -> None:
+        """Lets the layers learn that make of the map of this stride the deeper ones.
+
+        Raises:
+            UserError: there is no such map, or nothing beyond it.
+        """
+        info = [layer for layer in self.encoder.model.feature_info if layer["reduction"] == stride]
+        names = [name for name, _ in self.encoder.model.named_parameters()]
+        ends = {layer["module"].replace(".", mark) + "." for layer in info for mark in "._"}
+        before = [n for n, name in enumerate(names) if any(name.startswith(end) for end in ends)]
+        beyond = names[before[-1] + 1 :] if before else []
+        if not beyond:
+            raise UserError(
+                f"model.learns_beyond is {stride!r}, expected the stride of a map of {self.name} beyond which there are layers: "
+                f"{', '.join(str(s) for s in self.strides[:-1])}"
+            )
+        for name in beyond:
+            self.encoder.model.get_parameter(name).requires_grad_(True)
+
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = (-(-size // self.grid) for size in x.shape[-2:])
         sides = []
@@ -240,10 +268,11 @@ FOLDED = 1e-3
 does."""
 
 
+@torch.no_grad()
 def folded(trunk: Trunk) -> Trunk:
     """A trunk that gives the same, but for rounding, and is quicker on a CPU: its batch norms are part of the convolutions before them, and
     channels lie side by side in memory. The trunk itself, where an encoder is not built of such pairs."""
-    made = copy.deepcopy(trunk).eval()
+    made = copy.deepcopy(trunk).eval().requires_grad_(False)
     for parent in list(made.encoder.modules()):
         before: nn.Module | None = None
         for name, child in list(parent.named_children()):
@@ -305,5 +334,8 @@ class Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1], or the trunk's maps of them, (B, M, h, w), in half precision too -> (B, F, h, w)."""
-        maps = x if x.shape[1] == self.trunk.channels else self.trunk(x)
-        return self.hidden(self.standardise(maps.float()))
+        return self.hidden(self.standardise(self.maps(x).float()))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The trunk's maps of pictures; or maps as they are."""
+        return x if x.shape[1] == self.trunk.channels else self.trunk(x)

@@ -92,6 +92,8 @@ class PaddedNetwork(JointNetwork):
         context: int,
     ) -> None:
         super().__init__(features, classifier, space, feature_channels)
+        self.encoder_held = False
+        self._held: list[nn.Parameter] = []
         self.deepest_channels = deepest_channels
         self.stride, self.multiple, self.context_pixels = stride, multiple, context
 
@@ -147,6 +149,23 @@ class PaddedNetwork(JointNetwork):
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         return dict(self.groups()).get("encoder", [])
+
+    def hold_encoder(self, held: bool = True) -> None:
+        if held == self.encoder_held:
+            return
+        self.encoder_held = held
+        if held:
+            self._held = [p for p in self.encoder_parameters() if p.requires_grad]
+        for parameter in self._held:
+            parameter.requires_grad_(not held)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> PaddedNetwork:
+        super().train(mode)
+        if self.encoder_held:
+            for module in dict(self.parts_to_learn()).get("encoder", []):
+                module.eval()
+        return self
 
     def labeller(self, precision: str = "float32", measure: bool = False) -> Whole:
         """What labels whole pictures or tiles of them: (B, 3, H, W) in [0, 1] -> (B, C, H, W)."""

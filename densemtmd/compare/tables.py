@@ -369,5 +369,5 @@ def budgets(runs: Sequence[Run]) -> str:
 
 
 def protocols(runs: Sequence[Run]) -> str:
-    """``strided``, or ``single patches, as the paper``"""
-    return " / ".join(dict.fromkeys(run.kind.protocol(run.config["train"]) for run in runs))
+    """``strided``, ``single patches, as the paper``, ``cells of kept features``, ..."""
+    return " / ".join(dict.fromkeys(run.kind.protocol(run.config["train"], run.config["model"]["name"]) for run in runs))

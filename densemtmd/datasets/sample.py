@@ -53,6 +53,10 @@ class Batch:
             return int(self.target.any(1).sum())
         return len(self.target) if self.target.is_floating_point() else int((self.target != VOID).sum())
 
+    def parts(self, number: int) -> list[Batch]:
+        """The batch in so many parts, or in as many as it has samples."""
+        return [Batch(*some) for some in zip(*(getattr(self, f.name).chunk(number) for f in fields(self)), strict=True)]
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))

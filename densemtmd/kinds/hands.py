@@ -203,7 +203,7 @@ class Keypoints(Kind):
     def measured(self, scored: Mapping[str, Any], split: str) -> str:
         return f"Mean errors of keypoints on the {split} frames"
 
-    def protocol(self, train: Mapping[str, Any]) -> str:
+    def protocol(self, train: Mapping[str, Any], model: str) -> str:
         return f"batches of {train['batch']} hands"
 
     def next_step(self, folder: Path) -> str:

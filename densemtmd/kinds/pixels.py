@@ -31,11 +31,11 @@ from densemtmd.draw.figures import confusion_figure
 from densemtmd.draw.labels import overlay
 from densemtmd.errors import UserError
 from densemtmd.inference import strided_logits
-from densemtmd.kind import Across, Kind, Measure
-from densemtmd.losses import selective_cross_entropy, selective_shares
+from densemtmd.kind import Across, Criterion, Kind, Measure
+from densemtmd.losses import selective_cross_entropy, selective_dice, selective_focal, selective_shares
 from densemtmd.network import JointNetwork
-from densemtmd.settings import RunSettings, ScoreSettings
-from densemtmd.tasks import VOID, Labelset, OutputSpace, Task
+from densemtmd.settings import LossSettings, RunSettings, ScoreSettings
+from densemtmd.tasks import VOID, Labelset, OutputSpace, Task, nearest
 from densemtmd.truth import truths_of
 
 OVERFIT = 99.0
@@ -54,6 +54,7 @@ class Pixels(Kind):
         Measure("iou", "IoU", "points of IoU", "IoU, validation, %"),
     )
     chief = measures[2]
+    settings = ("loss",)
     merges = True
 
     def config(self, data: dict[str, Any], path: Path) -> DatasetConfig:
@@ -65,6 +66,7 @@ class Pixels(Kind):
     def load(
         self, datasets: Sequence[Dataset], network: JointNetwork, settings: RunSettings, cache: Path | None, at_most: int = 0
     ) -> dict[str, Loaded]:
+        loss_weights(settings.loss.mix)
         datasets = [few_pictures(dataset, at_most) for dataset in datasets]
         decoded = [load_all(dataset, cache) for dataset in datasets]
         findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
@@ -114,15 +116,41 @@ class Pixels(Kind):
         )  # fmt: skip
 
     def prepare(self, network: JointNetwork, mixture: Batches) -> None:
-        """What a trunk's maps are standardised by comes from cells of the training pictures."""
+        """What a trunk's maps are standardised by comes from cells of the training pictures, or from some of their crops."""
+        device = next(network.parameters()).device
         if isinstance(mixture, CellMixture):
             network.standardise(mixture.some_maps())
+        else:
+            network.standardise(as_input(mixture.batch(step).image.to(device)) for step in range(FIT_BATCHES))
 
     def loss(self, outputs: torch.Tensor, batch: Batch, space: OutputSpace) -> torch.Tensor:
         """Eq. 2; where an output answers for several pixels, the mean of their losses."""
         if batch.target.is_floating_point():
             return selective_shares(outputs, batch.target, batch.task, space, batch.weight)
         return selective_cross_entropy(outputs, batch.target, batch.task, space, batch.weight)
+
+    def criterion(self, data: Sequence[Loaded], space: OutputSpace, settings: RunSettings) -> Criterion:
+        """The losses that ``loss.mix`` names, mixed by its weights, and labels weighted as ``loss.balance`` says."""
+        how = settings.loss
+        weights = loss_weights(how.mix)
+        of_labels = label_weights(data, space, how.balance) if how.balance else None
+
+        def criterion(outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+            asked, in_shares = (batch.task, space, batch.weight), batch.target.is_floating_point()
+            same: dict[str, Any] = {"class_weight": None if of_labels is None else of_labels.to(outputs.device)}
+            total = outputs.new_zeros((), dtype=torch.float32)
+            for name, weight in weights.items():
+                if name == "cross_entropy":
+                    entropy = selective_shares if in_shares else selective_cross_entropy
+                    loss = entropy(outputs, batch.target, *asked, smoothing=how.smoothing, **same)
+                elif name == "dice":
+                    loss = selective_dice(outputs, likeliest(batch.target), *asked, **same)
+                else:
+                    loss = selective_focal(outputs, likeliest(batch.target), *asked, gamma=how.gamma, **same)
+                total = total + weight * loss
+            return total
+
+        return super().criterion(data, space, settings) if how == LossSettings() else criterion
 
     def fitted(self, network: JointNetwork, mixture: Batches, batches: int, data: Sequence[Loaded], device: torch.device) -> dict[str, Any]:
         """Labelsets are counted once, be they of several datasets."""
@@ -252,11 +280,58 @@ class Pixels(Kind):
     def manner(self, scored: Mapping[str, Any]) -> str:
         return f", {tables.how_scored(scored)}"
 
-    def protocol(self, train: Mapping[str, Any]) -> str:
+    def protocol(self, train: Mapping[str, Any], model: str) -> str:
+        if model != self.model:
+            return "cells of kept features" if model == "frozen" else "regions, every pixel of them"
         return "single patches, as the paper" if train["crop"] == 1 else "strided"
 
     def next_step(self, folder: Path) -> str:
         return f"label pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}"
+
+
+LOSSES = ("cross_entropy", "dice", "focal")
+"""What ``loss.mix`` mixes."""
+
+FIT_BATCHES = 4
+"""From the pictures of so many batches a network takes what it must know of them before it learns."""
+
+
+def loss_weights(mix: str) -> dict[str, float]:
+    """``"cross_entropy:1+dice:0.5"`` as a mapping; a name without a weight has 1.
+
+    Raises:
+        UserError: another name, a name twice, or a weight that is not above 0.
+    """
+    found: dict[str, float] = {}
+    for part in mix.split("+"):
+        name, _, weight = part.strip().partition(":")
+        if name not in LOSSES:
+            raise UserError(f"loss.mix is {mix!r}, in which {name!r} is no loss; {nearest(name, LOSSES)}")
+        try:
+            found[name] = float(weight or 1) if name not in found else math.nan
+        except ValueError:
+            found[name] = math.nan
+        if not 0 < found[name] < math.inf:
+            raise UserError(f"loss.mix is {mix!r}, expected each loss once, with a weight above 0: write it as cross_entropy:1+dice:0.5")
+    return found
+
+
+def label_weights(data: Sequence[Loaded], space: OutputSpace, balance: float) -> torch.Tensor:
+    """(C,) weights of labels: their frequency among the labelled training pixels of their labelset to the power −``balance``, such that
+    the mean over these pixels is 1. A label that does not occur has 1."""
+    counts = torch.zeros(space.channels, dtype=torch.float64)
+    for d in data:
+        own = space.slice(d.dataset.task.name)
+        for sample in d.pictures["train"]:
+            counts[own] += torch.from_numpy(np.bincount(sample.target.ravel(), minlength=256)[: own.stop - own.start])
+    weights = torch.ones_like(counts)
+    for task in space.tasks:
+        own = space.slice(task.name)
+        there = counts[own] > 0
+        frequency = counts[own][there] / counts[own].sum()
+        found = frequency.pow(-balance)
+        weights[own] = weights[own].masked_scatter(there, found / (frequency * found).sum())
+    return weights.float()
 
 
 def labelset(task: Task) -> Labelset:

@@ -28,7 +28,7 @@ from densemtmd.files import atomic_write, check_writable, read_json, remove_stra
 from densemtmd.kind import kind_of, kind_of_scores
 from densemtmd.network import JointNetwork
 from densemtmd.runs.folder import make_folder, new_folder, record, reopen, tracked
-from densemtmd.settings import ContextSettings, RunSettings, ScoreSettings, validate
+from densemtmd.settings import ContextSettings, ReversalSettings, RunSettings, ScoreSettings, validate
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import Labelset, OutputSpace, Task
 from densemtmd.tracking import Tracker, environment_tags, open_tracker
@@ -214,6 +214,8 @@ def check(settings: RunSettings) -> JointNetwork:
     shares([1], settings.train.mixing)
     with torch.device("meta"):  # which has no memory
         outline = backbones.build(settings.model, OutputSpace([Labelset("any", ["one", "other"])]))
+    if settings.reversal.at != ReversalSettings().at:
+        outline.add_discriminator(2, settings.reversal.hidden, settings.reversal.at)
     if outline.trunk is not None and (settings.train.flip or settings.train.colour):
         raise UserError(
             f"train.flip is {str(settings.train.flip).lower()} and train.colour {settings.train.colour}, but this model learns from "
@@ -287,7 +289,7 @@ def train_stage(
         print(f"{stage.name}: all pictures are of one domain, {data[0].dataset.domain}: gradient reversal would do nothing and is left out")
     frozen = stage.context and settings.context.trunk == "frozen"
     if stage.reversal and domains and not frozen:
-        network.add_discriminator(len(domains), settings.reversal.hidden)
+        network.add_discriminator(len(domains), settings.reversal.hidden, settings.reversal.at)
     if start is not None:
         checkpoint.start_from(start, network, features_only=stage.take == "features")
     if frozen:
@@ -331,6 +333,7 @@ def train_stage(
         model=settings.model,
         context=settings.context if stage.context else ContextSettings(),
         reversal=settings.reversal,
+        criterion=kind.criterion(data, space, settings),
         started=start is not None,
         validate=validate,
         after_epoch=tell,
