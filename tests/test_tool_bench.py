@@ -144,6 +144,28 @@ def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
     assert "label: PatchNet" in capsys.readouterr().out
 
 
+def test_label_puts_networks_beside_the_patch_network(bench, tmp_path):
+    from densemtmd.backbones.torchvision_cpu import import_smp
+    from densemtmd.errors import UserError
+
+    try:
+        import_smp()
+    except UserError as error:
+        pytest.skip(str(error))
+    models = tmp_path / "conf" / "model"
+    (models / "patchnet.yaml").write_text((models / "small.yaml").read_text())
+    (models / "tiny.yaml").write_text("{name: frozen, encoder: mobilenetv3_small_050, weights: none, hidden: 8}")
+    given = ["label", "--model", "tiny", "--sizes", "33x40", "--turns", "3", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert bench.main(given) == 0
+    told, text = (json.loads((tmp_path / "out" / "label.json").read_text()), (tmp_path / "out" / "label.md").read_text())
+    (size,) = told["sizes"]
+    assert told["labels"] == 68 and list(size["networks"]) == ["patchnet", "tiny"]
+    for name, row in size["networks"].items():
+        times = sorted(turn["patchnet all"][1] / turn[f"{name} all"][1] for turn in size["turns"])
+        assert row["times_cpu"] == pytest.approx(times[1]) and row["one_labelset_seconds_cpu"] > 0
+    assert "| tiny | " in text and "68 labels of 7 labelsets" in text
+
+
 def test_the_answers_of_a_strip_are_those_of_the_picture(small_tiles):
     """A strip that is measured by itself is cut as it is in the whole picture."""
     import torch

@@ -56,6 +56,8 @@ def padded(x: Tensor, multiple: int, least: Sequence[int] = (0, 0)) -> Tensor:
 def cells_to_pixels(x: Tensor, stride: int, height: int, width: int) -> Tensor:
     """(B, channels, h, w) at the middles of cells -> (B, channels, height, width), interpolated between the four nearest."""
     if stride > 1:
+        if not torch.is_grad_enabled():  # who labels reads the answer label by label: turned round as few cells it costs next to nothing
+            x = x.contiguous()
         x = F.interpolate(x, scale_factor=stride, mode="bilinear", align_corners=False)
     return x[..., :height, :width]
 

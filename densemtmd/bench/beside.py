@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import Any
 
 from densemtmd.bench.clock import by_turns, peak_memory
 from densemtmd.bench.networks import a_picture, make_network, size_of
@@ -22,7 +22,10 @@ def measure_beside(arguments: argparse.Namespace) -> Told:
 
     Each labels whole pictures under all seven labelsets of the street world, and under one of them alone.
     """
+<<<<<<< HEAD
+=======
 
+>>>>>>> main
     from densemtmd.datasets.config import load_dataset_config
     from densemtmd.inference import Predictor
     from densemtmd.tasks import OutputSpace
@@ -35,9 +38,8 @@ def measure_beside(arguments: argparse.Namespace) -> Told:
         predictors[name] = Predictor([network], arguments.device)
     for height, width in map(size_of, arguments.sizes):
         image = a_picture(height, width, arguments.picture)
-        works = {(name, "all"): partial(one.all, image) for name, one in predictors.items()}
-        works |= {(name, "one"): partial(one, image, STREET7[0]) for name, one in predictors.items()}
-        named: dict[str, Any] = {" ".join(key): work for key, work in works.items()}
+        named: dict[str, Callable[[], object]] = {f"{name} all": partial(one.all, image) for name, one in predictors.items()}
+        named |= {f"{name} one": partial(one.all, image, STREET7[:1]) for name, one in predictors.items()}
         memory = {name: peak_memory(work, device) for name, work in named.items()}  # which warms up, too
         by_turns(named, 1, device)
         turns = by_turns(named, arguments.turns, device)
@@ -55,10 +57,10 @@ def measure_beside(arguments: argparse.Namespace) -> Told:
         told.append({"height": height, "width": width, "networks": rows, "turns": turns})
         table = [["", "parameters", "s", "times as fast", "CPU s", "times as fast", "one labelset, CPU s", "memory"]]
         for name, row in rows.items():
-            table.append(
-                [name, f"{row['parameters'] / 1e6:.2f} million", f"{row['seconds']:.3f}", f"{row['times']:.1f}", f"{row['seconds_cpu']:.3f}",
-                 f"{row['times_cpu']:.1f}", f"{row['one_labelset_seconds_cpu']:.3f}", megabytes(row["memory_mb"])]
-            )  # fmt: skip
+            times = [f"{row[f'seconds{clock}']:.3f}" for clock in ("", "_cpu")], [f"{row[f'times{clock}']:.1f}" for clock in ("", "_cpu")]
+            alone = [f"{row['one_labelset_seconds_cpu']:.3f}", megabytes(row["memory_mb"])]
+            both = [cell for pair in zip(*times, strict=True) for cell in pair]
+            table.append([name, f"{row['parameters'] / 1e6:.2f} million", *both, *alone])
         text += [f"**{height}×{width}.** All pixels, and the labels of all seven labelsets:", table]
     title = (
         f"label: networks beside the patch network's fast form, {space.channels} labels of {len(STREET7)} labelsets, on {device}, "

@@ -3,7 +3,7 @@
     python tools/infer.py photo.jpg                                  all labelsets of the last finished run
     python tools/infer.py photos/ --labelset kundu --out labelled
     python tools/infer.py "photos/*.jpg" --labelset kundu,xu --checkpoint runs/my-run
-    python tools/infer.py photo.jpg --mirror --scales 1,1.5          the mean over copies of each picture: slower, better
+    python tools/infer.py photo.jpg --mirror --scales 1,1.5          the mean over copies of each
     python tools/infer.py depth_1_0000001.png --keypoints all            a hand in a depth picture
     python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
 

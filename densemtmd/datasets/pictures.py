@@ -165,7 +165,7 @@ def _values(picture: Image.Image) -> np.ndarray:
     values = np.empty((picture.height, picture.width, 3), np.uint8)
     rows = max(1, ROWS_OF // picture.width)
     for top in range(0, picture.height, rows):
-        values[top : top + rows] = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        values[top : top + rows] = np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
     return values
 
 
