@@ -370,4 +370,5 @@ def budgets(runs: Sequence[Run]) -> str:
 
 def protocols(runs: Sequence[Run]) -> str:
     """``strided``, ``single patches, as the paper``, ``cells of kept features``, ..."""
-    return " / ".join(dict.fromkeys(run.kind.protocol(run.config["train"], run.config.get("model", {}).get("name", run.kind.model)) for run in runs))
+    models = [run.config.get("model", {}).get("name", run.kind.model) for run in runs]
+    return " / ".join(dict.fromkeys(run.kind.protocol(run.config["train"], model) for run, model in zip(runs, models, strict=True)))
