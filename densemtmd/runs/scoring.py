@@ -47,7 +47,8 @@ def evaluate(
         interior: only pixels whose patch lies wholly inside the picture.
         device: auto, cpu, cuda, ...
         precision: float32, or bfloat16, which is faster.
-        mirror, scales: the copies of a picture whose probabilities are averaged: mirrored too, and enlarged by each of these.
+        mirror: average the probabilities of each picture and of its mirrored copy.
+        scales: average those of copies enlarged by each of these.
 
     Raises:
         UserError: no network or no pictures there, or labels that the network did not learn.
