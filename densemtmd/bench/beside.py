@@ -22,10 +22,6 @@ def measure_beside(arguments: argparse.Namespace) -> Told:
 
     Each labels whole pictures under all seven labelsets of the street world, and under one of them alone.
     """
-<<<<<<< HEAD
-=======
-
->>>>>>> main
     from densemtmd.datasets.config import load_dataset_config
     from densemtmd.inference import Predictor
     from densemtmd.tasks import OutputSpace
