@@ -695,7 +695,7 @@ def test_checkpoints_to_resume_from(trained, tmp_path):
         optimizer = training.make_optimizer(network, training.TrainSettings())
 
         def work(network=network, optimizer=optimizer):
-            training.load_state(path, network, optimizer)
+            training.load_state(path, network, optimizer, training.Average(network, 0.0))
             for parameter in network.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             optimizer.step()
