@@ -13,33 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemtmd.backbones.padded import padded
-from densemtmd.errors import UserError
-from densemtmd.geometry import Geometry, reflect
+from densemtmd.backbones.padded import continued, padded
+from densemtmd.geometry import Geometry
 from densemtmd.losses import dataset_softmax
 from densemtmd.network import JointNetwork, Labeller
 from densemtmd.tasks import OutputSpace
 
-MOST_SCALE = 4.0
-
 FARTHEST = 1024
 """Pixels between the places where parts of a picture may begin so that those of a copy of another size begin on the network's grid."""
-
-
-def check_copies(mirror: bool, scales: Sequence[float], of: str = "score.") -> None:
-    """Refuses sizes of copies that mean nothing.
-
-    Args:
-        mirror: whether pictures are mirrored too.
-        scales: by which they are enlarged.
-        of: what stands before the names, for messages.
-
-    Raises:
-        UserError: none, one twice, or one out of its range.
-    """
-    known = all(type(scale) in (int, float) and 1 / MOST_SCALE <= scale <= MOST_SCALE for scale in scales)
-    if not scales or not known or len(set(scales)) < len(scales):
-        raise UserError(f"{of}scales is {list(scales)}, expected numbers from {1 / MOST_SCALE} to {MOST_SCALE:g}, each once")
 
 
 def labeller_of(
@@ -111,6 +92,5 @@ def bordered(x: Tensor, geometry: Geometry) -> Tensor:
     """(B, 3, H, W) with the border that a patch classifier must see around it to answer every pixel, by reflection."""
     before, after = geometry.border
     for dimension in (2, 3) if before + after else ():
-        size = x.shape[dimension]
-        x = x.index_select(dimension, reflect(torch.arange(-before, size + after, device=x.device), size))
+        x = continued(x, dimension, -before, x.shape[dimension] + after)
     return x

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from densemtmd import checkpoint
-from densemtmd.copies import check_copies, labeller_of
+from densemtmd.backbones.padded import check_scales
+from densemtmd.copies import labeller_of
 from densemtmd.datasets.sample import as_input
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry, reflect
@@ -234,7 +235,7 @@ class Predictor:
         mirror: bool = False,
         scales: Sequence[float] = (1.0,),
     ) -> None:
-        check_copies(mirror, scales, "")
+        check_scales("scales", scales)
         self.device, self.precision = checkpoint.device_of(device), precision
         self.mirror, self.scales = mirror, list(scales)
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]

@@ -175,7 +175,7 @@ def train_step(
         reversal: λ of gradient reversal at this step.
         clip: the most that the gradient's norm may be; 0: whatever it is.
         accumulate: parts of the batch that go through the network one after the other. What is learned is the same but for batch norms,
-            which see one part at a time, and for losses that are no means over outputs.
+            which see one part at a time, and for losses that are no means over labelled outputs, as Dice and that of partly void cells are.
 
     Returns:
         What to record, on the network's device: ``loss`` and, with a discriminator, ``domain_loss`` and ``domains``, the confusion matrix
@@ -185,20 +185,20 @@ def train_step(
         loss_of = kind_of(network.space.kind).loss
         criterion = lambda outputs, batch: loss_of(outputs, batch, network.space)  # noqa: E731
     optimizer.zero_grad(set_to_none=True)
-    records = []
-    labelled = batch.labelled if accumulate > 1 else 1
-    for part in batch.parts(accumulate) if accumulate > 1 else [batch]:
+    parts, records = batch.parts(accumulate), []
+    # Both losses are means over the outputs of a part, which may have more or fewer of them than another. A whole batch is not counted:
+    # a GPU would have to be waited for.
+    labelled = [part.labelled for part in parts] if len(parts) > 1 else [1]
+    for part, count in zip(parts, labelled, strict=True):
+        shares = {"loss": count / max(1, sum(labelled)), "domain_loss": len(part.task) / len(batch.task)}
         loss, of_domains, record = losses_of(network, part, precision, criterion, inner_weight, reversal)
-        if accumulate > 1:  # means over the outputs of a part, which may have more or fewer of them than another
-            share, of_pictures = part.labelled / max(1, labelled), len(part.task) / len(batch.task)
-            loss, of_domains = loss * share, None if of_domains is None else of_domains * of_pictures
-            record = {name: value * {"loss": share, "domain_loss": of_pictures}.get(name, 1) for name, value in record.items()}
-        (loss if of_domains is None else loss + of_domains).backward()
-        records.append(record)
+        loss = shares["loss"] * loss
+        (loss if of_domains is None else loss + shares["domain_loss"] * of_domains).backward()
+        records.append({name: value * shares.get(name, 1) for name, value in record.items()})
     if clip:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
-    return {name: torch.stack([record[name] for record in records]).sum(0) for name in records[0]} if len(records) > 1 else records[0]
+    return {name: torch.stack([record[name] for record in records]).sum(0) for name in records[0]}
 
 
 def losses_of(

@@ -9,9 +9,10 @@ from test_tool_infer import save_network
 from toy import refused, small_network, write_run, write_toy
 
 from densemtmd import Labelset, OutputSpace, Predictor, inference
+from densemtmd.backbones.padded import check_scales
 from densemtmd.commands import evaluate, infer, train
 from densemtmd.compare.reading import read_table
-from densemtmd.copies import Averaged, check_copies
+from densemtmd.copies import Averaged
 from densemtmd.geometry import Geometry
 from densemtmd.kind import kind_of
 from densemtmd.settings import ScoreSettings
@@ -89,7 +90,7 @@ def test_in_tiles_it_is_the_answer_for_the_whole(network, how, monkeypatch):
 def test_what_is_refused(tmp_path, monkeypatch, capsys):
     for scales in ([], [1, 1], [0.1], [5], ["1"], [float("nan")], [True]):
         with refused("score.scales is", "expected numbers from 0.25 to 4, each once"):
-            check_copies(False, scales)
+            check_scales("score.scales", scales)
     with refused("average the labels of pixels, but these are hands in depth"):
         kind_of("keypoints").check_way(ScoreSettings(mirror=True))
     with refused("score.scales [1, 2]", "use score.scoring=dense"):

@@ -11,8 +11,9 @@ from toy import needs_backbones, refused, small_network
 
 from densemtmd import Labelset, OutputSpace
 from densemtmd.backbones import build
+from densemtmd.criterion import label_weights, loss_weights
 from densemtmd.datasets.sample import Batch
-from densemtmd.kinds.pixels import KIND, label_weights, loss_weights
+from densemtmd.kinds.pixels import KIND
 from densemtmd.losses import selective_cross_entropy, selective_dice, selective_focal
 from densemtmd.settings import LossSettings, RunSettings, TrainSettings
 from densemtmd.training import Average, make_optimizer, train_step
@@ -37,6 +38,7 @@ class Loaded:
 
 
 DATA = [Loaded("a", [[[0, 0, 0, 1]], [[0, 255, 1, 1]]]), Loaded("b", [[[0, 1]]])]
+TARGETS = [(d.dataset.task.name, sample.target) for d in DATA for sample in d.pictures["train"]]
 
 
 def test_losses_are_mixed():
@@ -48,13 +50,13 @@ def test_losses_are_mixed():
     plain = KIND.criterion(DATA, SPACE, RunSettings())(logits, batch)
     assert torch.equal(plain, selective_cross_entropy(*asked))
     balanced = KIND.criterion(DATA, SPACE, RunSettings(loss=LossSettings(balance=0.5)))(logits, batch)
-    assert torch.equal(balanced, selective_cross_entropy(*asked, class_weight=label_weights(DATA, SPACE, 0.5)))
+    assert torch.equal(balanced, selective_cross_entropy(*asked, class_weight=label_weights(TARGETS, SPACE, 0.5)))
 
 
 def test_labels_are_balanced_within_their_labelset():
-    weights = label_weights(DATA, SPACE, 1.0)
+    weights = label_weights(TARGETS, SPACE, 1.0)
     assert weights.tolist() == pytest.approx([7 / 8, 7 / 6, 1, 1, 1])  # 4 and 3 pixels of 7, and none of z
-    assert label_weights(DATA, SPACE, 0.0).tolist() == [1] * 5
+    assert label_weights(TARGETS, SPACE, 0.0).tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("mix", ["dise", "dice:0", "dice:-1", "dice:x", "dice+dice", "", "dice:nan"])

@@ -15,7 +15,7 @@ TOOLS = PACKAGE.parent / "tools"
 ORDER = (
     "errors", "machine", "files", "tasks", "settings", "composing", "geometry", "stack", "kind", "losses", "merging", "fast", "dense",
     "network", "backbones", "copies", "datasets", "worlds", "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation",
-    "correlation", "draw", "labelling", "kinds", "tracking", "strategies", "training", "compare", "runs", "bench",
+    "correlation", "draw", "labelling", "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "bench",
     "commands", "__main__",
 )  # fmt: skip
 """From the top down."""

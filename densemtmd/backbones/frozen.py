@@ -28,16 +28,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from densemtmd.backbones import weights as pretrained
 from densemtmd.backbones.encoder_decoder import CONTEXT, ENCODER
-from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, padded
+from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, padded
 from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.errors import UserError
 from densemtmd.network import Outputs
 from densemtmd.tasks import OutputSpace
 
 STRIDES = (1, 2, 4, 8, 16, 32)
-
-MOST_SCALE = 4.0
-
 
 class Hypercolumn(PaddedNetwork):
     """A picture in, (B, 3, H, W) in [0, 1], and an answer for each of its pixels out, (B, C, H, W); or the trunk's maps of a picture in,
@@ -83,9 +80,7 @@ class Hypercolumn(PaddedNetwork):
         for name, value, least in (("grid", grid, 1), ("hidden", hidden, 1), ("layers", layers, 0)):
             if type(value) is not int or value < least:
                 raise UserError(f"model.{name} is {value!r}, expected a whole number of at least {least}")
-        numbers = isinstance(scales, list | tuple) and scales and all(type(s) in (int, float) for s in scales)
-        if not numbers or len(set(scales)) < len(scales) or not all(1 / MOST_SCALE <= s <= MOST_SCALE for s in scales):
-            raise UserError(f"model.scales is {scales!r}, expected a list of numbers from {1 / MOST_SCALE} to {MOST_SCALE}, each once")
+        check_scales("model.scales", scales)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout is {dropout!r}, expected at least 0 and below 1")
         pretrained.check_encoder(encoder)

@@ -42,6 +42,30 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.spread
 
 
+MOST_SCALE = 4.0
+"""By so much a picture may be enlarged at most, or made smaller."""
+
+
+def check_scales(name: str, scales: Any) -> None:
+    """Refuses what are no factors by which pictures could be enlarged.
+
+    Args:
+        name: of the setting, for the message.
+        scales: its value: a list of numbers from 1 / :data:`MOST_SCALE` to :data:`MOST_SCALE`, each once.
+
+    Raises:
+        UserError: another value.
+    """
+    numbers = isinstance(scales, list | tuple) and scales and all(type(scale) in (int, float) for scale in scales)
+    if not numbers or len(set(scales)) < len(scales) or not all(1 / MOST_SCALE <= scale <= MOST_SCALE for scale in scales):
+        raise UserError(f"{name} is {scales!r}, expected numbers from {1 / MOST_SCALE} to {MOST_SCALE:g}, each once")
+
+
+def continued(x: Tensor, dimension: int, start: int, stop: int) -> Tensor:
+    """A picture along one side from pixel ``start`` on and up to ``stop``, continued by reflection, as often as it takes."""
+    return x.index_select(dimension, reflect(torch.arange(start, stop, device=x.device), x.shape[dimension]))
+
+
 def padded(x: Tensor, multiple: int, least: Sequence[int] = (0, 0)) -> Tensor:
     """(B, channels, H, W) -> (B, channels, H', W'), the next multiples of ``multiple`` that are at least ``least``: continued by
     reflection, as often as it takes, downwards and to the right."""
@@ -49,7 +73,7 @@ def padded(x: Tensor, multiple: int, least: Sequence[int] = (0, 0)) -> Tensor:
         size = x.shape[dimension]
         wanted = -(-max(size, at_least) // multiple) * multiple
         if size < wanted:
-            x = x.index_select(dimension, reflect(torch.arange(wanted, device=x.device), size))
+            x = continued(x, dimension, 0, wanted)
     return x
 
 

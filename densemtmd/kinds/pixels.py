@@ -17,7 +17,8 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from densemtmd import evaluation
-from densemtmd.copies import check_copies
+from densemtmd.backbones.padded import check_scales
+from densemtmd.criterion import label_weights, loss_weights, mixed, most_frequent
 from densemtmd.datasets import checks
 from densemtmd.datasets.cache import load_all
 from densemtmd.datasets.cells import CellMixture
@@ -32,10 +33,10 @@ from densemtmd.draw.labels import overlay
 from densemtmd.errors import UserError
 from densemtmd.inference import strided_logits
 from densemtmd.kind import Across, Criterion, Kind, Measure
-from densemtmd.losses import selective_cross_entropy, selective_dice, selective_focal, selective_shares
+from densemtmd.losses import selective_cross_entropy, selective_shares
 from densemtmd.network import JointNetwork
 from densemtmd.settings import LossSettings, RunSettings, ScoreSettings
-from densemtmd.tasks import VOID, Labelset, OutputSpace, Task, nearest
+from densemtmd.tasks import Labelset, OutputSpace, Task
 from densemtmd.truth import truths_of
 
 OVERFIT = 99.0
@@ -130,27 +131,12 @@ class Pixels(Kind):
         return selective_cross_entropy(outputs, batch.target, batch.task, space, batch.weight)
 
     def criterion(self, data: Sequence[Loaded], space: OutputSpace, settings: RunSettings) -> Criterion:
-        """The losses that ``loss.mix`` names, mixed by its weights, and labels weighted as ``loss.balance`` says."""
+        """The losses that ``loss.mix`` names, and labels weighted as ``loss.balance`` says."""
         how = settings.loss
-        weights = loss_weights(how.mix)
-        of_labels = label_weights(data, space, how.balance) if how.balance else None
-
-        def criterion(outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-            asked, in_shares = (batch.task, space, batch.weight), batch.target.is_floating_point()
-            same: dict[str, Any] = {"class_weight": None if of_labels is None else of_labels.to(outputs.device)}
-            total = outputs.new_zeros((), dtype=torch.float32)
-            for name, weight in weights.items():
-                if name == "cross_entropy":
-                    entropy = selective_shares if in_shares else selective_cross_entropy
-                    loss = entropy(outputs, batch.target, *asked, smoothing=how.smoothing, **same)
-                elif name == "dice":
-                    loss = selective_dice(outputs, likeliest(batch.target), *asked, **same)
-                else:
-                    loss = selective_focal(outputs, likeliest(batch.target), *asked, gamma=how.gamma, **same)
-                total = total + weight * loss
-            return total
-
-        return super().criterion(data, space, settings) if how == LossSettings() else criterion
+        if how == LossSettings():
+            return super().criterion(data, space, settings)
+        targets = ((d.dataset.task.name, sample.target) for d in data for sample in d.pictures["train"])
+        return mixed(how, space, label_weights(targets, space, how.balance) if how.balance else None)
 
     def fitted(self, network: JointNetwork, mixture: Batches, batches: int, data: Sequence[Loaded], device: torch.device) -> dict[str, Any]:
         """Labelsets are counted once, be they of several datasets."""
@@ -165,7 +151,7 @@ class Pixels(Kind):
             for batch, logits in zip(drawn, answers, strict=True):
                 own = batch.task == network.space.index(name)
                 answer = logits[own][:, network.space.slice(name)].argmax(1)
-                counts += evaluation.confusion(answer, likeliest(batch.target)[own], labelset.channels)
+                counts += evaluation.confusion(answer, most_frequent(batch.target)[own], labelset.channels)
             matrices[name] = counts.cpu().numpy()
         return self.report(matrices, labelsets)
 
@@ -177,7 +163,7 @@ class Pixels(Kind):
         return how.way
 
     def check_way(self, how: ScoreSettings) -> None:
-        check_copies(how.mirror, how.scales)
+        check_scales("score.scales", how.scales)
         if how.copies and how.scoring != "dense":
             raise UserError(
                 f"score.mirror is {str(how.mirror).lower()} and score.scales {how.scales}, but score.scoring {how.scoring}: copies of a "
@@ -289,62 +275,14 @@ class Pixels(Kind):
         return f"label pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}"
 
 
-LOSSES = ("cross_entropy", "dice", "focal")
-"""What ``loss.mix`` mixes."""
-
 FIT_BATCHES = 4
 """From the pictures of so many batches a network takes what it must know of them before it learns."""
-
-
-def loss_weights(mix: str) -> dict[str, float]:
-    """``"cross_entropy:1+dice:0.5"`` as a mapping; a name without a weight has 1.
-
-    Raises:
-        UserError: another name, a name twice, or a weight that is not above 0.
-    """
-    found: dict[str, float] = {}
-    for part in mix.split("+"):
-        name, _, weight = part.strip().partition(":")
-        if name not in LOSSES:
-            raise UserError(f"loss.mix is {mix!r}, in which {name!r} is no loss; {nearest(name, LOSSES)}")
-        try:
-            found[name] = float(weight or 1) if name not in found else math.nan
-        except ValueError:
-            found[name] = math.nan
-        if not 0 < found[name] < math.inf:
-            raise UserError(f"loss.mix is {mix!r}, expected each loss once, with a weight above 0: write it as cross_entropy:1+dice:0.5")
-    return found
-
-
-def label_weights(data: Sequence[Loaded], space: OutputSpace, balance: float) -> torch.Tensor:
-    """(C,) weights of labels: their frequency among the labelled training pixels of their labelset to the power −``balance``, such that
-    the mean over these pixels is 1. A label that does not occur has 1."""
-    counts = torch.zeros(space.channels, dtype=torch.float64)
-    for d in data:
-        own = space.slice(d.dataset.task.name)
-        for sample in d.pictures["train"]:
-            counts[own] += torch.from_numpy(np.bincount(sample.target.ravel(), minlength=256)[: own.stop - own.start])
-    weights = torch.ones_like(counts)
-    for task in space.tasks:
-        own = space.slice(task.name)
-        there = counts[own] > 0
-        frequency = counts[own][there] / counts[own].sum()
-        found = frequency.pow(-balance)
-        weights[own] = weights[own].masked_scatter(there, found / (frequency * found).sum())
-    return weights.float()
 
 
 def labelset(task: Task) -> Labelset:
     """A task of this kind, as what it is."""
     assert isinstance(task, Labelset)
     return task
-
-
-def likeliest(target: torch.Tensor) -> torch.Tensor:
-    """(B, h, w) class ids of the most frequent label of each cell, 255 where none is, of shares (B, L, h, w); ids as they are."""
-    if not target.is_floating_point():
-        return target
-    return torch.where(target.any(1), target.argmax(1), VOID)
 
 
 def labelled(network: JointNetwork, task: Labelset, sample: Sample, device: torch.device) -> Image:

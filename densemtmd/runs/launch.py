@@ -31,7 +31,6 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.types import HydraContext
-from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
@@ -248,6 +247,7 @@ def launching(config: DictConfig) -> Iterator[None]:
         reason = shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
         raise UserError(f"the launcher {launched_by(config)} lost a run ({reason}): the same call again goes on with a table") from error
 
+
 # ------------------------------------------------------------------------------------------------------------------------------------
 # Several at once
 
@@ -312,13 +312,12 @@ def progress(names: Sequence[str], folder: Path, shown: bool) -> Iterator[None]:
 
 @contextmanager
 def all_end_here() -> Iterator[None]:
-    """The processes that were started in the block end with it: at once after Ctrl-C or a defect. joblib would keep its own for the next
-    call, which may be made in another folder."""
+    """The processes that were started in the block end with it: at once after Ctrl-C or a defect."""
     before = set(psutil.Process().children(recursive=True))
     try:
         yield
     except UserError:  # a run that failed, which nothing is left of
-        get_reusable_executor().shutdown()
+        end_joblib()
         raise
     except BaseException:
         started = [child for child in psutil.Process().children(recursive=True) if child not in before and not tracks(child)]
@@ -329,6 +328,14 @@ def all_end_here() -> Iterator[None]:
             _, started = psutil.wait_procs(started, timeout=5)
         raise
     else:
+        end_joblib()
+
+
+def end_joblib() -> None:
+    """Ends joblib's processes, where it is what launched: it would keep them for the next call, which may be made in another folder."""
+    if "joblib" in sys.modules:  # importing it takes a tenth of a second
+        from joblib.externals.loky import get_reusable_executor
+
         get_reusable_executor().shutdown()
 
 
