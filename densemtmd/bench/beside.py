@@ -8,8 +8,11 @@ from functools import partial
 from statistics import median
 
 from densemtmd.bench.clock import by_turns, peak_memory
-from densemtmd.bench.networks import a_picture, choice, make_network, size_of
+from densemtmd.bench.networks import a_picture, make_network, size_of
 from densemtmd.bench.told import Told, megabytes
+
+STREET7 = ("he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang")
+"""The datasets of ``data=street7``, each with a labelset of its own: 68 labels."""
 
 PATCH = "patchnet"
 
@@ -23,8 +26,7 @@ def measure_beside(arguments: argparse.Namespace) -> Told:
     from densemtmd.inference import Predictor
     from densemtmd.tasks import OutputSpace
 
-    labelsets = choice("data", "street7")["datasets"]
-    space = OutputSpace([load_dataset_config(name).task for name in labelsets])
+    space = OutputSpace([load_dataset_config(name).task for name in STREET7])
     predictors, told, text = {}, [], []
     for name in dict.fromkeys([PATCH, *arguments.model]):
         given = argparse.Namespace(**{**vars(arguments), "model": name, "checkpoint": None})
@@ -33,7 +35,7 @@ def measure_beside(arguments: argparse.Namespace) -> Told:
     for height, width in map(size_of, arguments.sizes):
         image = a_picture(height, width, arguments.picture)
         named: dict[str, Callable[[], object]] = {f"{name} all": partial(one.all, image) for name, one in predictors.items()}
-        named |= {f"{name} one": partial(one.all, image, labelsets[:1]) for name, one in predictors.items()}
+        named |= {f"{name} one": partial(one.all, image, STREET7[:1]) for name, one in predictors.items()}
         memory = {name: peak_memory(work, device) for name, work in named.items()}  # which warms up, too
         by_turns(named, 1, device)
         turns = by_turns(named, arguments.turns, device)
@@ -57,7 +59,7 @@ def measure_beside(arguments: argparse.Namespace) -> Told:
             table.append([name, f"{row['parameters'] / 1e6:.2f} million", *both, *alone])
         text += [f"**{height}×{width}.** All pixels, and the labels of all seven labelsets:", table]
     title = (
-        f"label: networks beside the patch network's fast form, {space.channels} labels of {len(labelsets)} labelsets, on {device}, "
+        f"label: networks beside the patch network's fast form, {space.channels} labels of {len(STREET7)} labelsets, on {device}, "
         f"median of {arguments.turns} turns"
     )
     return Told(title, {"device": str(device), "labels": space.channels, "sizes": told}, text)

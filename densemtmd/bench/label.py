@@ -50,7 +50,7 @@ def measure_label(arguments: argparse.Namespace) -> Told:
 
     from densemtmd.inference import Predictor
 
-    if len(arguments.model) > 1 or choice("model", arguments.model[0])["name"] != "patchnet":
+    if len(arguments.model) > 1 or (arguments.model != ["patchnet"] and choice("model", *arguments.model)["name"] != "patchnet"):
         return measure_beside(arguments)
     sizes = [size_of(text) for text in arguments.sizes]
     network, device = make_network(argparse.Namespace(**{**vars(arguments), "model": arguments.model[0]}), arguments.labels)
