@@ -7,16 +7,17 @@ all.
 from __future__ import annotations
 
 import json
+import math
 import os
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from densemtmd import backbones
@@ -32,6 +33,9 @@ FORMAT = 1
 HEADER = "densemtmd"
 WEIGHTS = "network."
 
+LARGEST = 1e18
+"""The product of two larger numbers is none that float32 holds; what is learned stays far below."""
+
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Writes named tensors and a JSON-serialisable description, whole or not at all.
@@ -39,26 +43,25 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, An
     Raises:
         UserError: the file cannot be written (a full disk, no permission).
     """
-    path = Path(path)
     header = json.dumps({"format": FORMAT, **about}, allow_nan=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # As bytes: what safetensors writes itself can be read by its owner alone, and a kill leaves a file of a name of its own.
+    content = to_bytes(plain, metadata={HEADER: header})
     with atomic_write(path) as temporary:
-        try:
-            save_file(plain, temporary, metadata={HEADER: header})
-        except SafetensorError as error:  # how safetensors reports a full disk: "I/O error: No space left on device (os error 28)"
-            number = re.search(r"\(os error (\d+)\)", str(error))
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
+        temporary.write_bytes(content)
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description that :func:`save` wrote.
 
     Raises:
-        UserError: no such file, not a checkpoint, damaged, or from a newer version.
+        UserError: no such file, not a checkpoint, damaged, from a newer version, or with numbers that no training leaves.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: give a .safetensors file or a run's folder")
+    if not os.access(path, os.R_OK):  # of which safetensors says that it is not there
+        raise UserError(f"{path} cannot be read: Permission denied; ask whoever trained it")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -75,7 +78,23 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(
             f"{path} was written by a newer densemtmd (format {about['format']}, this one reads up to {FORMAT}): update densemtmd"
         )
+    for name, tensor in tensors.items():
+        if wrong := nonsense(name, tensor):
+            raise UserError(f"{path} holds no weights that can be used, {wrong} in {name}: copy it again, or train anew")
     return tensors, about
+
+
+def nonsense(name: str, tensor: Tensor) -> str:
+    """What makes a tensor's numbers useless, a network with which would answer anything; or nothing."""
+    if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
+        return ""
+    plain = tensor.abs().float() if tensor.is_complex() else tensor.float()
+    largest = float(plain.abs().amax())  # NaN where one of them is
+    if not math.isfinite(largest):
+        return "a number that is none" if math.isnan(largest) else "an infinite number"
+    if largest > LARGEST:
+        return f"numbers as large as {largest:.0e}"
+    return "a variance below 0" if name.endswith("running_var") and float(plain.amin()) < 0 else ""
 
 
 def save_network(path: str | Path, network: JointNetwork, model: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
@@ -89,8 +108,13 @@ def save_network(path: str | Path, network: JointNetwork, model: Mapping[str, An
     """
     path = Path(path)
     tensors = {WEIGHTS + name: tensor for name, tensor in network.state_dict().items()}
+    save(path, tensors, {**description(network, model), **(more or {})})
+
+
+def description(network: JointNetwork, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its network, which was built from ``model``."""
     began = {} if network.pretrained is None else {"pretrained": network.pretrained}
-    save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "parts": network.parts, **began, **(more or {})})
+    return {"space": network.space.to_json(), "model": dict(model), "parts": network.parts, **began}
 
 
 def load_network(path: str | Path) -> JointNetwork:
@@ -144,6 +168,20 @@ def load_weights(network: JointNetwork, tensors: Mapping[str, Tensor], assign: b
     network.load_state_dict(weights, assign=assign)
 
 
+def restore(path: str | Path, network: JointNetwork) -> None:
+    """Gives a network the weights of its own earlier training, and what it says of those that it began with.
+
+    What does not fit is left to :func:`densemtmd.training.load_state`, which says so.
+
+    Raises:
+        UserError: what :func:`load` raises.
+    """
+    tensors, about = load(path)
+    with suppress(RuntimeError):
+        load_weights(network, tensors)
+    network.pretrained = about.get("pretrained")
+
+
 def start_from(path: str | Path, network: JointNetwork, *, features_only: bool = False) -> None:
     """Puts what another network has learned into a new one; what the other does not have, such as a new part, keeps its fresh weights.
 
@@ -165,6 +203,7 @@ def start_from(path: str | Path, network: JointNetwork, *, features_only: bool =
         for name, tensor in tensors.items()
         if name.startswith(f"{WEIGHTS}features.") or (not features_only and name.removeprefix(WEIGHTS) in own)
     }
+    network.pretrained = about.get("pretrained")
     try:
         load_weights(network, {WEIGHTS + name: tensor for name, tensor in {**own, **taken}.items()})
     except RuntimeError as error:

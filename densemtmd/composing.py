@@ -167,6 +167,29 @@ def to_settings(config: DictConfig) -> RunSettings:
     return settings
 
 
+def changed(settings: RunSettings, overrides: Sequence[str]) -> RunSettings:
+    """Settings with some of them changed.
+
+    Args:
+        settings: all of them, as they were.
+        overrides: ``name=value`` each.
+
+    Raises:
+        UserError: a setting that there is none of, a value that it does not take, or several, or a choice of many settings.
+    """
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.structured(settings)
+    for argument in map(at_home, overrides):
+        override = parse(argument)
+        if (name := override.get_key_element()) in GROUPS or is_hydras(argument):
+            raise UserError(f"{argument} chooses many settings, which a run that has begun keeps: start a new run with it, or leave it out")
+        if override.is_sweep_override():
+            raise UserError(f"{argument} names several values: a run goes on with one")
+        change(config, name, override.value())
+    return to_settings(config)
+
+
 def is_hydras(override: str) -> bool:
     """Whether an argument speaks to Hydra, and not of a run: ``hydra/launcher=joblib``, ``hydra.sweep.dir=...``."""
     return re.match(r"\+{0,2}hydra[./]", override) is not None

@@ -60,6 +60,9 @@ class Averaged:
     def grain(self) -> int:
         return self.geometry.multiple
 
+    def only(self, network: JointNetwork, channels: Tensor) -> Averaged:
+        return Averaged(self.labeller.only(network, channels), network.space, self.mirror, self.scales)
+
     def __call__(self, x: Tensor) -> Tensor:
         """(1, 3, H, W) in [0, 1] -> (1, C, H, W)."""
         turns = (False, True)[: 1 + self.mirror]

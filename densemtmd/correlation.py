@@ -26,6 +26,7 @@ network.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,12 @@ from densemtmd.truth import Truth
 
 RELATIONS = ("same", "part_of", "contains", "none")
 
-WHOLE = 0.9
-"""The share of a label's pixels that must lie in another for it to be part of it."""
+WHOLE, MOSTLY = 0.9, 0.85
+"""The share of a label's pixels that must lie in another for it to be part of it; and another such rule, less strict: people draw borders
+as they like, and what is in truth a part may have less of its pixels there."""
+
+STATED = (0.0, 0.5, 0.75, 0.85, 0.95, 1.0)
+"""Between these a reliability table groups confidences."""
 
 SEEN, ALIKE = 0.75, 0.88
 """The share from which on two labels are taken to correspond, and how much of it the smaller of two shares must reach for the two to be
@@ -242,9 +247,9 @@ def relate(there: float, back: float) -> tuple[str, float]:
     return _relation(there, back, SEEN, ALIKE * max(there, back))
 
 
-def true_relation(there: float, back: float) -> tuple[str, float]:
-    """The same from the true shares: a label is part of another when at least :data:`WHOLE` of its pixels lie in it."""
-    return _relation(there, back, WHOLE, WHOLE)
+def true_relation(there: float, back: float, whole: float = WHOLE) -> tuple[str, float]:
+    """The same from the true shares: a label is part of another when at least ``whole`` of its pixels lie in it."""
+    return _relation(there, back, whole, whole)
 
 
 def _relation(there: float, back: float, larger_from: float, smaller_from: float) -> tuple[str, float]:
@@ -305,7 +310,8 @@ def score(found: Iterable[Correspondence], truth: Iterable[Correspondence]) -> d
 
     Returns:
         ``pairs``, ``precision``, ``recall``, ``relations`` (for each relation the numbers of the true, the found and the right, precision
-        and recall) and ``mistakes``, each with the true relation.
+        and recall), ``reliability`` (of what was found with a confidence between two of :data:`STATED`: how many, the mean confidence,
+        and the share that is right) and ``mistakes``, each with the true relation.
     """
     true = {(c.a, c.b): c.relation for c in truth}
     judged = [(c, true[c.a, c.b]) for c in found if (c.a, c.b) in true]
@@ -323,5 +329,17 @@ def score(found: Iterable[Correspondence], truth: Iterable[Correspondence]) -> d
         "pairs": len(judged),
         **counted(RELATIONS[:3]),
         "relations": {name: counted([name]) for name in RELATIONS[:3]},
+        "reliability": _reliability([(c.confidence, c.relation == t) for c, t in judged if c.relation in RELATIONS[:3]]),
         "mistakes": [{**c.to_json(), "truth": t} for c, t in judged if c.relation != t],
     }
+
+
+def _reliability(found: Sequence[tuple[float, bool]]) -> list[dict[str, Any]]:
+    """How often what is said with some confidence is right."""
+    rows = []
+    for low, high in itertools.pairwise(STATED):
+        some = [(stated, right) for stated, right in found if low <= stated < high or stated == high == 1]
+        if some:
+            stated, right = (float(np.mean(values)) for values in zip(*some, strict=True))
+            rows.append({"from": low, "to": high, "found": len(some), "confidence": stated, "right": right})
+    return rows

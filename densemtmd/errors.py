@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from textwrap import shorten
 
 MOST = 2000
 """Characters of the longest sentence that is shown whole."""
+
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+OF_THE_MACHINE = (
+    *FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+"""What a system refuses for reasons of its own: rights, room, names; the rest may be a defect."""
 
 
 class UserError(ValueError):
@@ -37,3 +44,17 @@ def about_memory(error: Exception) -> str | None:
         return None
     reason = f" ({shorten(text, 160, placeholder=' ...')})" if text else ""
     return f"there is not enough memory{reason}: train with a smaller train.batch, train.crop or network, or label smaller pictures"
+
+
+def about_files(error: Exception) -> str | None:
+    """The sentence about a file or folder that the system refused to whoever runs this; None of any other error."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in OF_THE_MACHINE:
+        return None
+    return f"{error.filename} cannot be used: {error.strerror}; {advice(error)}"
+
+
+def advice(error: OSError) -> str:
+    """What to do where the system refuses to write."""
+    if error.errno in FORBIDDEN:
+        return "see that you may read and change it, or choose another"
+    return "free some space or choose another place"

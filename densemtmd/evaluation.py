@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densemtmd.copies import labeller_of
-from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.folder import Dataset
+from densemtmd.datasets.maps import Maps
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Batch, Item, Sample, as_input
 from densemtmd.errors import UserError
 from densemtmd.inference import asked_alone, dense_logits, fused_probabilities, kept_logits, likeliest, strided_logits
+from densemtmd.machine import ahead
 from densemtmd.merging import Merged
 from densemtmd.network import Discriminator, JointNetwork
 from densemtmd.tasks import VOID, Labelset, nearest
@@ -122,7 +124,7 @@ def score_pictures(
     """
     pictures = ((sample.image, {labelset: sample.target}) for sample in samples)
     (matrices,) = score_answers(
-        [network], pictures, {labelset: network.space[labelset].channels}, _under_labelsets, asked=[labelset],
+        [network], pictures, len(samples), {labelset: network.space[labelset].channels}, _under_labelsets, asked=[labelset],
         scoring=scoring, interior=interior, precision=precision, mirror=mirror, scales=scales, device=device, tick=tick,
     ).values()  # fmt: skip
     return matrices
@@ -132,7 +134,7 @@ def score_kept(
     network: JointNetwork,
     labelset: str,
     samples: Sequence[Sample],
-    maps: Sequence[np.ndarray],
+    maps: Sequence[Maps],
     *,
     interior: bool = False,
     device: torch.device,
@@ -141,22 +143,21 @@ def score_kept(
     """As :func:`score_pictures` of a network whose trunk's maps of the pictures are kept: every labelled pixel, at the cost of the head.
 
     Args:
-        maps: (h, w, M) of each sample; the others as there.
+        maps: of each sample; the others as there.
     """
-    labels, own = network.space[labelset].channels, network.space.slice(labelset)
-    training, matrices = network.training, [np.zeros((0, labels, labels), np.int64)]
-    network.eval()
+    labels, training = network.space[labelset].channels, network.training
+    alone = network.eval().only([labelset])
+    own = alone.space.slice(labelset)
+    matrices = torch.zeros(len(samples), labels, labels, dtype=torch.int64, device=device)
     with torch.inference_mode():
-        for sample, kept in zip(samples, maps, strict=True):
+        for sample, kept, counts in zip(samples, maps, matrices, strict=True):
             labelled = inside_only(sample.target, network.geometry.border) if interior else sample.target
             target = torch.from_numpy(labelled).to(device)
-            counts = torch.zeros(labels, labels, dtype=torch.int64, device=device)
-            for rows, logits in kept_logits(network, kept, sample.target.shape[0], sample.target.shape[1], device, own):
+            for rows, logits in kept_logits(alone, kept, sample.target.shape[0], sample.target.shape[1], device, own):
                 counts += confusion(likeliest(logits), target[rows], labels)
-            matrices.append(counts.cpu().numpy()[None])
             tick()
     network.train(training)
-    return np.concatenate(matrices)
+    return matrices.cpu().numpy()
 
 
 Answers = Callable[[Sequence[JointNetwork], Sequence[Tensor], Iterable[str]], Mapping[str, Tensor]]
@@ -166,6 +167,7 @@ Answers = Callable[[Sequence[JointNetwork], Sequence[Tensor], Iterable[str]], Ma
 def score_answers(
     networks: Sequence[JointNetwork],
     pictures: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]],
+    number: int,
     labels: Mapping[str, int],
     answers: Answers,
     *,
@@ -183,6 +185,7 @@ def score_answers(
     Args:
         networks: which answer, all of one stride and patch; they are put in eval mode for the time and back.
         pictures: each an image (H, W, 3) and by the name of the answer its target (H, W); read one by one.
+        number: N. All matrices are made at once: small ones between the large maps of each picture would keep the memory of all of them.
         labels: name of the answer -> L.
         answers: what makes the answers of the logits.
         asked: the labelsets that the answers are made of.
@@ -196,17 +199,19 @@ def score_answers(
     geometry = networks[0].geometry
     if any((other.geometry.patch, other.geometry.stride) != (geometry.patch, geometry.stride) for other in networks):
         raise UserError("the networks see patches of different sizes or strides, expected one for all: score them one by one")
-    alone = [asked_alone(network, asked) for network in networks]
-    labellers = [labeller_of(network, precision, False, mirror, scales) for network in alone] if scoring == "dense" else None
+    asked = set(asked)
+    alone, labellers = [network.only(asked) for network in networks], None
+    if scoring == "dense":
+        whole = [labeller_of(network, precision, False, mirror, scales) for network in networks]
+        labellers = [asked_alone(network, labeller, asked)[1] for network, labeller in zip(networks, whole, strict=True)]
     step = 1 if labellers else geometry.stride
-    matrices: dict[str, list[Tensor]] = {name: [] for name in labels}
+    matrices = {name: torch.zeros(number, size, size, dtype=torch.int64, device=device) for name, size in labels.items()}
     with torch.inference_mode():
-        for image, targets in pictures:
+        for n, (image, targets) in enumerate(pictures):
             target = {
                 name: torch.from_numpy(inside_only(own, geometry.border) if interior else own).to(device)[::step, ::step]
                 for name, own in targets.items()
             }
-            counts = {name: torch.zeros(labels[name], labels[name], dtype=torch.int64, device=device) for name in labels}
             everything = slice(None)
             parts: Iterable[tuple[slice, slice, list[Tensor]]] = (
                 dense_logits(labellers, image, device)
@@ -215,16 +220,11 @@ def score_answers(
             )
             for rows, columns, logits in parts:
                 for name, ids in answers(alone, logits, target).items():
-                    counts[name] += confusion(ids, target[name][rows, columns], labels[name])
-            for name, count in counts.items():
-                matrices[name].append(count)
+                    matrices[name][n] += confusion(ids, target[name][rows, columns], labels[name])
             tick()
     for network, mode in zip(networks, training, strict=True):
         network.train(mode)
-    return {
-        name: torch.stack(each).cpu().numpy() if each else np.zeros((0, labels[name], labels[name]), np.int64)
-        for name, each in matrices.items()
-    }
+    return {name: counts.cpu().numpy() for name, counts in matrices.items()}
 
 
 def _under_labelsets(networks: Sequence[JointNetwork], logits: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
@@ -260,7 +260,8 @@ def score_across(
         classes = truth.read(dataset, item)
         return read_picture(item.image), {name: truth.tables[name][classes] for name in labels}
 
-    return score_answers(networks, ahead(read, dataset.splits[split]), labels, _under_labelsets, asked=labels, **how)
+    items = dataset.splits[split]
+    return score_answers(networks, ahead(read, items), len(items), labels, _under_labelsets, asked=labels, **how)
 
 
 def score_merged(
@@ -277,8 +278,8 @@ def score_merged(
         return {name: likeliest(fused_probabilities(networks, logits, merged))}
 
     named = [network for network in networks if set(network.space.names) & set(merged.groups)]
-    pictures = ahead(read, dataset.splits[split])
-    return score_answers(named, pictures, {name: merged.labelset.channels}, answer, asked=merged.groups, **how)[name]
+    items = dataset.splits[split]
+    return score_answers(named, ahead(read, items), len(items), {name: merged.labelset.channels}, answer, asked=merged.groups, **how)[name]
 
 
 PROBE_STEPS, PROBE_VECTORS = 300, 512

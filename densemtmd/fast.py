@@ -365,8 +365,11 @@ def _cast_and_run(run: Callable[[Tensor], Tensor], dtype: torch.dtype, x: Tensor
     return run(x.to(dtype))
 
 
-def _read(net: nn.Module, dtype: torch.dtype, device: torch.device, channels: int | None, measure: bool) -> list[_Layer]:
-    """The layers of the frozen stack: convolutions in ``dtype``, what is not one in float32 at least."""
+def _read(
+    net: nn.Module, dtype: torch.dtype, device: torch.device, channels: int | None, measure: bool
+) -> tuple[list[_Layer], _Convolution | None]:
+    """The layers of the frozen stack: convolutions in ``dtype``, what is not one in float32 at least; and the last of them, where it is a
+    convolution."""
     at_least = torch.promote_types(dtype, torch.float32)
     read: list[_Convolution | _Layer] = []
     waiting: tuple[Tensor, Tensor] | None = None  # scale and shift of a batch norm for the convolution to come
@@ -409,7 +412,9 @@ def _read(net: nn.Module, dtype: torch.dtype, device: torch.device, channels: in
             emit(_Layer(functools.partial(_cast_and_run, own.dense, at_least), step.reach, step.stride))
     if waiting is not None:
         emit(_Layer(lambda x: x))
-    return [part.layer(dtype, device, measure) if isinstance(part, _Convolution) else part for part in read]
+    last = read[-1] if read else None
+    layers = [part.layer(dtype, device, measure) if isinstance(part, _Convolution) else part for part in read]
+    return layers, last if isinstance(last, _Convolution) else None
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -424,12 +429,25 @@ class Fast:
         self.geometry = Geometry(square_patch(steps, net), math.prod(step.stride for step in steps))
         some = next((p for p in net.parameters()), torch.zeros(()))
         self.dtype = some.dtype if dtype is None else dtype
-        layers = _read(net, self.dtype, some.device, channels, measure)
+        layers, self._answer = _read(net, self.dtype, some.device, channels, measure)
         # what is done in blocks: the last layer with a window, unless phases must be split behind it, and the pointwise ones after it
         windows = [i for i, layer in enumerate(layers) if layer.reach != (1, 1) or layer.stride > 1]
         tail = windows[-1] + 1 if windows else 0
         last = windows[-1] if windows and layers[windows[-1]].stride == 1 else tail
         self._front, self._window, self._tail = layers[:last], layers[last:tail], layers[tail:]
+
+    def only(self, network: nn.Module, channels: Tensor) -> Fast:
+        """The same for some of its outputs alone: see :class:`densemtmd.network.Labeller`."""
+        assert self._answer is not None and self._answer.groups == 1
+        weight, bias = (tensor[channels.to(tensor.device)] for tensor in (self._answer.weight, self._answer.bias))
+        made = copy.copy(self)
+        made._answer = replace(self._answer, weight=weight, bias=bias)
+        last = made._answer.layer(self.dtype, next(network.parameters()).device, False)
+        for part in ("_tail", "_window", "_front"):
+            if layers := getattr(self, part):
+                setattr(made, part, [*layers[:-1], last])
+                break
+        return made
 
     @property
     def patch(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from densemtmd.errors import UserError
+from densemtmd.errors import UserError, advice
 
 MOST_BYTES = 50_000_000
 """Of a file of text that somebody names: a list of a million paths is no larger."""
@@ -72,7 +72,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise WriteError(f"{path} could not be written: {reason}; free some space or choose another place") from error
+        raise WriteError(f"{path} could not be written: {reason}; {advice(error)}") from error
     finally:
         with suppress(OSError):  # what matters has been raised already
             temporary.unlink(missing_ok=True)
@@ -96,6 +96,8 @@ def read_bounded(path: str | Path, what: str, most: int = MOST_BYTES) -> bytes:
             raise UserError(f"{path} cannot be read: it is {kind}; expected {what} there")
         with path.open("rb") as file:
             content = file.read(most + 1)  # the size is not asked for: what the system makes up while it is read has none
+    except UserError:  # which is a ValueError
+        raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}; expected {what} there") from error
     except ValueError as error:  # a name that no file can have
@@ -262,9 +264,10 @@ def form_of(data: Any) -> str:
     return "empty" if data is None else kinds.get(type(data), type(data).__name__)
 
 
-def yaml_text(data: Any) -> str:
-    """Plain data as the text of a YAML, as :func:`read_yaml` reads it."""
-    return str(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+def yaml_text(data: Any, lists_in_lines: bool = False) -> str:
+    """Plain data as the text of a YAML, as :func:`read_yaml` reads it; lists of plain values a line each, if you like."""
+    flow = None if lists_in_lines else False
+    return str(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow))
 
 
 def check_writable(folder: str | Path, setting: str) -> None:
@@ -285,13 +288,20 @@ def check_writable(folder: str | Path, setting: str) -> None:
         raise UserError(f"{folder} cannot be written to, {there} may not be changed by you: set {setting} to another")
 
 
-def remove_strays(folder: str | Path) -> None:
+def remove_strays(folder: str | Path, below: bool = True, apart: str = "") -> None:
     """Removes what writers that were killed left behind in a folder and below it: temporary files that never got their name.
 
-    Only for folders that nobody writes to at the moment.
+    Only for folders that nobody else writes to at the moment.
+
+    Args:
+        folder: to look in.
+        below: also in the folders below it.
+        apart: the name of a folder in it that is left alone.
     """
-    for path in Path(folder).rglob(".*"):
-        if re.fullmatch(r"\.[0-9a-f]{32}", path.stem if path.suffix else path.name):
+    folder = Path(folder)
+    for path in folder.rglob(".*") if below else folder.glob(".*"):
+        stray = re.fullmatch(r"\.[0-9a-f]{32}", path.stem if path.suffix else path.name)
+        if stray and path.relative_to(folder).parts[0] != apart:
             path.unlink(missing_ok=True)
 
 

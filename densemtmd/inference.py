@@ -5,7 +5,9 @@ Shapes: ``H``, ``W`` pixels, ``C`` channels of the output space, ``L`` labels of
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,6 +20,7 @@ from torch import Tensor
 from densemtmd import checkpoint
 from densemtmd.backbones.padded import check_scales
 from densemtmd.copies import labeller_of
+from densemtmd.datasets.maps import Maps
 from densemtmd.datasets.sample import as_input
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry, reflect
@@ -125,13 +128,13 @@ def dense_logits(
 
 
 def kept_logits(
-    network: JointNetwork, maps: np.ndarray, height: int, width: int, device: torch.device, channels: slice
+    network: JointNetwork, maps: Maps, height: int, width: int, device: torch.device, channels: slice
 ) -> Iterator[tuple[slice, Tensor]]:
     """Some of the logits for every pixel of a picture of which the maps of the network's trunk are kept, a strip of rows at a time.
 
     Args:
         network: in eval mode.
-        maps: (h, w, M) float16.
+        maps: the trunk's of the picture.
         height, width: H and W of the picture.
         device: where the network is.
         channels: which.
@@ -142,10 +145,9 @@ def kept_logits(
     trunk = network.trunk
     assert trunk is not None
     grid = trunk.grid
-    cells = network(torch.from_numpy(maps).to(device).permute(2, 0, 1)[None])[:, channels]
     for rows in pieces(height, max(grid, KEPT // width), grid):
-        first, last = max(0, rows.start // grid - 1), -(-rows.stop // grid) + 1  # a cell more on each side, to interpolate with
-        seen = cells[:, :, first:last]
+        first, last = max(0, rows.start // grid - 1), min(maps.grid[0], -(-rows.stop // grid) + 1)  # a cell more, to interpolate with
+        seen = network(maps.strip(slice(first, last), device))[:, channels]
         strip = network.brought(seen, (seen.shape[2] * grid, width))[0]
         yield rows, strip[:, rows.start - first * grid :][:, : rows.stop - rows.start]
 
@@ -205,10 +207,11 @@ def pieces(size: int, at_most: int, stride: int = 1) -> list[slice]:
     return [slice(int(first), min(int(last), size)) for first, last in itertools.pairwise(edges)]
 
 
-def asked_alone(network: JointNetwork, labelsets: Iterable[str]) -> JointNetwork:
-    """The network for these of its labelsets alone, where that is less work. Of a patch classifier the last layer is a small part, and its
-    fast form takes most of a second to make: it stays whole."""
-    return network.only(labelsets) if network.geometry.context else network
+def asked_alone(network: JointNetwork, labeller: Labeller, labelsets: Iterable[str]) -> tuple[JointNetwork, Labeller]:
+    """A network and what labels with it for these of its labelsets alone, where that is less work; nothing else of them is made anew."""
+    labelsets = set(labelsets)
+    alone = network.only(labelsets)
+    return alone, labeller if alone is network else labeller.only(alone, network.space.positions(labelsets))
 
 
 class Predictor:
@@ -239,10 +242,10 @@ class Predictor:
         self.device, self.precision = checkpoint.device_of(device), precision
         self.mirror, self.scales = mirror, list(scales)
         self.networks = [n.eval().to(self.device, memory_format=torch.channels_last) for n in networks]  # type: ignore[call-overload]
-        self._labellers: dict[tuple[int, tuple[str, ...]], Labeller] = {}
-        for network in self.networks:
-            if network.takes == Labelset.kind:
-                self.labeller(network)  # from the weights as they are now
+        self._labellers = [  # from the weights as they are now
+            labeller_of(network, precision, True, mirror, scales) if network.takes == Labelset.kind else None for network in self.networks
+        ]
+        self._alone: dict[tuple[int, frozenset[str]], tuple[JointNetwork, Labeller]] = {}
         self.space = OutputSpace([task for network in networks for task in network.space.tasks])
 
     @classmethod
@@ -283,14 +286,10 @@ class Predictor:
         Raises:
             UserError: it labels none.
         """
-        if network.takes != Labelset.kind:
-            names = ", ".join(network.space.names)
-            raise UserError(f"this network answers {network.space.tasks[0].words}s ({names}), not labels: `densemtmd infer --keypoints`")
-        asked = asked_alone(network, labelsets)
-        key = self.networks.index(network), asked.space.names
-        if key not in self._labellers:
-            self._labellers[key] = labeller_of(asked, self.precision, True, self.mirror, self.scales)
-        return asked, self._labellers[key]
+        key = self.networks.index(network), frozenset(labelsets) & set(network.space.names)
+        if key not in self._alone:
+            self._alone[key] = asked_alone(network, self.labeller(network), labelsets)
+        return self._alone[key]
 
     def labeller(self, network: JointNetwork) -> Labeller:
         """What labels pictures with one of its networks.
@@ -298,7 +297,11 @@ class Predictor:
         Raises:
             UserError: it labels none.
         """
-        return self._asked(network, network.space.names)[1]
+        labeller = self._labellers[self.networks.index(network)]
+        if labeller is None:
+            names = ", ".join(network.space.names)
+            raise UserError(f"this network answers {network.space.tasks[0].words}s ({names}), not labels: `densemtmd infer --keypoints`")
+        return labeller
 
     def __call__(self, image: np.ndarray, labelset: str) -> np.ndarray:
         """(H, W, 3) uint8 -> (H, W) uint8 class ids of ``labelset``.
@@ -325,12 +328,27 @@ class Predictor:
 
     def probabilities(self, image: np.ndarray, labelset: str) -> np.ndarray:
         """(H, W, 3) uint8 -> (L, H, W) float32, the dataset-wise softmax (Eq. 1): sums to 1 over the labels."""
+        return self.all_probabilities(image, [labelset])[labelset]
+
+    def all_probabilities(self, image: np.ndarray, labelsets: Sequence[str]) -> dict[str, np.ndarray]:
+        """Those under several labelsets, from one pass: (H, W, 3) uint8 -> name -> (L, H, W) float32."""
         check_picture(image)
-        answer = np.empty((self.space[labelset].channels, *image.shape[:2]), np.float32)
-        for network, rows, columns, logits in self.logits(image, [labelset]):
-            own = dataset_softmax(logits[None], network.space)[0, network.space.slice(labelset)]
-            answer[:, rows, columns] = own.float().cpu().numpy()
-        return answer
+        answers = {name: np.empty((self.space[name].channels, *image.shape[:2]), np.float32) for name in labelsets}
+        for network, rows, columns, logits in self.logits(image, labelsets):
+            probabilities = dataset_softmax(logits[None], network.space)[0].float().cpu().numpy()
+            for name in set(labelsets) & set(network.space.names):
+                answers[name][:, rows, columns] = probabilities[network.space.slice(name)]
+        return answers
+
+    def identity(self) -> str:
+        """A digest of all that the answers depend on beside the picture."""
+        about = [self.space.to_json(), self.precision, self.mirror, self.scales]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for network in self.networks:
+            digest.update(json.dumps([str(network), network.parts]).encode())
+            for name, tensor in network.state_dict().items():
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def merged(self, image: np.ndarray, merged: Merged) -> np.ndarray:
         """The one answer of several labelsets, fused as :mod:`densemtmd.merging` says: (H, W, 3) uint8 -> (H, W) uint8 merged class ids.
@@ -340,12 +358,17 @@ class Predictor:
         """
         check_picture(image)
         answer = np.empty(image.shape[:2], np.uint8)
+        for rows, columns, fused in self.fused(image, merged):
+            answer[rows, columns] = likeliest(fused).cpu().numpy()
+        return answer
+
+    def fused(self, image: np.ndarray, merged: Merged) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Part by part, the probabilities of the merged labels: (rows, columns, (M, rows, columns))."""
+        check_picture(image)
         named = [self._asked(n, merged.groups) for n in self.networks if set(n.space.names) & set(merged.groups)]
         with torch.inference_mode():
             for rows, columns, logits in dense_logits([labeller for _, labeller in named], image, self.device):
-                fused = fused_probabilities([network for network, _ in named], logits, merged)
-                answer[rows, columns] = likeliest(fused).cpu().numpy()
-        return answer
+                yield rows, columns, fused_probabilities([network for network, _ in named], logits, merged)
 
 
 def fused_probabilities(networks: Sequence[JointNetwork], logits: Sequence[Tensor], merged: Merged) -> Tensor:

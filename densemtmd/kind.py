@@ -9,6 +9,7 @@ Shapes: ``N`` pictures, ``K`` tasks, ``M`` rows of a tally, ``X`` labels of a la
 from __future__ import annotations
 
 import pkgutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,10 @@ class Kind(ABC):
     def outputs_of(self, data: Loaded, network: JointNetwork) -> int:
         """The labelled outputs of one pass over a dataset's training pictures, by which epochs are counted."""
 
+    def asked_of(self, data: Loaded, split: str, at_most: int = 0) -> int:
+        """How much :meth:`score` is asked, which is what its time goes by: pictures, or what there is in each."""
+        return min(len(data.dataset.splits[split]), at_most or sys.maxsize)
+
     @abstractmethod
     def mixture(
         self,
@@ -120,6 +125,10 @@ class Kind(ABC):
         equilibrium: bool = False,
     ) -> Batches:
         """Batches of some datasets' pictures of a split; ``domains``: the names of those that are told apart, or none."""
+
+    @abstractmethod
+    def shown(self, network: JointNetwork, crop: int) -> tuple[int, int, int]:
+        """(channels, rows, columns) of what a network is shown at a time in training, where crops are of ``crop`` labelled pixels."""
 
     def prepare(self, network: JointNetwork, mixture: Batches) -> None:  # noqa: B027 (most have nothing to do)
         """Gives a network that has not learned yet what it must know of its training pictures before."""
@@ -172,6 +181,7 @@ class Kind(ABC):
         device: torch.device,
         tick: Callable[[int], object] = lambda count: None,
         precision: str = "float32",
+        most_pixels: int = 0,
     ) -> np.ndarray:
         """How a network answers a split's pictures, (N, ...): see :meth:`tally`.
 
@@ -184,6 +194,7 @@ class Kind(ABC):
             device: where the network is.
             tick: called with the number of pictures that are done.
             precision: to compute in.
+            most_pixels: of larger pictures a part of so many pixels, in the middle; 0: the whole ones.
         """
 
     @abstractmethod

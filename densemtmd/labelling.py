@@ -9,23 +9,34 @@ What ``tools/infer.py`` does, for who has a :class:`~densemtmd.inference.Predict
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zipfile
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL.Image import Image
-from tqdm import tqdm
+import torch
 
+from densemtmd import video
 from densemtmd.datasets.names import is_left_by_a_system
 from densemtmd.datasets.pictures import read_picture
-from densemtmd.draw import class_shares, overlay, save_indexed, sheet
+from densemtmd.draw import class_shares, note_of, overlay, painted, save_indexed, save_png, sheet
+from densemtmd.draw.labels import NOTE, SMALLEST_SHARE
 from densemtmd.errors import UserError, about_memory, one_line
-from densemtmd.files import atomic_write
-from densemtmd.inference import Predictor
+from densemtmd.files import WriteError, atomic_write
+from densemtmd.inference import Predictor, likeliest
+from densemtmd.machine import AHEAD_BYTES, ahead, array_bytes, cores
 from densemtmd.merging import Merged, load_merged
-from densemtmd.tasks import Labelset, OutputSpace
+from densemtmd.progress import Progress, say
+from densemtmd.tasks import Labelset, OutputSpace, nearest
+from densemtmd.video import Video, is_video, written
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 """What counts as a picture in a folder; a file that is named is opened whatever its suffix."""
@@ -130,6 +141,11 @@ def choose_merged(choice: str, space: OutputSpace) -> Merged | None:
     return load_merged(choice, space)
 
 
+OUTPUTS = ("ids", "overlay", "sheet", "probabilities")
+"""What can be written: the class ids, the picture under their colours, all labelsets side by side (where there are several), and the
+probabilities of all labels."""
+
+
 def label_pictures(
     predictor: Predictor,
     pictures: Mapping[Path, Path],
@@ -137,8 +153,14 @@ def label_pictures(
     out: str | Path,
     max_pixels: int = 200_000_000,
     merged: Merged | None = None,
+    outputs: Sequence[str] = OUTPUTS[:3],
+    jobs: int | None = None,
+    again: bool = False,
 ) -> list[str]:
     """Label pictures, write the answers below ``out`` and print the shares; what cannot be read is left out.
+
+    Pictures are read ahead, and answers drawn and written behind the network, side by side with it. What was labelled before, by the same
+    network and in the same way, from a file that has not changed since, is left as it is: so a call that was interrupted goes on.
 
     Args:
         predictor: which labels.
@@ -147,74 +169,262 @@ def label_pictures(
         out: the folder, made where it does not exist.
         max_pixels: of the largest picture that is read.
         merged: the merged labelset that answers, where it is one.
+        outputs: what is written, some of :data:`OUTPUTS`.
+        jobs: threads that read, and as many that write; None: one for each core.
+        again: label also what was labelled before.
 
     Returns:
         One sentence for each picture that could not be read or labelled.
 
     Raises:
-        UserError: a picture would be overwritten, or ``out`` cannot be written.
+        UserError: an unknown output, a picture would be overwritten, or ``out`` cannot be written.
     """
-    out = Path(out)
-    inputs = {os.path.realpath(file) for file in pictures.values()}
-    for name, file in pictures.items():
-        for target in _targets(out / name, labelsets):
-            if os.path.realpath(target) in inputs:
-                raise UserError(f"the labels of {file} would overwrite the picture {target}: choose another --out")
+    out, jobs = Path(out), jobs or cores()
+    check_outputs(outputs, merged)
+    files = [_File(name, file, tuple(_targets(out / name, labelsets, outputs))) for name, file in pictures.items()]
+    _keep_pictures(files)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {out} cannot be made ({error.strerror}): choose another with --out") from error
+    way = [predictor.identity(), list(labelsets), repr(merged)]
+    failures: list[str] = []
+    finished = 0
+    waiting: deque[tuple[_File, Future[list[str]]]] = deque()
+    with ThreadPoolExecutor(jobs) as pool, Progress("labelling", len(files)) as progress:
 
-    failures = []
-    # disable=None: no bar where nobody watches
-    with tqdm(pictures.items(), unit=" pictures", leave=False, disable=None if len(pictures) > 1 else True) as bar:
-        for name, file in bar:
+        def finish() -> None:
+            file, future = waiting.popleft()
             try:
-                for target in _targets(out / name, labelsets):
-                    if len(os.fsencode(target.name)) > NAME_BYTES:
-                        raise UserError(f"{file} would be labelled in {target}, too long a name for a file: give it a shorter one")
-                image = read_picture(file, max_pixels)
-            except UserError as error:
-                failures.append(str(error))
-                continue
-            try:
-                for line in label_picture(predictor, image, out / name, labelsets, merged):
-                    bar.write(f"{one_line(str(name))}  {line}", file=sys.stdout)
+                for line in future.result():
+                    say(f"{one_line(str(file.name))}  {line}")
             except Exception as error:
-                if (reason := about_memory(error)) is None:
-                    raise
-                failures.append(f"{file} cannot be labelled: {reason}")
+                failures.append(_reason(file, error))
+
+        for file, (image, note) in zip(files, ahead(lambda file: _read(file, way, max_pixels, again), files, jobs), strict=True):
+            if image is None:
+                finished += 1
+            elif isinstance(image, UserError):
+                failures.append(str(image))
+            elif isinstance(image, Path):
+                try:
+                    for line in label_video(predictor, image, out / file.name, labelsets, merged, outputs, note):
+                        say(f"{one_line(str(file.name))}  {line}")
+                except UserError as error:
+                    if isinstance(error, WriteError):
+                        raise
+                    failures.append(str(error))
+            else:
+                try:
+                    answers = answer(predictor, image, labelsets, merged, "probabilities" in outputs)
+                    waiting.append((file, pool.submit(write_answers, image, answers, out / file.name, outputs, note)))
+                except Exception as error:
+                    failures.append(_reason(file, error))
+                while len(waiting) * array_bytes(image) > AHEAD_BYTES or len(waiting) > 2 * jobs:
+                    finish()
+            progress.tick()
+        while waiting:
+            finish()
+    if finished:
+        print(f"{finished} of {len(files)} were labelled before, by this network and in this way: they are left as they are")
     return failures
 
 
-def label_picture(
-    predictor: Predictor, image: np.ndarray, stem: Path, labelsets: Sequence[str], merged: Merged | None = None
-) -> Iterator[str]:
-    """Label one picture (H, W, 3) and write the answers beside ``stem``; for each labelset a line with the shares of its classes."""
-    wide = max(map(len, labelsets))
-    answers = {merged.labelset.name: predictor.merged(image, merged)} if merged else predictor.all(image, labelsets)
-    for labelset, ids in answers.items():
-        task = merged.labelset if merged else predictor.space[labelset]
-        assert isinstance(task, Labelset)
-        save_indexed(_target(stem, labelset), ids, task.palette)
-        _save(overlay(image, ids, task), _target(stem, labelset, "overlay"))
-        shares = ", ".join(f"{label} {100 * share:.1f} %" for label, share in class_shares(ids, task).items())
-        yield f"{labelset:{wide}}  {shares}"
-    if len(answers) > 1:
-        _save(sheet(image, answers, predictor.space), _target(stem, "sheet"))
+def check_outputs(outputs: Sequence[str], merged: Merged | None = None) -> None:
+    """Refuses what cannot be written.
+
+    Raises:
+        UserError: an unknown output, none, or probabilities of a merged labelset.
+    """
+    for one in outputs:
+        if one not in OUTPUTS:
+            raise UserError(f"--outputs has {one!r}; {nearest(one, OUTPUTS)}")
+    if not {*outputs} - {"sheet"}:
+        raise UserError(f"--outputs is {','.join(outputs)!r}, expected some of ids, overlay and probabilities")
+    if merged is not None and "probabilities" in outputs:
+        raise UserError("--outputs has probabilities, but a merged labelset answers: those of the labelsets that it is made of can be had")
+
+
+def shard_of(pictures: Mapping[Path, Path], shard: str) -> dict[Path, Path]:
+    """The pictures of one of several calls that share the work: ``3/16`` has every 16th, from the third on.
+
+    Raises:
+        UserError: not such a pair of numbers.
+    """
+    number, _, count = shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--shard is {shard!r}, expected the number of this call and of all, such as 3/16")
+    return dict(list(pictures.items())[int(number) - 1 :: int(count)])
+
+
+class _File(NamedTuple):
+    """A picture that is asked for."""
+
+    name: Path                 # below the folder of the answers
+    path: Path
+    targets: tuple[Path, ...]  # what is written
+
+
+def _keep_pictures(files: Sequence[_File]) -> None:
+    """Refuses to write over one of the pictures."""
+    called: dict[str, list[_File]] = {}
+    for file in files:
+        called.setdefault(file.path.name, []).append(file)
+    for file in files:
+        for target in file.targets:
+            for other in called.get(target.name, ()):
+                if os.path.realpath(target) == os.path.realpath(other.path):
+                    raise UserError(f"the labels of {file.path} would overwrite the picture {target}: choose another --out")
+
+
+def _read(file: _File, way: Sequence[object], max_pixels: int, again: bool) -> tuple[np.ndarray | Path | UserError | None, str]:
+    """A picture, or the path of a video, or why there is none: it cannot be read, or it was labelled before (None); and the note that its
+    answers are kept with."""
+    try:
+        for target in file.targets:
+            if len(os.fsencode(target.name)) > NAME_BYTES:
+                raise UserError(f"{file.path} would be labelled in {target}, too long a name for a file: give it a shorter one")
+        note = ""
+        with suppress(OSError):  # the reader says why
+            found = file.path.stat()
+            note = hashlib.sha256(json.dumps([NOTE, *way, found.st_size, found.st_mtime_ns]).encode()).hexdigest()
+            if file.targets and not again and all(_note_of(target) == note for target in file.targets):
+                return None, note
+        if not file.targets:
+            raise UserError(f"{file.path} is a video, of which ids and overlay can be written: add one of them to --outputs")
+        return file.path if is_video(file.path) else read_picture(file.path, max_pixels), note
+    except UserError as error:
+        return error, ""
+
+
+def _note_of(target: Path) -> str | None:
+    """The note that an answer was written with; None where there is none."""
+    if target.suffix == ".png":
+        return note_of(target)
+    if is_video(target):
+        return video.note_of(target)
+    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(target, allow_pickle=False) as arrays:
+        return str(arrays["note"])
+    return None
+
+
+def _reason(file: _File, error: Exception) -> str:
+    """Why a picture could not be labelled, where that is for want of memory; what else goes wrong stops the others too."""
+    if (reason := about_memory(error)) is None:
+        raise error
+    return f"{file.path} cannot be labelled: {reason}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of a picture under one labelset."""
+
+    labelset: Labelset
+    ids: np.ndarray                   # (H, W) uint8
+    probabilities: np.ndarray | None  # (L, H, W) float32, where they were asked for
+
+
+def answer(
+    predictor: Predictor, image: np.ndarray, labelsets: Sequence[str], merged: Merged | None = None, probabilities: bool = False
+) -> list[Answer]:
+    """The answers of a predictor for a picture (H, W, 3) under some of its labelsets, or under a merged one."""
+    if merged is not None:
+        return [Answer(merged.labelset, predictor.merged(image, merged), None)]
+    tasks = {name: task for name in labelsets if isinstance(task := predictor.space[name], Labelset)}
+    if not probabilities:
+        return [Answer(tasks[name], ids, None) for name, ids in predictor.all(image, labelsets).items()]
+    found = predictor.all_probabilities(image, labelsets)
+    return [Answer(tasks[name], likeliest(torch.from_numpy(own)).numpy(), own) for name, own in found.items()]
+
+
+def write_answers(
+    image: np.ndarray, answers: Sequence[Answer], stem: Path, outputs: Sequence[str] = OUTPUTS[:3], note: str | None = None
+) -> list[str]:
+    """Write the answers for a picture (H, W, 3) beside ``stem``, each file with a note; of each labelset a line with the shares of its
+    classes."""
+    wide = max(len(one.labelset.name) for one in answers)
+    lines = []
+    for one in answers:
+        name, task = one.labelset.name, one.labelset
+        if "ids" in outputs:
+            save_indexed(_target(stem, name), one.ids, task.palette, note)
+        if "overlay" in outputs:
+            save_png(_target(stem, name, "overlay"), overlay(image, one.ids, task), note)
+        if one.probabilities is not None:
+            kept = {"probabilities": one.probabilities.astype(np.float16), "labels": np.array(task.labels), "note": np.array(note or "")}
+            with atomic_write(_target(stem, name, "probabilities")) as temporary:
+                np.savez(temporary, **kept)  # type: ignore[arg-type]
+        lines.append(f"{name:{wide}}  {_told(class_shares(one.ids, task))}")
+    if len(answers) > 1 and "sheet" in outputs:
+        space = OutputSpace([one.labelset for one in answers])
+        save_png(_target(stem, "sheet"), sheet(image, {one.labelset.name: one.ids for one in answers}, space), note)
+    return lines
+
+
+def label_video(
+    predictor: Predictor,
+    path: Path,
+    stem: Path,
+    labelsets: Sequence[str],
+    merged: Merged | None = None,
+    outputs: Sequence[str] = OUTPUTS[:2],
+    note: str = "",
+) -> list[str]:
+    """Label a video frame by frame and write the answers beside ``stem``: class ids without loss, overlays as a video for people.
+
+    Returns:
+        For each labelset a line with the mean shares of its classes.
+
+    Raises:
+        UserError: the video cannot be read, or holds no frame.
+    """
+    tasks = [merged.labelset] if merged else [task for name in labelsets if isinstance(task := predictor.space[name], Labelset)]
+    counts = {task.name: np.zeros(256, np.int64) for task in tasks}
+    size: tuple[int, ...] | None = None
+    with Video(path) as film, ExitStack() as opened:
+        writers = {
+            (task.name, kind): opened.enter_context(written(_target(stem, task.name, *parts), film.rate, note, lossless=kind == "ids"))
+            for task in tasks
+            for kind, parts in (("ids", ()), ("overlay", ("overlay",)))
+            if kind in outputs
+        }
+        for frame in film:
+            if frame.shape != (size := size or frame.shape):
+                raise UserError(f"{path} changes its size from {size[1]}×{size[0]} to {frame.shape[1]}×{frame.shape[0]}: cut it there")
+            for one in answer(predictor, frame, labelsets, merged):
+                name = one.labelset.name
+                counts[name] += np.bincount(one.ids.ravel(), minlength=256)
+                if "ids" in outputs:
+                    writers[name, "ids"].add(one.ids)
+                if "overlay" in outputs:
+                    writers[name, "overlay"].add(painted(frame, one.ids, one.labelset))
+        if size is None:
+            raise UserError(f"{path} holds no frame, expected a video")
+    wide = max(len(task.name) for task in tasks)
+    lines = []
+    for task in tasks:
+        shares = zip(task.labels, (counts[task.name] / counts[task.name].sum()).tolist(), strict=False)
+        most = dict(sorted(((label, share) for label, share in shares if share >= SMALLEST_SHARE), key=lambda one: -one[1]))
+        lines.append(f"{task.name:{wide}}  {_told(most)}")
+    return lines
+
+
+def _told(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{label} {100 * share:.1f} %" for label, share in shares.items())
 
 
 def _target(stem: Path, *parts: str) -> Path:
-    """``photo.jpg``, "kundu", "overlay" -> ``photo.jpg.kundu.overlay.png``."""
-    return stem.with_name(".".join((stem.name, *parts, "png")))
+    """``photo.jpg``, "kundu", "overlay" -> ``photo.jpg.kundu.overlay.png``; of a video ``clip.mp4.kundu.mkv`` and ``….overlay.mp4``."""
+    suffix = "npz" if parts[-1] == "probabilities" else "png"
+    if is_video(stem):
+        suffix = "mp4" if parts[-1] == "overlay" else "mkv"
+    return stem.with_name(".".join((stem.name, *parts, suffix)))
 
 
-def _targets(stem: Path, labelsets: Sequence[str]) -> list[Path]:
+def _targets(stem: Path, labelsets: Sequence[str], outputs: Sequence[str]) -> list[Path]:
     """All files that are written for one picture."""
-    each = [_target(stem, labelset, *kind) for labelset in labelsets for kind in ((), ("overlay",))]
-    return each + [_target(stem, "sheet")] * (len(labelsets) > 1)
-
-
-def _save(picture: Image, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        picture.save(temporary)
+    if is_video(stem):
+        outputs = [kind for kind in outputs if kind in OUTPUTS[:2]]
+    kinds = [() if kind == "ids" else (kind,) for kind in outputs if kind != "sheet"]
+    each = [_target(stem, labelset, *kind) for labelset in labelsets for kind in kinds]
+    return each + [_target(stem, "sheet")] * (len(labelsets) > 1 and "sheet" in outputs)

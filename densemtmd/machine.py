@@ -1,11 +1,22 @@
-"""The machine that a process runs on: how many cores it may use, and what they are."""
+"""The machine that a process runs on: how many cores it may use, and what they are; and work that all of them share."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+AHEAD_BYTES = 2**28
+"""That results may take which are made ahead and wait."""
 
 
 def cores() -> int:
@@ -20,3 +31,39 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def ahead(work: Callable[[S], T], items: Iterable[S], threads: int | None = None) -> Iterator[T]:
+    """``work`` of each item, in their order; a few are worked on ahead, on as many threads as there are cores, at most eight.
+
+    Of large results, such as pictures, fewer wait: so many that the arrays in them take at most :data:`AHEAD_BYTES`, or one.
+
+    Args:
+        work: is called in a thread.
+        items: taken one by one, as they are needed.
+        threads: how many instead.
+    """
+    threads = threads or min(8, cores())
+    waiting: deque[Future[T]] = deque()
+    most, largest = 1, 1  # of how large they are, the first one tells
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                while len(waiting) > most:
+                    largest = max(largest, array_bytes(waiting[0].result()))
+                    most = min(4 * threads, max(1, AHEAD_BYTES // largest))
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error, do not work on the others first
+
+
+def array_bytes(value: object) -> int:
+    """Of the arrays in something: itself, or what a tuple, a list or a dataclass holds."""
+    if isinstance(value, tuple | list):
+        return sum(map(array_bytes, value))
+    if is_dataclass(value):
+        return sum(array_bytes(getattr(value, field.name)) for field in fields(value))
+    return int(getattr(value, "nbytes", 0))

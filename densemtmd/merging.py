@@ -88,7 +88,7 @@ class Merged:
         return q
 
     def from_truth(self, classes: Sequence[str], tables: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What the merged labelset calls each class of a truth (see :class:`densemtmd.truth.Truth`): (256,) uint8.
+        """What the merged labelset calls each class of a truth (see :class:`densemtmd.truth.Truth`): (T + 1,) uint8.
 
         A class is the merged label that names what some labelset calls it; of which nobody names a thing, it is the rest. It is void, and
         not scored, where two merged labels claim it, where there is no rest, and where nobody can tell: all labelsets that name some
@@ -96,12 +96,12 @@ class Merged:
 
         Args:
             classes: names of the classes.
-            tables: labelset -> (256,), what it calls each class, 255 where it says nothing; of all labelsets in :attr:`groups`.
+            tables: labelset -> (T + 1,), what it calls each class, 255 where it says nothing; of all labelsets in :attr:`groups`.
 
         Raises:
             UserError: the YAML's ``truth`` names a class that there is not.
         """
-        found = np.full(256, VOID, np.uint8)
+        found = np.full(len(next(iter(tables.values()))), VOID, np.uint8)
         rest = VOID if self.rest is None else self.rest
         if self.truth is not None:
             for name in self.truth:

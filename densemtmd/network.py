@@ -43,15 +43,37 @@ class Labeller(Protocol):
         """Pixels of which the sides of a part of a picture best are multiples."""
         ...
 
+    def only(self, network: JointNetwork, channels: Tensor) -> Labeller:
+        """The same for some of the channels alone, in next to no time.
+
+        Args:
+            network: what :meth:`JointNetwork.only` made of the labeller's.
+            channels: those that it has, as positions in the output space of the labeller's.
+        """
+        ...
+
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class Trunk(Protocol):
-    """A part of θ_f that never learns and sees the picture alone, (B, 3, H, W) in [0, 1] -> maps (B, M, ⌈H/grid⌉, ⌈W/grid⌉): they may be
-    computed once and kept, and the network takes them in the picture's place."""
+    """A part of θ_f that never learns and sees the picture alone, (B, 3, H, W) in [0, 1] -> (B, M, ⌈H/grid⌉, ⌈W/grid⌉): its maps, each read
+    at the middles of the grid's cells. They may be computed once and kept, and the network takes what is read in the picture's place."""
 
-    grid: int      # pixels along a cell of its maps; cell (i, j) is about the pixels from (i·grid, j·grid) on
-    channels: int  # M
+    grid: int      # pixels along a cell; cell (i, j) is about the pixels from (i·grid, j·grid) on
+    channels: int  # M, of all maps together
+
+    @property
+    def finer(self) -> Sequence[float]:
+        """Of each map, how many cells of the grid lie along one of its own."""
+        ...
+
+    def shapes(self, height: int, width: int) -> Sequence[tuple[int, int, int]]:
+        """(rows, columns, channels) of each map of a picture."""
+        ...
+
+    def maps(self, x: Tensor) -> Sequence[Tensor]:
+        """The maps as they are, (B, channels, rows, columns) each."""
+        ...
 
     def identity(self) -> str:
         """A digest of all that its maps of a picture depend on beside the picture."""
@@ -179,7 +201,7 @@ class JointNetwork(nn.Module):
         last = layers[-1]
         if self.context is not None or len(tasks) in (0, len(self.space.tasks)) or not isinstance(last, nn.Conv2d):
             return self
-        kept = torch.cat([torch.arange(self.space.channels)[self.space.slice(task.name)] for task in tasks]).to(last.weight.device)
+        kept = self.space.positions(names).to(last.weight.device)
         fewer = copy.copy(last)
         fewer.out_channels = len(kept)
         fewer._parameters = {

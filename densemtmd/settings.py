@@ -121,13 +121,18 @@ class TrainSettings:
         64, "crops per step; they mix the datasets (model=frozen: cells)", least=1, most=MOST, why="nothing larger fits into a memory"
     )
     rare: float = setting(
-        0.0, "model=frozen: share of the cells drawn label by label, so that a rare label is seen as often as any", least=0, most=1
+        0.0, "share of the crops (model=frozen: cells) drawn label by label, so that a rare label is seen as often as any", least=0, most=1
     )
     mixing: str = setting("pixels", "shares of the datasets: pixels (the paper), uniform, temperature:2, or weights such as kundu:2+xu:1")
     flip: bool = setting(True, "mirror half of the crops (the paper's only augmentation)")
+    scale: list[float] = field(
+        default_factory=lambda: [1.0, 1.0],
+        metadata={"help": "least and most by which what a crop shows is made larger, e.g. [0.5,2] (fpn, unet, ...)"},
+    )
     colour: float = setting(
         0.0, "share by which the saturation, contrast and brightness of a crop are changed at most; 0: the paper", least=0, below=1
     )
+    blur: float = setting(0.0, "share of the crops that are blurred", least=0, most=1)
     border: str = setting(
         "reflect",
         "reflect: the border of a picture is reflected, every pixel is asked for; valid: only patches that fit inside",
@@ -167,6 +172,9 @@ class TrainSettings:
         why="one per core of the machine is plenty",
     )
     validation_pictures: int = setting(40, "at most this many validation pictures per dataset are scored after an epoch; 0: all", least=0)
+    validation_pixels: int = setting(
+        2**22, "of a larger validation picture a part in its middle is scored after an epoch, of so many pixels; 0: all", least=0
+    )
     overfit: int = setting(
         0,
         "a check that the training can learn: so many batches, over and over, until 99 % are right (hands: to 10 mm)",
@@ -295,8 +303,11 @@ class RunSettings:
     runs: str = setting("runs", "the folder that run folders are made in")
     debug: bool = setting(False, "everything at toy size, to see within seconds whether it works")
     name: str | None = setting(None, "of the run; by default <data>-<strategy>")
-    tracking: str = setting("mlflow", "mlflow, or none", choices=("mlflow", "none"))
-    tracking_uri: str | None = setting(None, "MLflow's store; by default sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set")
+    tracking: str = setting("mlflow", "mlflow, tensorboard, none, or a function of your own, module:function")
+    register: str | None = setting(None, "in MLflow's registry, the model that the network becomes a version of")
+    tracking_uri: str | None = setting(
+        None, "MLflow's store (by default sqlite:///mlflow.db, or MLFLOW_TRACKING_URI where it is set), or TensorBoard's folder"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------

@@ -283,6 +283,12 @@ class OutputSpace:
         first = sum(task.channels for task in self.tasks[:position])
         return slice(first, first + self.tasks[position].channels)
 
+    def positions(self, names: Iterable[str]) -> Tensor:
+        """The numbers of all channels of some tasks, in the space's order, whatever that of the names; of others nothing."""
+        wanted = set(names)
+        kept = torch.tensor([task.name in wanted for task in self.tasks])
+        return kept.repeat_interleave(torch.tensor([task.channels for task in self.tasks])).nonzero().flatten()
+
     def tables(self, device: torch.device) -> ChannelTables:
         """The lookup tables on ``device``, made once."""
         if device not in self._tables:

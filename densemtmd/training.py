@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -24,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from densemtmd import checkpoint, evaluation
 from densemtmd.datasets.mixing import made_ahead
@@ -33,7 +30,9 @@ from densemtmd.errors import UserError
 from densemtmd.kind import Criterion, kind_of, kind_of_scores
 from densemtmd.losses import domain_loss
 from densemtmd.network import JointNetwork, reverse_gradient
+from densemtmd.progress import Progress, aside
 from densemtmd.settings import ContextSettings, ReversalSettings, TrainSettings, from_plain
+from densemtmd.stopping import REASONS, Stopped, answering
 
 STEPS_UNREAD = 10
 """The loss is read, shown and recorded once in so many steps."""
@@ -298,7 +297,7 @@ def fit(
             show whether it works: before the first step, so that a broken validation does not cost an hour.
         after_epoch: called after each epoch.
         losses: called every few steps with the step and numbers worth a curve.
-        title: in front of the progress bar.
+        title: of what is shown of its progress.
 
     Raises:
         UserError: the loss is no longer a number, or a checkpoint cannot be written.
@@ -311,6 +310,7 @@ def fit(
     state, average = State(), Average(network, settings.average)
     if last.exists():
         state = load_state(last, network, optimizer, average)
+        state.done = state.done and is_over(state, budget.progress(state.outputs, state.seconds) >= 1, settings)  # it may have more now
     else:
         scored = validate(network, quick=not started)
         if started:
@@ -320,8 +320,10 @@ def fit(
             after_epoch(state)
         save_state(last, network, optimizer, state, model, average)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
+    outputs, seconds = state.outputs, state.seconds
     unread: list[dict[str, Tensor]] = []  # losses stay on the device for a while: reading one makes a GPU wait
-    with Interruption() as interruption, Bar(budget, state, title) as bar:
+    done = 100 * budget.progress(state.outputs, state.seconds)
+    with Interruption() as interruption, Progress(title, 100, "%", done=done) as shown:
         for batch in made_ahead(
             lambda step: mixture.batch(step % settings.overfit if settings.overfit else step), state.step, workers=settings.workers
         ):
@@ -334,16 +336,18 @@ def fit(
             network.train()
             network.hold_encoder(progress < settings.freeze)
             strength = reversal.strength_at(progress)
+            seen = mixture.augmented(batch.to(device))
             record = train_step(
-                network, optimizer, batch.to(device), precision, criterion=criterion, inner_weight=context.inner_weight,
+                network, optimizer, seen, precision, criterion=criterion, inner_weight=context.inner_weight,
                 reversal=strength, clip=settings.clip, accumulate=settings.accumulate,
             )  # fmt: skip
             unread.append(record)
             state.step += 1
             average.update(state.step)
-            state.outputs += batch.labelled
+            state.outputs += (batch if batch.target.shape == seen.target.shape else seen).labelled  # not to wait for a GPU where it can be
             state.seconds = time.monotonic() - began
-            ended = budget.progress(state.outputs, state.seconds) >= 1
+            used = budget.progress(state.outputs, state.seconds)
+            ended, shown.done = used >= 1, min(100.0, 100 * used)
             epoch_over = ended or state.outputs >= (state.epoch + 1) * budget.epoch_outputs
             save = epoch_over or interruption.asked or time.monotonic() - saved >= settings.checkpoint_seconds
             if len(unread) < STEPS_UNREAD and not save:
@@ -354,14 +358,15 @@ def fit(
             if network.discriminator is not None:
                 values["reversal"] = strength
             losses(state.step, {**values, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
-            bar.show(state, values["loss"])
+            rate = (state.outputs - outputs) / max(1e-9, state.seconds - seconds)
+            shown.more = f"loss {values['loss']:.3f}, {rate / 1000:.1f}k outputs/s"
             if epoch_over:
                 with average.inside():
                     scored = validate(network)
                     end_epoch(state, scored, ended, settings)
                     if state.best_epoch == state.epoch:
                         checkpoint.save_network(best, network, model, {"scores": scored, "epoch": state.epoch})
-                    with tqdm.external_write_mode():
+                    with aside():
                         after_epoch(state)
             if save:
                 state.seconds = time.monotonic() - began
@@ -370,7 +375,7 @@ def fit(
                 if interruption.asked:
                     break
     if not state.done:
-        raise KeyboardInterrupt
+        raise Stopped(interruption.asked)
     checkpoint.load_weights(network, checkpoint.load(best)[0])
     return state
 
@@ -426,31 +431,36 @@ def end_epoch(state: State, scored: dict[str, Any], ended: bool, settings: Train
     score = quality(scored)
     if state.best_score is None or score > state.best_score:
         state.best_score, state.best_epoch = score, state.epoch
+    state.done = is_over(state, ended, settings)
+
+
+def is_over(state: State, ended: bool, settings: TrainSettings) -> bool:
+    """Whether a training is over after its last epoch: its budget ``ended``, or it would not get better."""
+    scored = state.history[-1]["scores"]
     learned = settings.overfit > 0 and kind_of_scores(scored).learned(scored) is None
     stale = settings.patience > 0 and state.epoch - state.best_epoch >= settings.patience
-    state.done = ended or stale or learned
+    return ended or stale or learned
 
 
 class Interruption:
-    """Ctrl-C, or a polite kill, asks the loop to end after the step it is at; a second one ends it at once."""
+    """Ctrl-C, a polite kill, or a terminal that is closed asks the loop to end after the step it is at; a second one ends it at once."""
 
-    asked = False
+    asked: int = 0
+    """The signal."""
 
     def __enter__(self) -> Interruption:
-        self.before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.stack = ExitStack()
+        self.stack.enter_context(answering(self.ask, *REASONS))
         return self
 
-    def ask(self, number: int, frame: object) -> None:
+    def ask(self, number: int) -> None:
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+            raise Stopped(number)
+        self.asked = number
         print("\nstopping after this step, and saving; once more stops at once", file=sys.stderr, flush=True)
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        self.stack.close()
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -474,7 +484,7 @@ def save_state(
         kept = optimizer.state.get(parameter, {})
         tensors |= {prefix + name: kept[key] for key, prefix in MOMENTA.items() if kept.get(key) is not None}
     tensors |= {AVERAGE + name: tensor for name, tensor in average.tensors.items()}
-    checkpoint.save(path, tensors, {"space": network.space.to_json(), "model": dict(model), "state": asdict(state)})
+    checkpoint.save(path, tensors, {**checkpoint.description(network, model), "state": asdict(state)})
 
 
 def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimizer, average: Average) -> State:
@@ -510,32 +520,3 @@ def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
         reason = shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{path} does not hold the state of this training ({reason}): copy it again, or remove it to train anew") from None
     return state
-
-
-class Bar:
-    """The progress bar of one training: percent and time left of the budget, loss, labelled outputs per second."""
-
-    def __init__(self, budget: Budget, state: State, title: str) -> None:
-        self.budget = budget
-        self.first_outputs, self.first_seconds = state.outputs, state.seconds
-        self.bar = tqdm(
-            total=100.0,
-            desc=title,
-            bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}",
-            leave=False,
-            disable=None,
-        )
-        self.bar.n = 100 * budget.progress(state.outputs, state.seconds)
-        self.bar.initial = self.bar.n
-
-    def show(self, state: State, loss: float) -> None:
-        """Moves the bar to where the training is."""
-        rate = (state.outputs - self.first_outputs) / max(1e-9, state.seconds - self.first_seconds)
-        self.bar.n = min(100.0, 100 * self.budget.progress(state.outputs, state.seconds))
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {rate / 1000:.1f}k outputs/s")
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()

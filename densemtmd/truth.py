@@ -1,24 +1,30 @@
 """The full truth of pictures, where it is known: what every pixel is, and what each dataset calls it.
 
-It is known in two cases: of datasets that derive from one source (``camvid7``), whose files say more than each of them tells; and
-in a rendered world, which keeps the truth beside its files. There the answer of any labelset can be scored on any picture, and which
-labels of two labelsets correspond is no opinion. Of rendered hands it is where all the keypoints are of every dataset: :func:`hand_truth`.
+It is known in three cases: of datasets that derive from one source (``camvid7``), whose files say more than each of them tells; in a
+rendered world, which keeps the truth beside its files; and of pictures that two datasets both labelled, each in its own labelset, where
+what a pixel is, is what the two say of it. There the answer of any of the labelsets can be scored on any picture, and which labels of two
+labelsets correspond is no opinion. Of rendered hands it is where all the keypoints are of every dataset: :func:`hand_truth`.
 
-Shapes: ``H``, ``W`` pixels, ``N`` hands, ``J`` keypoints. A *class* is one of the truth's own: at most 255 of them.
+Shapes: ``H``, ``W`` pixels, ``N`` hands, ``J`` keypoints, ``T`` classes of a truth, its own; the number T itself stands
+for what is not known. T is 255, however few of the classes there are, but where it is pairs of labels: of these there may be more.
 """
 
 from __future__ import annotations
 
+import filecmp
+import itertools
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.folder import Dataset
 from densemtmd.datasets.hands.sets import HAND_SETS
 from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
+from densemtmd.machine import ahead
 from densemtmd.tasks import VOID
 
 
@@ -29,8 +35,8 @@ class Truth:
     Args:
         classes: names of the classes, in the order of their ids.
         datasets: whose pictures these are.
-        tables: labelset -> (256,) uint8, what it calls each class; 255 where it says nothing.
-        read: the classes of a picture of one of the datasets, (H, W) uint8, 255 = unknown.
+        tables: labelset -> (T + 1,) uint8, what it calls each class; 255 where it says nothing, and of what is not known, the last.
+        read: the classes of a picture of one of the datasets, (H, W) unsigned integers, T = unknown.
     """
 
     classes: tuple[str, ...]
@@ -43,12 +49,13 @@ class Truth:
         return self.tables[labelset][self.read(dataset, item)]
 
     def counts(self, splits: Sequence[str], tick: Callable[[], object] = lambda: None) -> np.ndarray:
-        """(256,) int64: how many pixels of each class the pictures of some splits have, of all datasets together."""
-        total = np.zeros(256, np.int64)
+        """(T + 1,) int64: how many pixels of each class the pictures of some splits have, of all datasets together."""
+        size = len(next(iter(self.tables.values())))
+        total = np.zeros(size, np.int64)
         for dataset in self.datasets:
             items = [item for split in splits for item in dataset.splits[split]]
             for classes in ahead(lambda item, dataset=dataset: self.read(dataset, item), items):  # type: ignore[misc]
-                total += np.bincount(classes.ravel(), minlength=256)
+                total += np.bincount(classes.ravel(), minlength=size)
                 tick()
         return total
 
@@ -58,14 +65,14 @@ class Truth:
         Pixels on which the other says nothing lie in none of its labels. NaN for labels without a pixel.
         """
         first, second = (self._members(name) for name in (a, b))
-        both = (first * counts[:VOID]) @ second.T
+        both = (first * counts[:-1]) @ second.T
         with np.errstate(invalid="ignore"):
-            return both / (first * counts[:VOID]).sum(1, keepdims=True)
+            return both / (first * counts[:-1]).sum(1, keepdims=True)
 
     def _members(self, labelset: str) -> np.ndarray:
-        """(labels, 255): 1 where a class has the label."""
+        """(labels, T): 1 where a class has the label."""
         labels = next(d.labelset.channels for d in self.datasets if d.labelset.name == labelset)
-        return (self.tables[labelset][None, :VOID] == np.arange(labels)[:, None]).astype(float)
+        return (self.tables[labelset][None, :-1] == np.arange(labels)[:, None]).astype(float)
 
 
 def known_truths(datasets: Iterable[Dataset]) -> list[Truth]:
@@ -81,7 +88,58 @@ def known_truths(datasets: Iterable[Dataset]) -> list[Truth]:
         if len({dataset.labelset.name for dataset in group}) < 2:
             continue
         truths.append(_of_a_street_world(group) if home[0] == "streets" else _of_one_source(group))
+    for first, second in itertools.combinations(groups.values(), 2):
+        truths += [_of_both(a, b) for a in first for b in second if a.labelset.name != b.labelset.name and _shared(a, b)]
     return truths
+
+
+def _shared(a: Dataset, b: Dataset) -> dict[Path, tuple[Item, Item]]:
+    """The pictures that two datasets have in common: the same file, or one of the same name and content elsewhere."""
+    by_path: dict[Path, Item] = {}
+    by_name: dict[str, list[Item]] = {}
+    for item in (item for items in b.splits.values() for item in items):
+        by_path[item.image.resolve()] = item
+        by_name.setdefault(item.image.name, []).append(item)
+    found = {}
+    for item in (item for items in a.splits.values() for item in items):
+        path = item.image.resolve()
+        candidates = [by_path[path]] if path in by_path else by_name.get(path.name, [])
+        if (other := next((one for one in candidates if one.image.resolve() == path or _alike(path, one.image)), None)) is not None:
+            found[path] = (item, other)
+    return found
+
+
+def _alike(a: Path, b: Path) -> bool:
+    """Whether two files hold the same."""
+    try:
+        return filecmp.cmp(a, b, shallow=False)
+    except OSError:  # who reads it will say so
+        return False
+
+
+def _of_both(a: Dataset, b: Dataset) -> Truth:
+    """What a pixel is that two datasets labelled: a pair of their labels; unknown where one of them says nothing."""
+    pairs = {item.key: (item, other) for item, other in _shared(a, b).values()}
+    partners = {other.key: (item, other) for item, other in pairs.values()}
+    labels = b.labelset.channels
+    unknown = a.labelset.channels * labels
+    names = tuple(f"{one} and {other}" for one in a.labelset.labels for other in b.labelset.labels)
+    ids = np.arange(unknown)
+    tables = {a.labelset.name: np.append(ids // labels, VOID), b.labelset.name: np.append(ids % labels, VOID)}
+
+    def read(dataset: Dataset, item: Item) -> np.ndarray:
+        both = (pairs if dataset is a else partners).get(item.key)
+        if both is None:
+            return np.full(dataset.load(item).target.shape, unknown, np.uint32)
+        first, second = a.load(both[0]).target.astype(np.uint32), b.load(both[1]).target
+        if first.shape != second.shape:
+            raise UserError(
+                f"{both[0].labels} is {first.shape[1]}×{first.shape[0]} and {both[1].labels} {second.shape[1]}×{second.shape[0]}, expected "
+                "labels of one size for one picture"
+            )
+        return np.where((first == VOID) | (second == VOID), unknown, first * labels + second).astype(np.uint32)
+
+    return Truth(names, (a, b), {name: table.astype(np.uint8) for name, table in tables.items()}, read)
 
 
 def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:
@@ -94,7 +152,7 @@ def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:
         return truths
     raise UserError(
         f"of the pictures of {', '.join(d.name for d in datasets)} no more is known than each annotator drew, expected those of a street "
-        "world or of two or more datasets that derive from one, such as --data camvid7"
+        "world, of two or more datasets that derive from one, such as --data camvid7, or of two that labelled the same pictures"
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from toy import undraw
+
+from densemtmd import progress
 
 # The networks of the tests are so small that a second thread costs more than it brings: here, and in the processes that tests start.
 torch.set_num_threads(1)
@@ -22,6 +25,12 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data: {root} is not a folder (set DENSEMTMD_DATA)")
     return root
+
+
+@pytest.fixture(autouse=True)
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said of how far work is, which a busy machine would have said among what tests look at."""
+    monkeypatch.setattr(progress, "FIRST", math.inf)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import torch
 from toy import refused
 
 from densemtmd.datasets.cells import CellMixture, Cells
+from densemtmd.datasets.maps import Maps
 from densemtmd.datasets.mixing import Source
 from densemtmd.datasets.sample import Sample
 
@@ -28,7 +29,8 @@ def made(rare=0.0, batch=64, mixing="pixels", seed=3, **more):
                 target[target == 2] = 1
             samples.append(Sample(np.zeros((*size, 3), np.uint8), target, f"{name}{n}"))
             rows, columns = np.mgrid[: -(-size[0] // GRID), : -(-size[1] // GRID)]
-            own.append(np.stack([np.full_like(rows, k), np.full_like(rows, n), rows, columns], -1).astype(np.float16))
+            part = np.stack([np.full_like(rows, k), np.full_like(rows, n), rows, columns], -1).astype(np.float16)
+            own.append(Maps([part], [1.0], rows.shape))
         samples[0].target[5, 6] = 2  # of dataset a the only one
         sources.append(Source(name, k, k, samples))
         maps.append(own)
@@ -52,7 +54,7 @@ def test_a_cell_is_asked_for_the_shares_of_its_own_labels():
     mixture = made()
     truth = blocks(mixture)
     batch = mixture.batch(0)
-    assert batch.image.shape == (64, 4, 1, 1) and batch.image.dtype == torch.float16 and batch.target.shape == (64, 5, 1, 1)
+    assert batch.image.shape == (64, 4, 1, 1) and batch.image.dtype == torch.float32 and batch.target.shape == (64, 5, 1, 1)
     seen = set()
     for image, target, task, domain in zip(batch.image, batch.target, batch.task, batch.domain, strict=True):
         cell = tuple(int(x) for x in image.flatten())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image, ImageFilter
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
-from densemtmd.datasets import checks
+from densemtmd.datasets import checks, duplicates
 from densemtmd.datasets.cache import load_all
 from densemtmd.datasets.checks import Finding, Survey, check, copies, leave_out, refuse, survey, survey_decoded
 from densemtmd.datasets.config import load_dataset_config
-from densemtmd.datasets.duplicates import BITS, NEAR, Picture, find_copies, fingerprint
+from densemtmd.datasets.duplicates import ALIKE, BITS, FLAT, NEAR, Picture, find_copies, fingerprint, thumbnail
 from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.errors import UserError
 
@@ -424,10 +427,88 @@ def test_several_copies_are_one_group():
 
 
 def test_more_pictures_than_are_compared_at_once(monkeypatch):
-    monkeypatch.setattr("densemtmd.datasets.duplicates.BLOCK", 7)
+    monkeypatch.setattr("densemtmd.datasets.duplicates.BLOCK", (3, 7))
     photos = [photo(seed) for seed in range(20)]
     groups = find_copies(pictures_of([*photos, *(jpeg(one, 50) for one in photos[::3])]))
     assert [[int(p.key) for p in group] for group in groups] == [[3 * n, 20 + n] for n in range(7)]
+
+
+def plainly(pictures: Sequence[Picture]) -> list[list[int]]:
+    """The groups of copies, each pair looked at by itself."""
+    shown = [thumbnail(picture.load()) for picture in pictures]
+
+    def same(a: int, b: int) -> bool:
+        one, other = pictures[a], pictures[b]
+        bits = sum(byte.bit_count() for byte in bytes(x ^ y for x, y in zip(one.print, other.print, strict=True)))
+        if (one.split, one.footage) == (other.split, other.footage):
+            return bits == 0 and np.array_equal(one.load(), other.load())
+        if bits > NEAR:
+            return False
+        if min(shown[a].std(), shown[b].std()) < FLAT:
+            return np.array_equal(shown[a], shown[b])
+        return bool(np.corrcoef(shown[a].ravel(), shown[b].ravel())[0, 1] >= ALIKE)
+
+    pairs = [(a, b) for b in range(len(pictures)) for a in range(b) if same(a, b)]
+    labels = connected_components(coo_matrix((np.ones(len(pairs)), np.array(pairs, int).reshape(-1, 2).T), [len(pictures)] * 2))[1]
+    groups: dict[int, list[int]] = {}
+    for n, label in enumerate(labels):
+        groups.setdefault(label, []).append(n)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+@pytest.mark.parametrize("block", [(64, 8192), (5, 11)])
+def test_the_same_copies_as_pair_by_pair(monkeypatch, block):
+    """Cameras that do not move, several videos of each, the same frame twice, copies that were saved otherwise, and nothing at all."""
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    monkeypatch.setattr(duplicates, "PAIRS", 16)
+    monkeypatch.setattr(duplicates, "THUMBNAILS", 20)
+    random, pictures = np.random.default_rng(0), []
+    scenes = [np.asarray(photo(seed)) for seed in range(5)] + [np.zeros((72, 96, 3), np.uint8)]
+    for n in range(150):
+        scene = n % 11 if n % 11 < 6 else int(random.integers(6))
+        noise = random.integers(0, (1, 2, 12, 200)[n % 4], (72, 96, 3))
+        image = np.clip(scenes[scene].astype(int) + noise, 0, 255).astype(np.uint8)
+        footage, split = f"video {scene} {random.integers(2)}", ("train", "test")[int(random.integers(2))]
+        pictures.append(Picture("mine", split, str(n), footage, fingerprint(image), lambda image=image: image))
+    found = [[int(p.key) for p in group] for group in find_copies(pictures)]
+    assert found == plainly(pictures) and len(found) > 5 and max(map(len, found)) > 10
+
+
+def test_bits_are_counted_without_numpy_2_too(monkeypatch):
+    words = np.random.default_rng(0).integers(0, 2**64, (3, 100), np.uint64)
+    words[0, :2] = 0, 2**64 - 1
+    expected = [[int(word).bit_count() for word in row] for row in words]
+    assert duplicates.ones(words).tolist() == expected
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert duplicates.ones(words).tolist() == expected
+
+
+def test_copies_are_looked_for_once(tmp_path, monkeypatch):
+    """While no file changes; with the split, which decides what are frames of one video, they are looked for anew."""
+    write_dataset(tmp_path)
+    images, cache = tmp_path / "mine" / "images", tmp_path / "cache"
+    (images / "a2.png").write_bytes((images / "a0.png").read_bytes())
+
+    def keys(folder: Path | None = cache) -> list[list[str]]:
+        dataset = opened(tmp_path)
+        return [[p.key for p in group] for group in copies([survey_decoded(dataset, load_all(dataset, cache))], folder)]
+
+    assert keys() == keys() == keys(None) == [["a0", "a2"]]
+    (file,) = cache.glob("*.copies")
+    with monkeypatch.context() as patch:
+        patch.setattr(duplicates, "find_copies", lambda pictures: pytest.fail("looked for again"))
+        assert keys() == [["a0", "a2"]]
+        file.write_text("[[0, 99]]")
+        with pytest.raises(pytest.fail.Exception):
+            keys()
+    (images / "b0.png").write_bytes((images / "a0.png").read_bytes())
+    assert keys() == [["a0", "a2", "b0"]]
+    for n in range(duplicates.KEPT + 3):
+        (cache / f"{n}.copies").write_text("[]")
+        os.utime(cache / f"{n}.copies", (n, n))
+    (images / "b1.png").write_bytes((images / "a0.png").read_bytes())
+    assert keys() == keys() == [["a0", "a2", "b0", "b1"]]
+    assert len([*cache.glob("*.copies")]) == duplicates.KEPT
 
 
 def test_frames_of_one_video_may_look_alike():

@@ -200,7 +200,9 @@ def test_scores_are_counted_by_hand():
     assert scored["relations"]["same"] == {"true": 2, "found": 1, "right": 1, "precision": 1.0, "recall": 0.5}
     assert scored["relations"]["contains"]["precision"] is None
     assert [(m["a"][1], m["relation"], m["truth"]) for m in scored["mistakes"]] == [("2", "part_of", "same"), ("4", "none", "contains")]
-    text = correspondence_scores(scored)
+    assert scored["reliability"] == [{"from": 0.75, "to": 0.85, "found": 3, "confidence": pytest.approx(0.8), "right": 2 / 3}]
+    text = correspondence_scores(scored, scored)
+    assert "0.75 to 0.85      3  0.80   0.67" in text and "precision 0.67, recall 0.50" in text
     assert "mistake: p.2, q.2: part of (0.80), in truth same" in text and "0.67" in text
 
 

@@ -18,6 +18,7 @@ from scipy.io import loadmat, savemat
 from toy import keys, refused
 
 from densemtmd.datasets.config import built_in_datasets, load_dataset_config
+from densemtmd.datasets.expressions import search_all
 from densemtmd.datasets.folder import Dataset, load_split, open_dataset
 from densemtmd.datasets.labels import code_table, read_labels
 from densemtmd.datasets.splits import blocks, divide, joined, partition
@@ -69,8 +70,8 @@ def opened(root: Path, options: dict[str, Any] | None = None, **changes: Any) ->
 
 
 def test_the_datasets_that_come_with_the_project():
-    others = {"stanford": 8, "camvid": 11, "labelmefacade": 8, "siftflow": 33, "kitti_semantics": 19, "otherworld": 8}
-    derived = {name for name in built_in_datasets() if name.startswith("camvid_")}  # see test_derived.py
+    others = {"stanford": 8, "camvid": 11, "labelmefacade": 8, "siftflow": 33, "kitti_semantics": 19, "otherworld": 8, "cmp": 12}
+    derived = {name for name in built_in_datasets() if name.startswith(("camvid_", "cmp_"))}  # see test_derived.py
     assert set(built_in_datasets()) - derived == KITTI.keys() | others.keys() | {"nyu", "icvl"}  # see test_hands.py
     for name, labels in (KITTI | others).items():
         config = load_dataset_config(name)
@@ -162,7 +163,6 @@ FRACTIONS = {"train": 0.5, "val": 0.2, "test": 0.3}
         ({"splits": {"official": {"fractions": FRACTIONS}}, "split": "oficial"}, ["did you mean 'official'"]),
         ({"split": {}}, ["no key", "fractions, patterns, lists, folds"]),
         ({"split": {"fractions": {"train": 0.5}}}, ["sum of 1"]),
-        ({"split": {"fractions": {"test": 1}}}, ["some for train"]),
         ({"split": {"fractions": {"training": 1}}}, ["unknown key 'training'", "did you mean 'train'"]),
         ({"split": {"fractions": FRACTIONS, "sed": 1}}, ["unknown key 'sed'", "did you mean 'seed'"]),
         ({"split": {"fractions": FRACTIONS, "seed": "a"}}, ["seed of the split is 'a'"]),
@@ -525,6 +525,33 @@ def test_keys_from_an_expression(tmp_path):
     write_index(tmp_path / "mine" / "gt" / "odd.png")
     with refused("gt/odd.png does not match", "mine.yaml"):
         opened(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (r"^(.*?)[_-]?[a-z]*[0-9]+$", ["v1/street", "v2/street", None]),
+        ("street|(v.)", ["v1", "v2", None]),
+        ("[0-9]", ["1", "2", None]),
+        ("(z*)", ["", "", ""]),
+    ],
+)
+def test_expressions_find_the_same_in_a_process_of_their_own(expression, expected):
+    texts = ["v1/street_07", "v2/street-img8", "é"]
+    assert search_all(expression, texts, quick=False) == search_all(expression, texts, quick=True) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"key": "(a+)+$|[b-z]+$"}, {"sequence": "(a|aa)+$"}, {"images": "images/" + "*a" * 8 + "b*.png"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_expressions_that_find_no_end(tmp_path, monkeypatch, changes):
+    """Before, each of them hung for ever."""
+    monkeypatch.setattr("densemtmd.datasets.expressions.SECONDS", 0.7)
+    write_pairs(tmp_path, "a" * 60 + "b" + "a" * 100)
+    with refused("mine.yaml: ", f"{next(iter(changes))} is '", "takes too long to find in 1 names"):
+        opened(tmp_path, **changes, split={"fractions": {"train": 1}})
 
 
 def test_two_pictures_with_one_key(tmp_path):
@@ -972,7 +999,7 @@ def test_kitti_layouts(tmp_path, name):
     assert sizes == [24, 4, 12] and sum(sizes) == count
     drives = [{item.sequence for item in items} for items in dataset.splits.values()]
     assert [len(own) for own in drives] == [6, 1, 3] and len(set.union(*drives)) == 10
-    samples = [sample for split in dataset.splits for sample in load_split(dataset, split, progress=False)]
+    samples = [sample for split in dataset.splits for sample in load_split(dataset, split)]
     seen = {int(sample.target[0, 0]) for sample in samples}
     assert seen == set(range(dataset.labelset.channels))
     assert dataset.domain == "kitti" and dataset.notes == ()
@@ -997,6 +1024,33 @@ def test_siftflow_layout(tmp_path):
     assert dataset.labelset.labels[16] == "mountain"
     items = {item.key: item for split in dataset.splits.values() for item in split}
     assert (dataset.load(items[names[0]]).target == VOID).all()
+
+
+def test_labelmefacade_layout(tmp_path):
+    """As its authors give it away: lists of paths, pictures and labels of one name."""
+    folder, names = tmp_path / "labelmefacade", [f"05june05_static_street_boston__p10.1{n:04d}" for n in range(40)]
+    for n, name in enumerate(names):
+        write_picture(folder / "images" / f"{name}.jpg")
+        (folder / "labels").mkdir(exist_ok=True)
+        Image.new("RGB", (3, 2), [(128, 64, 0), (0, 0, 0)][n % 2]).save(folder / "labels" / f"{name}.png")
+    for split, own in (("train", names[:20]), ("test", names[20:])):
+        (folder / f"{split}.txt").write_text("\n".join(f"images/{name}.jpg" for name in own))
+    (folder / "images" / "filelist.txt").write_text("\n".join(f"{name}.jpg" for name in names))
+    dataset = open_dataset(load_dataset_config("labelmefacade"), tmp_path)
+    assert keys(dataset)["test"] == names[20:] and [len(items) for items in dataset.splits.values()] == [17, 3, 20]
+    assert {int(sample.target[0, 0]) for sample in load_split(dataset, "test")} == {dataset.labelset.labels.index("road"), VOID}
+    assert dataset.notes == ()
+
+
+def test_cmp_layout(tmp_path):
+    """Whichever half of the training pictures a view takes, it is tested on all of them."""
+    for n in range(40):
+        write_picture(tmp_path / "cmp_half" / "base" / f"cmp_b{n:04d}.jpg")
+        write_index(tmp_path / "cmp_half" / "base" / f"cmp_b{n:04d}.png", n % 12 + 1)
+    whole, fine, coarse = (open_dataset(load_dataset_config(name), tmp_path) for name in ("cmp", "cmp_fine", "cmp_coarse"))
+    assert {int(s.target[0, 0]) for split in whole.splits for s in load_split(whole, split)} == set(range(12))
+    assert keys(whole)["test"] == keys(fine)["test"] == keys(coarse)["test"]
+    assert sorted(keys(fine)["train"] + keys(coarse)["train"]) == keys(whole)["train"]
 
 
 # The real data, where it is

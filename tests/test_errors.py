@@ -294,7 +294,7 @@ def test_a_folder_that_is_no_run(says):
     Path("folder").mkdir()
     says(train, ["resume=folder"], "folder is no run's folder: it has no config.yaml")
     says(train, ["resume=nowhere"], "nowhere is no run's folder")
-    says(train, ["resume=folder", "seed=3"], "give no others beside it")
+    says(train, ["resume=folder", "resume=nowhere"], "are two runs: go on with one at a time")
     says(infer, ["a.png", "--checkpoint", "folder"], "the folder folder holds no best.safetensors")
     says(infer, ["a.png"], "no finished run in runs/")
     says(evaluate, ["folder"], "the folder folder holds no best.safetensors")
@@ -423,7 +423,7 @@ def test_a_disk_that_is_full_before_the_run_begins(says, arguments, monkeypatch,
     fsync, name = os.fsync, Path(file).name
 
     def full(descriptor):
-        if written[-1].endswith(name):
+        if written and written[-1].endswith(name):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -611,6 +611,26 @@ def test_pictures_that_may_not_be_read(run, monkeypatch, says):
         monkeypatch.setattr(pictures.Image, "open", refusing)
     error = says(infer, ["photos", "--checkpoint", run, "--labelset", "discs"], "photos/theirs.png cannot be read: Permission denied")
     assert error.count("error") == 1 and Path("out/mine.png.discs.png").is_file()
+
+
+def test_a_folder_that_one_may_not_look_into(says, monkeypatch, tmp_path):
+    """Where it is a run's, of a picture's dataset, and of one that nobody has described; globs find nothing there, and say nothing."""
+    from densemtmd.commands import check_data, compare
+    from densemtmd.compare import reading
+
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / "table.yaml"))
+
+    monkeypatch.setattr(reading, "read_table_folder", refuse)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "table.yaml").touch()
+    says(compare, [tmp_path / "table"], "table.yaml cannot be used: Permission denied; see that you may read and change it")
+    path = write_toy(tmp_path, "squares", "square")
+    shutil.rmtree(tmp_path / "squares" / "images")
+    (tmp_path / "squares" / "images").mkdir()
+    monkeypatch.setattr(os, "access", lambda file, how: Path(file).name != "images")
+    says(check_data, [path, "--data-root", tmp_path], "squares/images may not be read by you")
+    says(check_data, ["--new", tmp_path / "squares", "--out", tmp_path / "new"], "squares/images may not be read by you")
 
 
 def test_memory_that_does_not_suffice_for_one_picture(run, monkeypatch, capsys):

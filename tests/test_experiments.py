@@ -131,7 +131,8 @@ def test_every_experiment_composes(path):
         assert experiment.paper is None or settings.model["name"] in ("patchnet", "handnet"), "the paper's tables are of its networks"
         plan = stages(settings.strategy, settings.data.datasets)
         assert sum(stage.answers for stage in plan) >= 1
-        others = ["best", "alone", "joint", *(f"finetune_{name}" for name in ("stanford", "siftflow", "kitti7"))]
+        others = ["best", "alone", "joint", "nf_each", "jt_temperature", "linear_nf", "linear_jt"]
+        others += [*(f"finetune_{name}" for name in ("stanford", "siftflow", "kitti7"))]
         assert search or row in (settings.strategy["name"], *others)
 
 
@@ -178,12 +179,14 @@ def test_a_curve_has_each_share_alone_and_with_the_others(data, tmp_path, monkey
     root, files = data
     monkeypatch.chdir(tmp_path)
     experiment = curve("squares", ["squares", "discs"], "own")
-    assert list(experiment.rows) == [f"{who}-{share}%" for share in (10, 25, 50, 100) for who in ("alone", "joint")]
+    assert list(experiment.rows) == [f"{who}-{share}%" for share in (5, 10, 25, 50, 100) for who in ("alone", "joint")]
     base = [*SMALL, "data=own", "model=patchnet", f"data.datasets=[{','.join(files)}]", f"data_root={root}"]
     assert train.main([*base, "curve=squares", "rows=[alone-50%,joint-50%]"]) == 0
     alone, joint = (json.loads(Path(f"runs/own-curve-squares/{row}-seed0/scores.json").read_text()) for row in ("alone-50%", "joint-50%"))
     assert list(alone["datasets"]) == ["squares"] and list(joint["datasets"]) == ["squares", "discs"]
     assert alone["datasets"]["squares"]["pixels"] == joint["datasets"]["squares"]["pixels"]
+    seen = [sum(stage["outputs"] for stage in scores["training"].values()) for scores in (alone, joint)]
+    assert seen[1] == pytest.approx(2 * seen[0], rel=0.2) and experiment.rows["joint-5%"][-1] == "train.mixing=uniform"
     listed = Path("runs/own-curve-squares/alone-50%-seed0/splits/squares/train.txt").read_text().splitlines()
     assert len(listed) == 3
 

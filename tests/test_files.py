@@ -194,8 +194,9 @@ def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     for name, words in (("pipe", "a pipe or a device"), ("link", "a pipe or a device"), (".", "a folder"), ("gone", "No such file")):
-        with refused(tmp_path / name, words, "expected a list there"):
+        with refused(tmp_path / name, words, "expected a list there") as told:
             read_bounded(tmp_path / name, "a list")
+        assert str(told.value).count("cannot be read") == 1
     with refused("null"):
         read_bounded(tmp_path / "a\0b", "a list")
     (tmp_path / "large").write_bytes(bytes(11))

@@ -43,7 +43,7 @@ def test_the_choice_of_conf():
     except UserError:
         pytest.skip("the package of weights is not installed")
     assert network.trunk.channels == len(model["scales"]) * (24 + 40 + 112 + 320)
-    assert network.geometry == Geometry(1, 1, multiple=64, context=192)  # 96 pixels of the larger scale
+    assert network.geometry == Geometry(1, 1, multiple=32, context=192)  # 96 pixels of the larger scale
     assert network.pretrained["licence"] == "Apache-2.0"
     assert str(network).startswith("frozen tf_efficientnet_lite0, 5 outputs")
 
@@ -77,7 +77,7 @@ class Planted(nn.Module):
 def test_maps_of_all_strides_lie_over_the_same_pixels(scale, grid):
     made = make(scales=[scale], grid=grid, strides=[2, 4, 8, 16, 32])
     trunk = made.features.trunk
-    trunk.encoder, trunk.normalise = Planted(), nn.Identity()
+    trunk.encoders, trunk.normalise = nn.ModuleList([Planted()]), nn.ModuleList([nn.Identity()])
     height, width = 384, 448
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     ramp = torch.stack([rows, columns, torch.zeros_like(rows)])[None].double()
@@ -131,7 +131,7 @@ def test_only_the_head_learns(network):
     torch.optim.SGD([p for p in made.parameters() if p.requires_grad], lr=1.0).step()
     changed = {name for name, t in made.state_dict().items() if not torch.equal(t, before[name])}
     assert not any(name.startswith(("features.trunk", "features.standardise")) for name in changed)
-    assert {"features.hidden.0.weight", "classifier.1.weight", "context.layers.0.weight", "discriminator.layers.0.weight"} <= changed
+    assert {"features.hidden.0.0.weight", "classifier.1.weight", "context.layers.0.weight", "discriminator.layers.0.weight"} <= changed
     groups = dict(made.groups())
     assert list(groups) == ["encoder", "head", "discriminator"] and not any(p.requires_grad for p in groups["encoder"])
     assert {id(p) for name in groups for p in groups[name]} == {id(p) for p in made.parameters()}
@@ -143,7 +143,7 @@ def test_the_reversed_gradient_reaches_the_hidden_layer():
     made.add_discriminator(2)
     outputs = made.outputs(made.trunk(torch.rand(1, 3, 32, 40)))
     made.discriminator(reverse_gradient(outputs.features, 0.5)).square().sum().backward()
-    assert made.features.hidden[0].weight.grad.abs().sum() > 0 and made.classifier[1].weight.grad is None
+    assert made.features.hidden[0][0].weight.grad.abs().sum() > 0 and made.classifier[1].weight.grad is None
     with refused("nothing to change in a frozen trunk"):
         make(layers=0).add_discriminator(2)
     with refused("nothing to change in a frozen trunk"):
@@ -187,6 +187,47 @@ def test_a_network_that_learns_from_kept_maps():
     assert (made(pictures)[:, 3:].argmax(1) == truth)[..., :24].float().mean() > 0.95
 
 
+ENCODERS = ["mobilenetv3_small_050", "resnet10t"]
+
+
+def test_several_encoders_give_the_mean_of_what_each_answers_with_its_own_head():
+    """Against two networks of one encoder each, with the weights of the two."""
+    made = make(encoder=ENCODERS, dropout=0.0, scales=[1, 1.3])
+    made.standardise([torch.rand(2, 3, 70, 90)])
+    x, answers, start, first = torch.rand(2, 3, 33, 70), [], 0, 0
+    for n, name in enumerate(ENCODERS):
+        alone = make(encoder=name, dropout=0.0, scales=[1, 1.3])
+        alone.features.trunk.encoders[0].load_state_dict(made.features.trunk.encoders[n].state_dict())
+        alone.features.hidden[0].load_state_dict(made.features.hidden[n].state_dict())
+        share, width = alone.features.trunk.channels, alone.feature_channels
+        for part in ("mean", "spread"):
+            getattr(alone.features.standardise, part).copy_(getattr(made.features.standardise, part)[start : start + share])
+        alone.classifier[1].weight.data = made.classifier[1].weight.data[:, first : first + width]
+        alone.classifier[1].bias.data = made.classifier[1].bias.data
+        start, first = start + share, first + width
+        answers.append(alone.eval()(x))
+    assert made.features.trunk.channels == start and made.feature_channels == first
+    expected = sum(answers) / 2
+    torch.testing.assert_close(made.eval()(x), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(made.labeller()(x), expected, rtol=1e-3, atol=1e-5)  # batch norms in the convolutions
+    torch.testing.assert_close(made.only(["b"])(x), expected[:, SPACE.slice("b")], rtol=1e-4, atol=1e-6)
+
+
+def test_each_sample_teaches_one_of_several_encoders():
+    made = make(encoder=ENCODERS, dropout=0.0).train()
+    maps = made.trunk(torch.rand(6, 3, 16, 16))
+    features = made.outputs(maps).features
+    taught = torch.stack([part.flatten(1).any(1) for part in features.split(made.features.widths, 1)], 1)
+    assert (taught.sum(1) == 1).all() and len(features) == 6
+    parts = made.features.standardise(maps).split(made.trunk.shares, 1)
+    alone = [layers(part) for layers, part in zip(made.features.hidden, parts, strict=True)]
+    for n in range(6):  # what it sees is what it would see alone, not the half of it
+        member = int(taught[n].nonzero())
+        torch.testing.assert_close(features.split(made.features.widths, 1)[member][n], alone[member][n])
+    counts = torch.stack([made.outputs(maps).features.split(made.features.widths, 1)[0].flatten(1).any(1) for _ in range(100)]).sum()
+    assert 240 < counts < 360  # of 600, each as often
+
+
 def test_what_it_cannot_do(network):
     with refused("has padding: its answers depend on where the patch lies"):
         densify(network)
@@ -201,6 +242,9 @@ def test_what_it_cannot_do(network):
         ({"scales": [1, 1]}, "each once"),
         ({"scales": 2}, "model.scales is 2"),
         ({"dropout": 1}, "model.dropout is 1"),
+        ({"encoder": []}, "model.encoder is []"),
+        ({"encoder": ["resnet10t", "resnet10t"]}, "each once"),
+        ({"encoder": ["resnet10t", "resnet18"], "weights": "some.safetensors"}, "of one encoder, but there are 2"),
         ({"encoder": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224 gives no maps of the strides"),
         ({"encoder": "convnext_atto", "strides": [2, 4]}, "no map of stride 2"),
     ):

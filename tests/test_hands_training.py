@@ -41,7 +41,7 @@ SPACE = OutputSpace([NYU.keypoints, ICVL.keypoints])
 def root(tmp_path_factory):
     """A data root with a small hand world."""
     root = tmp_path_factory.mktemp("hands")
-    ensure_hands(root, HandWorldSettings(frames=60, test=24), progress=False, workers=1)
+    ensure_hands(root, HandWorldSettings(frames=60, test=24), workers=1)
     return root
 
 
@@ -77,7 +77,7 @@ def runs(root):
 
 
 def mixture(datasets, **changes):
-    loaded = [load_hands(dataset, None, 24, 1.0, progress=False)["train"] for dataset in datasets]
+    loaded = [load_hands(dataset, None, 24, 1.0)["train"] for dataset in datasets]
     sources = [HandSource(d.name, SPACE.index(d.task.name), k, hands) for k, (d, hands) in enumerate(zip(datasets, loaded, strict=True))]
     settings = {"size": 24, "batch": 10, "mixing": "uniform", "augmentation": Augmentation(), "seed": 0}
     return HandMixture(sources, SPACE, **{**settings, **changes})
@@ -94,7 +94,7 @@ def test_the_second_subject_of_nyu_is_cropped_in_a_smaller_cube(root, tmp_path):
     long = np.concatenate([np.tile(uvd[:, :1], (1, 2438, 1, 1)), uvd[:, [2, 3, 2, 3]]], 1)
     savemat(tmp_path / "nyu" / "test" / "joint_data.mat", {"joint_uvd": long})
     dataset = open_dataset(load_dataset_config("nyu"), tmp_path)
-    hands = load_hands(replace(dataset, splits={"test": dataset.splits["test"][2438:]}), None, 24, 1.0, progress=False)["test"]
+    hands = load_hands(replace(dataset, splits={"test": dataset.splits["test"][2438:]}), None, 24, 1.0)["test"]
     assert hands.cube.side.tolist() == [300, 300, 250, 250] and {item.sequence for item in dataset.splits["test"]} == {"test 1", "test 2"}
     coordinates = hands.cube.normalise(hands.xyz)
     assert np.abs(hands.cube.denormalise(coordinates) - hands.xyz).max() < 1e-9
@@ -116,16 +116,16 @@ def test_datasets_are_split_as_they_were_published(datasets):
 
 
 def test_crops_are_kept(datasets, tmp_path, monkeypatch):
-    first = load_hands(datasets[1], tmp_path, 24, 1.0, progress=False)
+    first = load_hands(datasets[1], tmp_path, 24, 1.0)
     assert len([*tmp_path.glob("*.hands.npz")]) == 3
     monkeypatch.setattr("densemtmd.datasets.hands.dataset._read", lambda *_: pytest.fail("read again"))
-    second = load_hands(datasets[1], tmp_path, 24, 1.0, progress=False)
+    second = load_hands(datasets[1], tmp_path, 24, 1.0)
     for split, hands in first.items():
         assert (hands.depth == second[split].depth).all() and (hands.cube.centre == second[split].cube.centre).all()
         assert (hands.xyz == second[split].xyz).all() and hands.keys == second[split].keys
     monkeypatch.undo()
     next(tmp_path.glob("*.npz")).write_bytes(b"damaged")
-    assert (load_hands(datasets[1], tmp_path, 24, 1.0, progress=False)["val"].depth == first["val"].depth).all()
+    assert (load_hands(datasets[1], tmp_path, 24, 1.0)["val"].depth == first["val"].depth).all()
 
 
 def test_batches_have_exact_halves_and_every_coordinate_in_its_place(datasets):
@@ -268,7 +268,7 @@ def test_own_folders_and_a_file_of_centres(root, tmp_path):
     truth = np.load(world / "truth" / "icvl_test.npz")["icvl"].mean(1)
     np.savetxt(world / "centres.txt", truth, fmt="%.6f")
     dataset = open_dataset(load_dataset_config(tmp_path / "mine.yaml"), tmp_path)
-    hands = load_hands(dataset, None, 24, 1.0, progress=False)
+    hands = load_hands(dataset, None, 24, 1.0)
     assert np.abs(hands["test"].cube.centre - truth).max() < 1e-5 and np.abs(hands["val"].cube.centre - hands["val"].xyz.mean(1)).max() > 1
 
 
@@ -288,9 +288,9 @@ def test_frames_without_a_hand_are_left_out_of_the_training_and_not_of_the_test(
         for frame in frames:
             blank(tmp_path / "nyu" / split / f"depth_1_{frame:07d}.png")
     whole, dataset = (open_dataset(load_dataset_config("nyu"), place) for place in (world, tmp_path))
-    before = load_hands(whole, None, 24, 1.0, progress=False)
+    before = load_hands(whole, None, 24, 1.0)
     for again in range(2):  # read, and from what was kept
-        found = load_hands(dataset, tmp_path / "cache", 24, 1.0, progress=False)
+        found = load_hands(dataset, tmp_path / "cache", 24, 1.0)
         assert [len(hands) for hands in found.values()] == [52, 5, 24], again
         kept = [n for n, key in enumerate(before["train"].keys) if key[-2:] not in ("03", "08")]
         expected = before["train"].take(kept)
@@ -511,7 +511,7 @@ def test_answers_across_annotators_are_scored_against_the_truth(runs, root, tmp_
 def hands_at(world, name, numbers):
     """Some test hands of a dataset of the world."""
     dataset = open_dataset(load_dataset_config(name), world)
-    return load_hands(dataset, None, 24, 1.0, progress=False)["test"].take(numbers)
+    return load_hands(dataset, None, 24, 1.0)["test"].take(numbers)
 
 
 def test_the_papers_numbers_stand_beside(runs):

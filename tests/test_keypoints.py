@@ -115,6 +115,21 @@ def test_a_file_of_predictions(evaluate, labels, capsys):
     assert Image.open(out / "figures" / "within.png").width > 500
 
 
+def test_a_file_in_mm(evaluate, labels, capsys):
+    """The same answers as x y z score the same, and are not taken for u v depth, nor the other way round, nor upside down."""
+    folder, uvd = labels
+    xyz = ICVL.published.to_xyz(uvd) + 2
+    for name, answers in (("uvd", ICVL.published.to_uvd(xyz)), ("xyz", xyz), ("down", xyz * (1, -1, 1))):
+        write_predictions(folder / f"{name}.txt", answers)
+    options = ["--keypoints", "icvl", "--data-root", str(folder / "data")]
+    for units in ("uvd", "xyz"):
+        assert evaluate(["--predictions", str(folder / f"{units}.txt"), "--units", units, *options]) == 0
+        assert f"{np.sqrt(12):.2f}" in capsys.readouterr().out  # 2 mm in each direction
+    for name, units, other in (("xyz", "uvd", "xyz"), ("uvd", "xyz", "uvd"), ("down", "xyz", "xyz with y turned")):
+        assert evaluate(["--predictions", str(folder / f"{name}.txt"), "--units", units, *options]) == 1
+        assert f"use --units {other}\n" in capsys.readouterr().err
+
+
 def test_mistakes_are_sentences(evaluate, labels, capsys):
     folder, uvd = labels
     write_predictions(folder / "two.txt", uvd[:2])

@@ -12,8 +12,10 @@ from torch import nn
 
 from densemtmd import Predictor, backbones, checkpoint, kind, kinds
 from densemtmd.backbones.patch_classifier import PatchClassifier
+from densemtmd.datasets.sample import Sample
 from densemtmd.errors import UserError
 from densemtmd.kind import kind_of, kind_of_scores
+from densemtmd.kinds import pixels
 from densemtmd.runs.folder import reopen
 from densemtmd.runs.run import run
 from densemtmd.settings import DataSettings, RunSettings, ScoreSettings, TrainSettings
@@ -119,8 +121,8 @@ def test_nobody_else_asks_which_kind_it_is():
     package = Path(kind.__file__).parent
     own = (
         "kinds/", "datasets/hands/", "worlds/", "backbones/", "draw/skeletons.py", "draw/tables.py", "poses.py", "keypoints.py", "tasks.py",
-        "truth.py", "bench/render.py", "commands/synthesize.py", "commands/infer.py", "commands/evaluate.py", "__init__.py",
-        "labelling.py", "settings.py",
+        "truth.py", "web/answers.py", "bench/render.py", "commands/synthesize.py", "commands/infer.py", "commands/evaluate.py",
+        "__init__.py", "labelling.py", "settings.py",
     )  # fmt: skip
     words = ("KeypointSet", "HandDataset", "HandMixture", "of_hands", "of_keypoints", '"mm" in', '"keypoints"', '"nyu"', "handnet")
     asked = [
@@ -141,3 +143,16 @@ def test_a_meter_learns_nothing_of_labels(gauges, tmp_path):
         with pytest.raises(UserError, match="model=patchnet does not take what left shows, dials: choose model=meter"):
             run(settings)
     assert torch.is_tensor(next(Meter(kind_of("gauge").space(["light"])).parameters()))
+
+
+@pytest.mark.parametrize(
+    "size, most, kept", [((30, 40), 0, (30, 40)), ((30, 40), 1200, (30, 40)), ((30, 40), 300, (15, 20)), ((3, 900), 27, (1, 90))]
+)
+def test_the_middle_of_a_large_picture(size, most, kept):
+    random = np.random.default_rng(0)
+    sample = Sample(random.integers(0, 256, (*size, 3), np.uint8), random.integers(0, 5, size, np.uint8), "name")
+    part = pixels.middle(sample, most)
+    top, left = ((whole - own) // 2 for whole, own in zip(size, kept, strict=True))
+    assert part.target.shape == kept and part.name == "name"
+    assert (part.image == sample.image[top : top + kept[0], left : left + kept[1]]).all()
+    assert (part.target == sample.target[top : top + kept[0], left : left + kept[1]]).all()

@@ -119,7 +119,7 @@ def test_only_layers_beyond_the_stride_learn():
     of_trunk = {name for name in moved if name.startswith("features.trunk")}
     learning = {name for name, p in network.named_parameters() if p.requires_grad and name.startswith("features.trunk")}
     assert of_trunk and of_trunk <= learning  # neither what lies before, nor the statistics of any batch norm
-    model = network.features.trunk.encoder.model
+    model = network.features.trunk.encoders[0].model
     x, reached = torch.rand(1, 3, 64, 64), []
     for module in model.modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):

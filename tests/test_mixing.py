@@ -5,9 +5,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageEnhance
 
-from densemtmd.datasets.mixing import Mixture, Source, made_ahead, recoloured, shares
+from densemtmd.datasets.mixing import Mixture, Source, made_ahead, shares
 from densemtmd.datasets.sample import Sample
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry
@@ -72,27 +71,6 @@ def two_sources():
 
 def batches_equal(one, other):
     return all(getattr(one, name).equal(getattr(other, name)) for name in ("image", "target", "task", "domain"))
-
-
-def test_another_light_is_that_of_pillow():
-    """Saturation, contrast, brightness, one after the other; Pillow rounds after each."""
-    random = np.random.default_rng(0)
-    crops = random.integers(90, 150, (5, 20, 30, 3)).astype(np.uint8)  # nothing is clipped
-    found = recoloured(crops, 0.4, np.random.default_rng(7))
-    saturation, contrast, brightness = (1 + 0.4 * np.random.default_rng(7).uniform(-1, 1, (3, 5))).tolist()
-    assert min(saturation) < 0.9 and max(saturation) > 1.1
-    for crop, new, *factors in zip(crops, found, saturation, contrast, brightness, strict=True):
-        picture = Image.fromarray(crop)
-        for enhance, factor in zip((ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness), factors, strict=True):
-            picture = enhance(picture).enhance(factor)
-        assert np.abs(np.asarray(picture).astype(int) - new).max() <= 3
-    assert np.array_equal(recoloured(crops, 0.0, random), crops)
-    assert recoloured(np.full((50, 2, 2, 3), 250, np.uint8), 0.9, random).max() == 255  # clipped, not begun anew at 0
-
-
-def test_colours_change_and_labels_do_not():
-    plain, other = (make_mixture(one_source(position_sample(40, 50)), colour=colour).batch(3) for colour in (0.0, 0.5))
-    assert torch.equal(plain.target, other.target) and not torch.equal(plain.image, other.image)
 
 
 @pytest.mark.parametrize("crop", [1, 12])
@@ -256,6 +234,24 @@ def test_a_dot_is_a_picture():
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
+# Rare labels
+
+
+@pytest.mark.parametrize(
+    ("where", "crop", "border"), [(SMALL, 1, "reflect"), (SMALL, 1, "valid"), (SMALL, 12, "valid"), (Geometry(1, 1), 9, "reflect")]
+)
+def test_a_rare_label_is_drawn_as_often_as_any(where, crop, border):
+    """Of 20 pictures one has a few pixels of a second label; of all crops that are laid around a label half show it, mirrored or not."""
+    samples = [Sample(np.zeros((30, 40, 3), np.uint8), np.full((30, 40), 2 * (n < 19), np.uint8), str(n)) for n in range(20)]
+    samples[7].target[11:14, 5:9] = 1
+    samples[7].target[0, 0] = 255
+    for rare, least, most in ((1.0, 0.28, 0.38), (0.0, 0.0, 0.02)):
+        mixture = make_mixture([Source("one", 0, 0, samples)], where, crop=crop, border=border, flip=True, batch=600, rare=rare)
+        shown = (mixture.batch(0).target == 1).any(-1).any(-1).float().mean()
+        assert least <= shown <= most
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
 # Mistakes
 
 
@@ -267,7 +263,8 @@ def test_a_dot_is_a_picture():
         ({"border": "valid", "where": PATCHNET}, ["'picture1'", "'a'", "20 pixels", "patch of 46", "train.border=reflect"]),
         ({"crop": -1}, ["train.crop is -1", "at least 0"]),
         ({"batch": 0}, ["train.batch is 0", "at least 1"]),
-        ({"colour": 1.0}, ["train.colour is 1.0", "below 1"]),
+        ({"scale": [2.0, 0.5]}, ["train.scale is [2.0, 0.5]", "[0.5,2]"]),
+        ({"scale": [0.5, 2.0]}, ["train.scale is [0.5,2]", "every 4th pixel", "model=fpn"]),
         ({"seed": -3}, ["seed is -3", "at least 0"]),
     ],
 )

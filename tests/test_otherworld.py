@@ -29,7 +29,7 @@ TINY = OtherSettings(images=4, width=64, height=48, seed=1)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure_otherworld(tmp_path_factory.mktemp("data"), MODEST, progress=False)
+    return ensure_otherworld(tmp_path_factory.mktemp("data"), MODEST)
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +95,12 @@ def test_classes_json(world: Path) -> None:
 
 
 def test_same_bytes_whatever_the_workers_and_a_larger_world_begins_like_a_smaller(tmp_path: Path) -> None:
-    one = ensure_otherworld(tmp_path / "one", TINY, progress=False, workers=1)
-    two = ensure_otherworld(tmp_path / "two", TINY, progress=False, workers=2)
+    one = ensure_otherworld(tmp_path / "one", TINY, workers=1)
+    two = ensure_otherworld(tmp_path / "two", TINY, workers=2)
     assert contents(one) == contents(two) and one.name == two.name
-    larger = contents(ensure_otherworld(tmp_path, replace(TINY, images=5), progress=False, workers=1))
+    larger = contents(ensure_otherworld(tmp_path, replace(TINY, images=5), workers=1))
     assert all(larger[path] == content for path, content in contents(one).items() if not path.endswith("horizons.txt"))
-    other = contents(ensure_otherworld(tmp_path, replace(TINY, seed=2), progress=False, workers=1))
+    other = contents(ensure_otherworld(tmp_path, replace(TINY, seed=2), workers=1))
     assert all(other[path] != content for path, content in contents(one).items() if not path.endswith("classes.json"))
 
 
@@ -151,7 +151,7 @@ def statistics(image: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def both(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
     """The statistics of as many pictures of either world, at the same height."""
-    root = ensure_streets(tmp_path_factory.mktemp("data"), StreetSettings(60, 1, 300, 120, annotators=("kundu",)), progress=False)
+    root = ensure_streets(tmp_path_factory.mktemp("data"), StreetSettings(60, 1, 300, 120, annotators=("kundu",)))
     streets = open_dataset(load_dataset_config("kundu"), root)
     return tuple(
         np.array([statistics(sample.image) for part in one.splits for sample in load_split(one, part)]) for one in (streets, dataset)

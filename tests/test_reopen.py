@@ -3,6 +3,7 @@ be gone."""
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def interrupted(tmp_path, monkeypatch):
     def stopped(*given, losses, **rest):
         def stop(step, values):
             losses(step, values)
-            training.signal.raise_signal(training.signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
         return fit(*given, losses=stop, **rest)
 
@@ -98,6 +99,17 @@ def test_missing_pictures_are_refused(interrupted, tmp_path, capsys, folder):
     assert train.main([f"resume={run}"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "1 of 5 pictures in" in error and "are no longer in" in error and "'004'" in error
+
+
+def test_what_a_link_leads_to_is_not_quoted(interrupted, tmp_path):
+    """The folder of a run may be a stranger's."""
+    run, _ = interrupted
+    (tmp_path / "secret").write_text("password\n")
+    (run / "splits" / "half" / "val.txt").unlink()
+    (run / "splits" / "half" / "val.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match=r"1 of 1 pictures in .* are no longer in") as caught:
+        reopen(run)
+    assert "password" not in str(caught.value)
 
 
 def test_a_list_that_is_gone_is_refused(interrupted):

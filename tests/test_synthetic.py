@@ -41,7 +41,7 @@ TINY = StreetSettings(images=3, frames=1, width=64, height=48, annotators=("he",
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure_streets(tmp_path_factory.mktemp("data"), MODEST, progress=False)
+    return ensure_streets(tmp_path_factory.mktemp("data"), MODEST)
 
 
 @pytest.fixture(scope="module")
@@ -305,11 +305,11 @@ def test_fine_truth_knows_the_readers_keys(datasets: dict[str, Dataset], world: 
 
 
 def test_same_bytes_whatever_the_workers_and_other_bytes_for_another_seed(tmp_path: Path) -> None:
-    one = ensure_streets(tmp_path / "one", TINY, progress=False, workers=1)
-    two = ensure_streets(tmp_path / "two", TINY, progress=False, workers=2)
+    one = ensure_streets(tmp_path / "one", TINY, workers=1)
+    two = ensure_streets(tmp_path / "two", TINY, workers=2)
     assert one.name == two.name
     assert contents(one) == contents(two)
-    other = ensure_streets(tmp_path / "one", replace(TINY, seed=1), progress=False, workers=1)
+    other = ensure_streets(tmp_path / "one", replace(TINY, seed=1), workers=1)
     assert other != one
     a, b = contents(one), contents(other)
     # Which sequences test is drawn too, so the folders of ros may differ; no file that both have is the same.
@@ -318,13 +318,13 @@ def test_same_bytes_whatever_the_workers_and_other_bytes_for_another_seed(tmp_pa
 
 
 def test_pictures_do_not_depend_on_the_other_annotators(tmp_path: Path) -> None:
-    both = ensure_streets(tmp_path, TINY, progress=False, workers=1)
-    alone = ensure_streets(tmp_path, replace(TINY, annotators=("ros",)), progress=False, workers=1)
+    both = ensure_streets(tmp_path, TINY, workers=1)
+    alone = ensure_streets(tmp_path, replace(TINY, annotators=("ros",)), workers=1)
     assert contents(both / "ros") == contents(alone / "ros")
 
 
 def test_mat_files_hold_no_time(tmp_path: Path) -> None:
-    root = ensure_streets(tmp_path, replace(TINY, annotators=("he",)), progress=False, workers=1)
+    root = ensure_streets(tmp_path, replace(TINY, annotators=("he",)), workers=1)
     path = root / "he" / "labels" / "0000_000000.mat"
     assert path.read_bytes()[:116].strip() == b"MATLAB 5.0 MAT-file, written by densemtmd"
     codes = loadmat(path)["truth"]
@@ -334,9 +334,9 @@ def test_mat_files_hold_no_time(tmp_path: Path) -> None:
 
 
 def test_a_world_is_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = ensure_streets(tmp_path, TINY, progress=False, workers=1)
+    root = ensure_streets(tmp_path, TINY, workers=1)
     monkeypatch.setattr(annotators, "_write_world", lambda *_: pytest.fail("rendered again"))
-    assert ensure_streets(tmp_path, TINY, progress=False) == root
+    assert ensure_streets(tmp_path, TINY) == root
 
 
 def test_an_interrupted_world_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,20 +350,20 @@ def test_an_interrupted_world_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(annotators, "_write_street", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ensure_streets(tmp_path, TINY, progress=False, workers=1)
+        ensure_streets(tmp_path, TINY, workers=1)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    assert ensure_streets(tmp_path, TINY, progress=False, workers=1).is_dir()
+    assert ensure_streets(tmp_path, TINY, workers=1).is_dir()
 
 
 def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path: Path) -> None:
-    root = ensure_streets(tmp_path, TINY, progress=False, workers=1)
+    root = ensure_streets(tmp_path, TINY, workers=1)
     new, old = (root.parent / f".{root.name}.{age}.partial" for age in ("new", "old"))
     for folder in (new, old):
         (folder / "he").mkdir(parents=True)
     os.utime(old, (time.time() - 90_000,) * 2)
     root.rename(tmp_path / "elsewhere")
-    ensure_streets(tmp_path, TINY, progress=False, workers=1)
+    ensure_streets(tmp_path, TINY, workers=1)
     assert new.is_dir() and not old.exists()
 
 
@@ -373,12 +373,12 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(annotators, "_write_street", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
-        ensure_streets(tmp_path, TINY, progress=False, workers=1)
+        ensure_streets(tmp_path, TINY, workers=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = ensure_streets(tmp_path / "first", TINY, progress=False, workers=1)
+    first = ensure_streets(tmp_path / "first", TINY, workers=1)
     write = annotators._write_world
 
     def slow(folder: Path, *rest: object) -> None:
@@ -386,7 +386,7 @@ def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.Monke
         first.rename(tmp_path / first.name)  # meanwhile
 
     monkeypatch.setattr(annotators, "_write_world", slow)
-    root = ensure_streets(tmp_path, TINY, progress=False, workers=1)
+    root = ensure_streets(tmp_path, TINY, workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["first", root.name])
     assert root.is_dir()
 

@@ -172,7 +172,7 @@ SMALL = HandWorldSettings(frames=30, test=24)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return ensure_hands(tmp_path_factory.mktemp("hands"), SMALL, progress=False, workers=1)
+    return ensure_hands(tmp_path_factory.mktemp("hands"), SMALL, workers=1)
 
 
 @pytest.mark.parametrize(("name", "reader"), [("nyu", nyu), ("icvl", icvl)])
@@ -194,7 +194,7 @@ def test_the_real_readers_read_the_world(world, name, reader):
 
 
 def test_the_same_world_whatever_the_workers(world, tmp_path):
-    again = ensure_hands(tmp_path, SMALL, progress=False, workers=2)
+    again = ensure_hands(tmp_path, SMALL, workers=2)
     assert again.name == world.name
     files = sorted(path.relative_to(world) for path in world.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file()) and len(files) > 100
@@ -205,7 +205,7 @@ def test_the_same_world_whatever_the_workers(world, tmp_path):
 
 
 def test_a_larger_world_begins_like_a_smaller_one(world, tmp_path):
-    larger = ensure_hands(tmp_path, replace(SMALL, test=30), progress=False, workers=1)
+    larger = ensure_hands(tmp_path, replace(SMALL, test=30), workers=1)
     assert larger.name != world.name
     assert picture_path(larger, "icvl", "train", 29).read_bytes() == picture_path(world, "icvl", "train", 29).read_bytes()
 
@@ -216,4 +216,4 @@ def test_mistakes_are_sentences(tmp_path):
             HandWorldSettings(**settings)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="the hand world could not be written"):
-        ensure_hands(tmp_path / "file", HandWorldSettings(frames=10, test=21), progress=False)
+        ensure_hands(tmp_path / "file", HandWorldSettings(frames=10, test=21))

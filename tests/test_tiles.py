@@ -10,7 +10,7 @@ from torch import nn
 from toy import needs_backbones, small_network
 
 from densemtmd import Labelset, OutputSpace, Predictor, inference
-from densemtmd.backbones import build
+from densemtmd.backbones import build, frozen
 from densemtmd.inference import dense_logits, strided_logits
 
 needs_backbones()
@@ -137,4 +137,18 @@ def test_what_needs_all_answers_keeps_them():
     x = torch.rand(1, 3, 50, 54)
     with torch.inference_mode():
         torch.testing.assert_close(alone(x), patches(x)[:, SPACE.slice("b")])
-    assert inference.asked_alone(patches, ["b"]) is patches  # its fast form takes long to make
+    whole, only = patches.labeller(), inference.asked_alone(patches, patches.labeller(), ["b"])[1]
+    with torch.inference_mode():
+        torch.testing.assert_close(only(x), whole(x)[:, SPACE.slice("b")])
+    assert only._front is whole._front and only._window is whole._window  # nothing but the last layer is made anew
+    assert [len(one._tail) for one in (only, whole)] == [2, 2] and only(x).shape[1] == 2
+
+
+def test_a_trunk_is_made_quick_once(monkeypatch):
+    """And not again for every choice of labelsets."""
+    made_quick = []
+    monkeypatch.setattr(frozen, "folded", lambda trunk, fold=frozen.folded: made_quick.append(trunk) or fold(trunk))
+    predictor, image = Predictor([made("frozen")], "cpu", mirror=True), picture(40, 50)
+    for asked in (["a"], ["b"], ["c", "a"], ["a"]):
+        assert {*predictor.all(image, asked)} == {*asked}
+    assert len(made_quick) == 1

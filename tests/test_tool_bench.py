@@ -100,6 +100,34 @@ def small_tiles(monkeypatch):
     return 12, 20
 
 
+def test_many(bench, tmp_path):
+    """Both sizes are measured step by step, and the copies that were planted are found."""
+    told, text = run(bench, tmp_path, "many", "--pictures", 50, 100, "--size", "16x24")
+    assert [row["pictures"] for row in told["rows"]] == [50, 100]
+    for row in told["rows"]:
+        assert len(row["steps"]) == 8 and all(step["seconds"] > 0 for step in row["steps"].values())
+    few, many = (row["steps"]["decoded"]["seconds_cpu"] / row["pictures"] for row in told["rows"])
+    assert f"| decoded | {50 * few:.2f} | {100 * many:.2f} | {1e3 * many:.3f} | {many / few:.2f} |" in text
+
+
+def test_giant(bench, tmp_path):
+    told, text = run(bench, tmp_path, "giant", "--megapixels", 0.01, 0.02, "--labelsets", 2)
+    assert [round(row["pixels"], -3) for row in told["rows"]] == [10_000, 20_000] and told["labelsets"] == 2
+    for name in ("read", "network", "overlay", "sheet", "ids, overlays and sheet written"):
+        each = [row["steps"][name]["seconds_cpu"] / row["pixels"] * 1e6 for row in told["rows"]]
+        assert f"| {name} | {each[0]:.3f} | {each[1]:.3f} |" in text
+
+
+def test_labels(bench, tmp_path):
+    told, text = run(bench, tmp_path, "labels", "--labels", "6x2", "30x3", "--size", "20x30", "--protocol", "small", "--turns", 3)
+    assert [(one["labels"], one["labelsets"]) for one in told["sizes"].values()] == [(6, 2), (30, 3)]
+    for size, one in told["sizes"].items():
+        steps = sorted(turn[f"{size}: a step"][1] / turn["6x2: a step"][1] for turn in told["turns"])
+        assert one["step_ratio"] == pytest.approx(steps[1])
+        assert f"| {one['labels']} | {one['labelsets']} | {one['step_cpu_s']:.3f} | {one['step_ratio']:.2f} |" in text
+    assert bench.main(["labels", "--labels", "300x1"]) == 1
+
+
 def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
     for module in (label, about):
         monkeypatch.setattr(module, "cores", lambda: 3)

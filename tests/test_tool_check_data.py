@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,8 @@ def cityscapes_layout(root: Path) -> None:
                 place = root / "gtFine" / split / city
                 write(place / f"{name}_gtFine_labelIds.png", codes)
                 write(place / f"{name}_gtFine_color.png", np.array([[0, 0, 0], [9, 9, 9]])[codes_of(n, [0, 1])])
-                Image.fromarray((codes * 256).astype(np.uint16)).save(place / f"{name}_gtFine_instanceIds.png")
+                instances = codes.astype(np.uint16) * (256 if n else 1)  # a frame may show no thing that is counted
+                Image.fromarray(instances).save(place / f"{name}_gtFine_instanceIds.png")
                 (place / f"{name}_gtFine_polygons.json").write_text('{"objects": [{"polygon": []}]}')
 
 
@@ -291,6 +293,13 @@ def sequences_layout(root: Path) -> None:
                 write(root / split / video / "rgb" / f"{n:04}.jpg", photo_of(n))
                 write(root / split / video / "gt" / f"{n:04}.png", codes_of(n, [0, 1, 255, 255]))
     write(root / "train" / "a" / "rgb" / "0009.jpg", photo_of(9))
+
+
+def accents_layout(root: Path) -> None:
+    """The names of pictures in one form of Unicode, those of their labels in the other."""
+    for n in range(6):
+        write(root / "images" / f"é{n}.jpg", photo_of(n))
+        write(root / "labels" / f"e\u0301{n}.png", codes_of(n, [0, 1]))
 
 
 def one_object_layout(root: Path) -> None:
@@ -311,6 +320,27 @@ def heads_layout(root: Path) -> None:
         write(root / f"mask_{n}.png", codes_of(n, [0, 1]))
 
 
+def voc_layout(root: Path) -> None:
+    """Lists of keys, with one that holds two of the others; and lists of a class each."""
+    for n in range(6):
+        write(root / "JPEGImages" / f"2007_{n:06}.jpg", photo_of(n))
+        write(root / "SegmentationClass" / f"2007_{n:06}.png", codes_of(n, [0, 1]))
+    for task, few in (("Segmentation", 6), ("Main", 2)):
+        (root / "ImageSets" / task).mkdir(parents=True)
+        for name, part in (("train", range(4)), ("val", range(4, 6)), ("trainval", range(6)), ("cat_train", range(1))):
+            lines = [f"2007_{n:06}\n" for n in part if n < few or n == 5]
+            (root / "ImageSets" / task / f"{name}.txt").write_text("".join(lines))
+
+
+def columns_layout(root: Path) -> None:
+    """Lists of paths in two columns, as most collections have them."""
+    for n in range(6):
+        write(root / "images" / f"p{n}.jpg", photo_of(n))
+        write(root / "labels" / f"p{n}.png", codes_of(n, [0, 1]))
+    for name, part in (("train", range(3)), ("val", [3]), ("test", [4, 5])):
+        (root / f"street_{name}.lst").write_text("".join(f"images/p{n}.jpg\tlabels/p{n}.png\n" for n in part))
+
+
 LAYOUTS: list[tuple[Any, str, list[Any], Any, dict[str, int]]] = [
     (index_layout, "index", [[0], [3]], [255], {"train": 3, "val": 1, "test": 2}),
     (palette_layout, "index", [[0], [1], [2]], None, {"train": 3, "val": 1, "test": 2}),
@@ -323,9 +353,12 @@ LAYOUTS: list[tuple[Any, str, list[Any], Any, dict[str, int]]] = [
     (mixed_suffixes_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
     (cityscapes_layout, "index", [[7], [8], [26]], None, {"train": 6, "val": 2, "test": 4}),
     (sequences_layout, "index", [[0], [1]], [255], {"train": 9, "val": 3, "test": 6}),
+    (accents_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
     (one_object_layout, "index", [[0], [255]], None, {"train": 3, "val": 1, "test": 2}),
     (one_colour_layout, "colour", [[0, 0, 0], [200, 30, 0]], None, {"train": 3, "val": 1, "test": 2}),
     (heads_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
+    (voc_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
+    (columns_layout, "index", [[0], [1]], None, {"train": 3, "val": 1, "test": 2}),
 ]
 
 
@@ -375,6 +408,25 @@ def test_a_tree_like_that_of_cityscapes(tmp_path):
     assert "_gtFine_color.png" in offered and "labelIds" not in offered
 
 
+def test_lists_that_a_folder_ships_are_the_split(tmp_path):
+    voc_layout(tmp_path / "a")
+    text = draft(tmp_path / "a")
+    lists = {"train": "ImageSets/Segmentation/train.txt", "val": 0.15, "test": "ImageSets/Segmentation/val.txt"}
+    assert yaml.safe_load(text)["split"]["lists"] == lists and "tested on what the lists call validation" in text
+    columns_layout(tmp_path / "b")
+    (tmp_path / "b" / "more").mkdir()
+    for name in ("train", "test"):  # of another dataset
+        (tmp_path / "b" / "more" / f"{name}.txt").write_text("q1\nq2\n")
+    split = yaml.safe_load(draft(tmp_path / "b"))["split"]
+    assert split["lists"] == {"train": "street_train.lst", "val": "street_val.lst", "test": "street_test.lst"}
+
+
+@pytest.mark.parametrize(("folder", "name"), [("2007", "2007"), ("On", "on"), ("1e3", "1e3"), ("été 3", "t_3")])
+def test_a_draft_is_called_as_its_folder_is(tmp_path, folder, name):
+    index_layout(tmp_path / folder)
+    assert yaml.safe_load(draft(tmp_path / folder))["name"] == name
+
+
 COCO = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": [{"segmentation": [[1, 2, 3]]}]}
 INSTEAD = {
     "annotations/instances.json": (json.dumps(COCO), "COCO annotations (instances.json)", "annToMask"),
@@ -397,6 +449,17 @@ def test_annotations_that_are_no_labels_of_pixels(tmp_path, name):
         draft(tmp_path)
     for word in ("has no label for each pixel, but", what, "draw them into PNGs first", how):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1\n" * 1900 + "x\n1", "1 " * 1900 + "x", "1 2 3 4 5.\n" * 350 + "x\n1", "1 " + "1" * 3900])
+def test_texts_that_are_nothing_are_told_at_once(tmp_path, text):
+    for n in range(4):
+        write(tmp_path / "images" / f"{n}.jpg", photo_of(n))
+    (tmp_path / "notes.txt").write_text(text)
+    start = time.process_time()
+    with pytest.raises(UserError, match="holds no pictures with labels"):
+        draft(tmp_path)
+    assert time.process_time() - start < 2
 
 
 def test_labels_that_are_jpeg(tmp_path):

@@ -94,6 +94,19 @@ def test_run_folders_by_their_strategies(compare, tmp_path, capsys):
     assert "nf: 2,000,000 labelled outputs; jt: 1,000,000 labelled outputs" in shown and "With 3 seeds an interval reaches" in shown
 
 
+def test_all_that_lies_in_runs(compare, tmp_path, capsys):
+    """As ``runs/*`` names it: what is not finished, and what is no run, is passed over with a note."""
+    folder = write_table(tmp_path / "runs" / "street", {"nf": (60,), "jt": (70,)}, ("he",), videos=10)
+    (folder / "jt-seed2" / "scores.json").unlink()
+    (folder / "logs").mkdir()
+    everything = sorted(map(str, folder.iterdir()))
+    assert compare.main(everything) == 0
+    shown = capsys.readouterr().out
+    assert "Not finished: jt-seed2." in shown and "Passed over, no runs: logs, table.yaml (a table is compared by itself)." in shown
+    assert compare.main([str(folder / "jt-seed2"), str(folder / "logs")]) == 1
+    assert "logs is a finished run: expected folders with a scores.json" in capsys.readouterr().err
+
+
 def test_one_video_says_nothing_of_others(compare, tmp_path, capsys):
     write_table(tmp_path / "runs" / "street", {"nf": (60, 70), "jt": (70, 69)}, videos=1)
     assert compare.main(["street", "--out", "out"]) == 0
@@ -115,13 +128,16 @@ def test_what_the_trainings_came_to(compare, tmp_path, capsys):
     nets = {"nf": {"he": (138, 1.94, False), "xu": (1152, 2.04, True)}, "jt": {"jt": (2080, 2.06, False)}, "old": None}
     for row, training in nets.items():
         for seed in (0, 1):
-            write_run(folder / f"{row}-seed{seed}", row, seed, {"he": pictures(60, 61 + seed, 62)}, training=training)
+            domains = {"jt": (80 + 2 * seed, 50.0), "old": (60, 50.0) if seed else None}.get(row)
+            found = {"he": pictures(60, 61 + seed, 62)}
+            write_run(folder / f"{row}-seed{seed}", row, seed, found, training=training, domains=domains)
     (folder / "table.yaml").write_text("{rows: {nf: [], jt: [], old: []}, seeds: [0, 1]}")
     assert compare.main(["street"]) == 0
     assert (
         "Networks of a row with one seed: nf: 2 networks, each of 138 to 1,152 steps and 1.9 to 2.0 passes, 2 of 4 stopped early; "
         "jt: 1 network of 2,080 steps and 2.1 passes, none stopped early (a pass: as many labelled outputs as one strided pass"
-    ) in capsys.readouterr().out
+    ) in (printed := capsys.readouterr().out)
+    assert "names right by the features, percent (chance: 50.0): jt 81.0 ± 1.4, old 60.0." in printed
     damaged = json.loads((folder / "jt-seed0" / "scores.json").read_text())
     for training in ([], {"jt": {}}, {"jt": 1}, {"jt": {"steps": "a", "passes": 1, "stopped_early": False}}):
         (folder / "jt-seed0" / "scores.json").write_text(json.dumps({**damaged, "training": training}))
@@ -133,7 +149,7 @@ def test_another_baseline_or_none(compare, tmp_path, capsys):
     write_table(tmp_path / "runs" / "street", {"jt": (60,), "jtsc": (70,)})
     assert compare.main(["street", "--out", "none"]) == 0
     assert "There is no row nf to compare the others to: name one with --baseline." in capsys.readouterr().out
-    assert {path.name for path in Path("none").iterdir()} == {"table.md", "table.csv"}
+    assert {path.name for path in Path("none").iterdir()} == {"table.md", "table.csv", "compare.html"}
     assert compare.main(["street", "--baseline", "jt"]) == 0
     assert "By IoU, jtsc against jt: helped he, xu; hurt no dataset" in capsys.readouterr().out
     assert compare.main(["street", "--baseline", "js"]) == 1
@@ -203,11 +219,11 @@ def test_runs_of_mlflow(compare, tmp_path, capsys):
 
     def keep(run, tracker):
         tracker.tags({"folder": str(run)})
-        tracker.config((run / "config.yaml").read_text())
+        tracker.text((run / "config.yaml").read_text(), "config.yaml")
         for name in ("scores.json", "per_image.npz"):
             tracker.artifact(run / name)
 
-    options = {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}", "system_metrics": False}
+    options = {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     with open_tracker("mlflow", "loose", "one", **options) as one:
         keep(folder / "nf-seed0", one)
     with open_tracker("mlflow", "streets", "an older table", **options) as older, older.child("jt") as child:
@@ -218,7 +234,7 @@ def test_runs_of_mlflow(compare, tmp_path, capsys):
             with parent.child(run.name) as child:
                 keep(run, child)
                 with child.child("he") as network:
-                    network.config("nothing: else")
+                    network.text("nothing: else", "config.yaml")
     capsys.readouterr()
     assert compare.main(["streets", "--mlflow", "--out", "from mlflow"]) == 0
     assert "MLflow: street, 4 runs" in capsys.readouterr().out
@@ -252,7 +268,6 @@ def test_what_cannot_be_compared_is_a_sentence(compare, tmp_path, capsys):
         (write_run(tmp_path / "e", "nf", 0, others), "other pictures or labels of he"),
         (write_run(tmp_path / "g", "nf", 0, {"kundu": right["he"]}), "no dataset in common, kundu and he, xu"),
         (write_run(tmp_path / "f", "nf", 0, moved), "other pictures or labels of he"),
-        (tmp_path, "it has no scores.json"),
         (tmp_path / "nowhere", "it has no scores.json"),
     ]:
         assert compare.main([str(first), str(other)]) == 1

@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 from toy import write_toy
 
 from densemtmd.commands import correlate, train
@@ -50,6 +52,24 @@ def test_a_street_world_is_scored_against_its_truth(street_run, capsys):
     assert (out / "correlation.png").stat().st_size > 10_000
 
 
+def labelled_twice(root, files):
+    """The pictures of the first toy, with squares marked in one folder of labels and discs in another: the YAMLs of both."""
+    shutil.copytree(root / "squares", root / "twice")
+    (root / "twice" / "discs").mkdir()
+    for path in (root / "twice" / "images").iterdir():
+        disc = (np.asarray(Image.open(path)) == (40, 40, 230)).all(2).astype(np.uint8)
+        Image.fromarray(disc).save(root / "twice" / "discs" / path.name)
+    yamls = []
+    for file, labels in zip(files, ("labels", "discs"), strict=True):
+        content = {
+            "name": f"twice_{file.stem}", "folder": "twice", "images": "images/*.png", "labels": f"{labels}/*.png", "encoding": "index",
+            "labelset": str(file), "split": {"fractions": {"test": 1}},
+        }  # fmt: skip
+        yamls.append(root / f"{content['name']}.yaml")
+        yamls[-1].write_text(yaml.safe_dump(content))
+    return yamls
+
+
 def test_without_an_answer_key_nothing_is_scored(tmp_path, capsys):
     files = [write_toy(tmp_path, name, shape, size=(60, 70)) for name, shape in (("squares", "square"), ("discs", "disc"))]
     data = ["data=own", "model=patchnet", f"data.datasets=[{','.join(map(str, files))}]"]
@@ -60,6 +80,16 @@ def test_without_an_answer_key_nothing_is_scored(tmp_path, capsys):
     assert "against the truth" not in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out" / "correspondences.json").read_text())) == 4
     assert not (tmp_path / "out" / "scores.json").exists()
+
+    twice = labelled_twice(tmp_path, files)  # photos for tests alone, which two people labelled
+    arguments = ["--data", ",".join(map(str, twice)), "--data-root", str(tmp_path), "--split", "test"]
+    assert correlate.main([str(run), *arguments, "--out", str(tmp_path / "twice")]) == 0
+    assert "against the truth, over 4 pairs" in capsys.readouterr().out
+    scored = json.loads((tmp_path / "twice" / "scores.json").read_text())
+    assert {m["truth"] for m in scored["mistakes"]} <= {"none", "same", "part_of", "contains"}
+    assert scored["at 85%"]["pairs"] == 4 and "precision" in (tmp_path / "twice" / "scores.md").read_text()
+    assert train.main([*SMALL, *data[:2], f"data.datasets=[{twice[0]}]", *data[3:]]) == 1
+    assert "twice_squares has no validation pictures" in capsys.readouterr().err
 
     loose = shutil.copy(run / "squares" / "best.safetensors", tmp_path / "loose.safetensors")
     for arguments, words in [

@@ -269,7 +269,7 @@ def test_an_unwritable_out(capsys):
     assert Path("taken").read_text() == "a file"
 
 
-def test_nothing_half_written_after_ctrl_c(monkeypatch, capsys):
+def test_nothing_half_written_after_ctrl_c(home, monkeypatch, capsys):
     for name in "abc":
         save_picture(Path("p", f"{name}.png"))
     calls = []
@@ -283,9 +283,78 @@ def test_nothing_half_written_after_ctrl_c(monkeypatch, capsys):
 
     save = Image.Image.save
     monkeypatch.setattr(Image.Image, "save", interrupted)
-    assert run("p", "--labelset", "xu") == 130
-    assert written() == ["a.png.xu.overlay.png", "a.png.xu.png", "b.png.xu.png"]
+    assert run("p", "--labelset", "xu", "--jobs", 1) == 130
+    there = written()
+    assert there[:3] == ["a.png.xu.overlay.png", "a.png.xu.png", "b.png.xu.png"]  # the third may have been on its way already
+    for name in there:
+        Image.open(Path("out", name)).load()
     assert "stopped" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    times = {name: Path("out", name).stat().st_mtime_ns for name in there}
+    assert run("p", "--labelset", "xu") == 0  # goes on
+    assert written() == [f"{name}.png.xu.{kind}png" for name in "abc" for kind in ("overlay.", "")]
+    kept = [name for name, time in times.items() if Path("out", name).stat().st_mtime_ns == time]
+    assert kept == [name for name in there if not name.startswith("b")]
+    assert f"{len(kept) // 2} of 3 were labelled before" in capsys.readouterr().out
+
+
+def test_what_was_labelled_before_is_left_as_it_is(capsys):
+    """By the same network, in the same way, of a file that has not changed, and whole; else it is labelled anew."""
+    for name in "abc":
+        save_picture(Path("p", f"{name}.png"))
+    save_network("other.safetensors", seed=1)
+
+    def labelled(*more, network="net.safetensors"):
+        assert run("p", *more, network=network) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split()[0] for line in lines if " xu " in line]
+
+    everything = ["a.png", "b.png", "c.png"]
+    assert labelled() == everything and labelled() == [] and labelled("--again") == everything
+    Path("out", "b.png.xu.png").write_bytes(Path("out", "b.png.xu.png").read_bytes()[:30])
+    assert labelled() == ["b.png"] and labelled() == []
+    Path("out", "c.png.sheet.png").unlink()
+    assert labelled() == ["c.png"]
+    os.utime("p/a.png", (1, 1))
+    assert labelled() == ["a.png"]
+    assert labelled("--mirror") == everything and labelled("--mirror") == []
+    assert labelled("--mirror", network="other.safetensors") == everything
+    assert labelled("--labelset", "xu", network="other.safetensors") == everything
+    assert labelled("--labelset", "xu", "--outputs", "overlay", network="other.safetensors") == []
+
+
+def test_outputs_that_are_chosen(capsys):
+    save_picture(Path("p", "a.png"))
+    assert run("p", "--outputs", "probabilities,ids") == 0
+    assert written() == [f"a.png.{name}.{kind}" for name in ("kundu", "xu") for kind in ("png", "probabilities.npz")]
+    predictor = Predictor.load("net.safetensors", "cpu")
+    for name in ("kundu", "xu"):
+        with np.load(f"out/a.png.{name}.probabilities.npz") as arrays:
+            found = arrays["probabilities"].astype(float)
+            assert arrays["labels"].tolist() == list(predictor.space[name].labels)
+        np.testing.assert_allclose(found, predictor.probabilities(noise(), name), atol=1e-3)
+        assert (ids_of(f"out/a.png.{name}.png") == predictor(noise(), name)).all()
+    assert "before" not in capsys.readouterr().out
+    assert run("p", "--outputs", "probabilities,ids") == 0 and "1 of 1 were labelled before" in capsys.readouterr().out
+    for outputs, message in (
+        ("id", "--outputs has 'id'; known: ids, overlay, sheet, probabilities; did you mean 'ids'?"),
+        ("sheet", "--outputs is 'sheet', expected some of ids, overlay and probabilities"),
+        ("", "--outputs has ''"),
+    ):
+        assert run("p", "--outputs", outputs) == 1 and message in capsys.readouterr().err
+
+
+def test_shards_share_the_pictures(capsys):
+    for n in range(5):
+        save_picture(Path("p", f"{n}.png"))
+    for part, own in (("1/3", "03"), ("2/3", "14"), ("3/3", "2")):
+        assert run("p", "--shard", part, "--outputs", "ids", "--labelset", "xu", "--out", part.replace("/", "_")) == 0
+        assert written(part.replace("/", "_")) == [f"{n}.png.xu.png" for n in own]
+    for part in ("0/3", "4/3", "x", "1/", "1/0", "-1/3"):
+        assert run("p", f"--shard={part}") == 1
+        assert f"--shard is '{part}', expected the number of this call and of all, such as 3/16" in capsys.readouterr().err
+    assert run("p", "--jobs", 0) == 1 and "--jobs is 0, expected 1 or more" in capsys.readouterr().err
 
 
 def finished_run(name, when, below="."):

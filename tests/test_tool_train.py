@@ -1,6 +1,7 @@
 """``tools/train.py`` as a user runs it: from settings to a run's folder, on small datasets described by YAMLs of the user's own."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from densemtmd.commands import train
 from densemtmd.data import open_data, output_space
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_dataset
+from densemtmd.runs import run as runs
+from densemtmd.runs.folder import reopen
 from densemtmd.settings import RunSettings
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # but by the process of test_as_a_command
@@ -135,8 +138,12 @@ def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(arguments, data
     assert "no run's folder" in capsys.readouterr().err
     assert train.main([*arguments, "train.outputs=300"]) == 0
     run = only_run(tmp_path)
-    assert train.main([f"resume={run}", "seed=3"]) == 1
-    assert "give no others" in capsys.readouterr().err
+    for change, begun in (("seed=3", "seed=0"), ("train.lr=0.1", "train.lr=0.001"), ("model.hidden=9", "model.hidden=8")):
+        assert train.main([f"resume={run}", change]) == 1
+        error = capsys.readouterr().err
+        assert f"{change} would change the network of {run}, which was begun with {begun}: start a new run" in error
+    assert train.main([f"resume={run}", "strategy=nf"]) == 1 and train.main([f"resume={run}", "seed=0,1"]) == 1
+    assert train.main([f"resume={run}", "train.epoch=3"]) == 1 and "did you mean" in capsys.readouterr().err
     listed = run / "splits" / "discs" / "val.txt"
     listed.write_text(listed.read_text() + "009\n")
     assert train.main([f"resume={run}"]) == 1
@@ -145,6 +152,42 @@ def test_resuming_what_is_no_run_or_has_other_data_is_a_sentence(arguments, data
     (run / "config.yaml").write_text("seed: [")
     assert train.main([f"resume={run}"]) == 1
     assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_a_finished_run_learns_on_by_a_larger_budget_and_is_scored_in_another_way(arguments, data, tmp_path, capsys):
+    """And its data have moved in the meantime."""
+    root, _ = data
+    (tmp_path / "there").mkdir()
+    for name in ("squares", "discs"):
+        shutil.copytree(root / name, tmp_path / "there" / name)
+    more = [*[a for a in arguments if not a.startswith("data_root")], f"data_root={tmp_path / 'there'}", "train.outputs=600"]
+    assert train.main(more) == 0
+    run = only_run(tmp_path)
+    first = checkpoint.load(run / "last.safetensors")[1]["state"]
+    (tmp_path / "there").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert train.main([f"resume={run}"]) == 1
+    error = capsys.readouterr().err
+    assert f"not found: {tmp_path / 'there' / 'squares'} is not a folder; set data_root to the folder that holds it" in error
+    given = [f"data_root={tmp_path / 'moved'}", "train.outputs=1500", "score.scoring=strided", "train.checkpoint_seconds=3"]
+    assert train.main([f"resume={run}", *given]) == 0
+    state = checkpoint.load(run / "last.safetensors")[1]["state"]
+    assert first["done"] and state["done"] and first["outputs"] < 1000 < 1500 <= state["outputs"]
+    assert json.loads((run / "scores.json").read_text())["scoring"] == "strided"
+    settings, datasets = reopen(run)  # it is kept: where the data lie now, and how long it learned
+    assert settings.train.outputs == 1500 and settings.data_root == str(tmp_path / "moved")
+    assert [dataset.folder for dataset in datasets] == [tmp_path / "moved" / name for name in ("squares", "discs")]
+    assert train.main([f"resume={run}"]) == 0 and checkpoint.load(run / "last.safetensors")[1]["state"] == state
+
+
+def test_a_single_crop_of_a_single_output_is_refused_before_training(arguments, tmp_path, capsys):
+    """A batch norm cannot learn of one number. A part of a batch may be as small."""
+    for more in (["train.crop=4", "train.batch=1"], ["train.crop=1", "train.batch=3", "train.accumulate=2"]):
+        assert train.main([*arguments, *more]) == 1
+        assert "its batch norms see one number and can learn nothing: use train.batch=" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    for more in (["train.crop=4", "train.batch=2"], ["train.crop=8", "train.batch=1"]):
+        runs.check(composing.compose([*arguments, *more]))
 
 
 def test_debug_shows_within_seconds_whether_everything_works(arguments, tmp_path):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toy import needs_backbones, refused, write_toy
 
 from densemtmd import Predictor, checkpoint, training
+from densemtmd.backbones.torchvision_cpu import import_timm
 from densemtmd.commands import correlate, evaluate, infer, train
 from densemtmd.datasets.sample import as_input
 from densemtmd.runs.run import resume
@@ -105,7 +106,12 @@ def test_correspondences_and_answers_across_and_merged(trained, tmp_path, capsys
 
 @pytest.mark.parametrize(("model", "epoch"), [("frozen", 400), ("tuned", 30000)])
 def test_an_interrupted_run_goes_on_to_the_bit(data, tmp_path, model, epoch, monkeypatch):
-    whole = run(data, tmp_path / "whole", model, f"train.epoch_outputs={epoch}", "strategy=jt_gr")
+    """The file of the weights that it began with is gone by then: the checkpoint has them."""
+    torch.manual_seed(3)
+    weights = tmp_path / "weights.safetensors"
+    save_file(import_timm().create_model("mobilenetv3_small_050").state_dict(), weights)
+    own = [f"model.weights={weights}", f"train.epoch_outputs={epoch}", "strategy=jt_gr"]
+    whole = run(data, tmp_path / "whole", model, *own)
     steps, stopped = training.train_step, []
 
     def stops(*arguments, **more):
@@ -115,12 +121,15 @@ def test_an_interrupted_run_goes_on_to_the_bit(data, tmp_path, model, epoch, mon
         return steps(*arguments, **more)
 
     monkeypatch.setattr(training, "train_step", stops)
-    run(data, tmp_path / "cut", model, f"train.epoch_outputs={epoch}", "strategy=jt_gr", ends=130)
+    run(data, tmp_path / "cut", model, *own, ends=130)
     monkeypatch.setattr(training, "train_step", steps)
     (folder,) = (tmp_path / "cut").iterdir()
+    weights.unlink()
     resume(folder)
     expected, found = load_file(whole / "last.safetensors"), load_file(folder / "last.safetensors")
     assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
+    began = [checkpoint.load(one / "best.safetensors")[1]["pretrained"] for one in (whole, folder)]
+    assert began[0] == began[1] and began[0]["name"] == "mobilenetv3_small_050 of weights.safetensors"
 
 
 def test_cells_are_learned(data, tmp_path):

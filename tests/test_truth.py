@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from toy import write_toy
 
 from densemtmd.datasets.config import load_dataset_config
@@ -15,7 +16,7 @@ from densemtmd.worlds.annotators import StreetSettings, ensure_streets
 @pytest.fixture(scope="module")
 def streets(tmp_path_factory):
     root = tmp_path_factory.mktemp("truth")
-    world = ensure_streets(root, StreetSettings(images=3, frames=1, width=64, height=48, annotators=("kundu", "zhang")), progress=False)
+    world = ensure_streets(root, StreetSettings(images=3, frames=1, width=64, height=48, annotators=("kundu", "zhang")))
     return [open_dataset(load_dataset_config(name), world) for name in ("kundu", "zhang")]
 
 
@@ -79,3 +80,35 @@ def test_strangers_share_no_truth(tmp_path):
     datasets = [open_dataset(load_dataset_config(file), tmp_path) for file in files]
     assert known_truths(datasets) == []
     assert known_truths(datasets[:1]) == []
+
+
+def test_the_truth_of_pictures_that_two_labelled(tmp_path):
+    """Pairs of labels, where both say something; whether the pictures are the same files or copies."""
+    first = write_toy(tmp_path, "first", "square")
+    write_toy(tmp_path, "second", "square")
+    for path in sorted((tmp_path / "second" / "labels").iterdir())[:4]:
+        labels = np.asarray(Image.open(path)).copy()
+        Image.fromarray(np.where(labels == 255, 0, 1 - labels + (np.arange(labels.shape[1]) < 9)).astype(np.uint8)).save(path)
+    for path in sorted((tmp_path / "second" / "images").iterdir())[4:]:
+        Image.new("RGB", (52, 40)).save(path)  # others of the same names
+    content = yaml.safe_load(first.read_text()) | {"labelset": ["square", "other", "left"], "split": {"fractions": {"test": 1}}}
+    pair = []
+    for name, how in (("first", {"labelset": ["other", "square"]}), ("second", {"void": [255]})):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(content | {"name": name} | how))
+        pair.append(open_dataset(load_dataset_config(file), tmp_path))
+    (truth,) = known_truths(pair)
+    a, b = pair
+    assert truth.classes[4] == "square and other" and len(truth.tables["first"]) == 7
+    known = 0
+    for mine, other in zip(a.splits["test"], b.splits["test"], strict=True):
+        drawn, others = a.load(mine).target, b.load(other).target
+        both = (drawn != VOID) & (others != VOID) & (mine.key < "004")
+        for dataset, item in ((a, mine), (b, other)):
+            assert (truth.target("first", dataset, item) == np.where(both, drawn, VOID)).all()
+            assert (truth.target("second", dataset, item) == np.where(both, others, VOID)).all()
+        known += both.sum()
+    counts = truth.counts(["test"])
+    assert counts[:-1].sum() == 2 * known > 0
+    shares = truth.shares("first", "second", counts)
+    assert shares[1, 1] == 0 and shares[1, 0] + shares[1, 2] + shares[1, 1] == pytest.approx(1)

@@ -65,7 +65,7 @@ def write_toy(root: Path, name: str, shape: str, pictures: int = 12, size: tuple
 
 def write_run(
     folder: Path, strategy: str, seed: int, matrices: dict[str, np.ndarray], *,
-    sequences=None, train=None, scoring="strided", split="test", stages=None, training=None, **config,
+    sequences=None, train=None, scoring="strided", split="test", stages=None, training=None, domains=None, **config,
 ) -> Path:  # fmt: skip
     """The folder of a finished run, without its network.
 
@@ -80,6 +80,7 @@ def write_run(
         split: whose pictures were scored.
         stages: of the strategy; by default one network for all datasets.
         training: of each network its steps, passes and whether it stopped early; without it the run is an older one, which does not say so.
+        domains: how well a fresh classifier tells domains apart by the features of a network, and chance, percent.
         config: further keys of ``config.yaml``.
     """
     folder.mkdir(parents=True)
@@ -87,6 +88,8 @@ def write_run(
     way = {"scoring": scoring, "interior": False, "split": split}
     if training is not None:
         way["training"] = {name: dict(zip(("steps", "passes", "stopped_early"), one, strict=True)) for name, one in training.items()}
+    if domains is not None:
+        way["domains"] = {strategy: dict(zip(("accuracy", "chance"), domains, strict=True))}
     (folder / "scores.json").write_text(json.dumps({**report(matrices, labelsets), **way}))
     plan = {"name": strategy, "stages": stages or [{"name": strategy, "datasets": "all"}]}
     settings = {"strategy": plan, "seed": seed, "train": {"epochs": None, "outputs": 2_000_000, **(train or {})}, **config}
@@ -124,10 +127,10 @@ def needs_backbones() -> None:
 
 
 @contextmanager
-def refused(*words: object) -> Iterator[None]:
+def refused(*words: object) -> Iterator[pytest.ExceptionInfo[UserError]]:
     """The block raises a UserError of one sentence with these words."""
     with pytest.raises(UserError) as caught:
-        yield
+        yield caught
     message = str(caught.value)
     assert "\n" not in message and len(message) < 700
     for word in words:

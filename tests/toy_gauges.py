@@ -50,6 +50,9 @@ class Dials:
     def about(self):
         return {str(n): {"share": float(share)} for n, share in enumerate(self.shares)}
 
+    def augmented(self, batch):
+        return batch
+
     def batch(self, step):
         random = np.random.default_rng([self.seed, step])
         of = random.choice(len(self.sources), self.batch_size, p=self.shares)
@@ -102,6 +105,9 @@ class Gauges(Kind):
         tasks = [network.space.index(d.dataset.task.name) for d in data]
         return Dials([d.pictures[split] for d in data], tasks, settings.train.batch, seed)
 
+    def shown(self, network, crop):
+        return 3, 8, 8
+
     def loss(self, outputs, batch, space):
         return selective_l2(outputs, batch.target, torch.ones_like(batch.target, dtype=torch.bool), batch.task, space, batch.weight)
 
@@ -111,7 +117,7 @@ class Gauges(Kind):
     def learned(self, scored):
         return None
 
-    def score(self, network, data, split, at_most, how, device, tick=lambda count: None, precision="float32"):
+    def score(self, network, data, split, at_most, how, device, tick=lambda count: None, precision="float32", most_pixels=0):
         pictures, value = data.pictures[split]
         rows = list(spread(range(len(pictures)), at_most))
         network.eval()

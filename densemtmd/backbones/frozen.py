@@ -19,7 +19,9 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from textwrap import shorten
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,7 @@ from densemtmd.tasks import OutputSpace
 
 STRIDES = (1, 2, 4, 8, 16, 32)
 
+
 class Hypercolumn(PaddedNetwork):
     """A picture in, (B, 3, H, W) in [0, 1], and an answer for each of its pixels out, (B, C, H, W); or the trunk's maps of a picture in,
     (B, M, h, w), and an answer for each cell out, (B, C, h, w).
@@ -45,8 +48,8 @@ class Hypercolumn(PaddedNetwork):
 
     Args:
         space: the labelsets.
-        encoder: one of timm's (``timm.list_models()``).
-        weights: of the encoder: ``package``, ``hub``, ``none`` or a path (:mod:`densemtmd.backbones.weights`).
+        encoder: one of timm's (``timm.list_models()``), or several: each with a head of its own, and the mean of their answers.
+        weights: of the encoder: ``package``, ``hub``, ``none`` or a path (:mod:`densemtmd.backbones.weights`); a path of one alone.
         strides: of the maps that are taken: some of 2, 4, 8, 16, 32.
         grid: pixels along a cell of the grid that they are brought to.
         scales: by which pictures are enlarged for the trunk; of several the maps are laid side by side.
@@ -64,7 +67,7 @@ class Hypercolumn(PaddedNetwork):
     def __init__(
         self,
         space: OutputSpace,
-        encoder: str = ENCODER,
+        encoder: str | Sequence[str] = ENCODER,
         weights: str = "package",
         strides: Sequence[int] = (4, 8, 16, 32),
         grid: int = 8,
@@ -83,30 +86,34 @@ class Hypercolumn(PaddedNetwork):
         check_scales("model.scales", scales)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout is {dropout!r}, expected at least 0 and below 1")
-        pretrained.check_encoder(encoder)
-        pretrained.check_choice(encoder, weights)
-        trunk = Trunk(encoder, sorted(strides), grid, sorted(float(scale) for scale in scales))
+        encoders: list[Any] = [*encoder] if isinstance(encoder, list | tuple) else [encoder]
+        if not encoders or len(set(map(str, encoders))) < len(encoders):
+            raise UserError(f"model.encoder is {encoder!r}, expected one of timm's, or some of them, each once")
+        for one in encoders:
+            pretrained.check_encoder(one)
+            pretrained.check_choice(one, weights)
+        if len(encoders) > 1 and weights not in pretrained.WORDS:
+            raise UserError(f"model.weights is {weights!r}, of one encoder, but there are {len(encoders)}: choose package, hub or none")
+        trunk = Trunk(encoders, sorted(strides), grid, sorted(float(scale) for scale in scales))
         features = Features(trunk, hidden, layers)
-        channels = hidden if layers else trunk.channels
+        channels = features.channels
         classifier = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(channels, space.channels, 1))
         super().__init__(
             features, classifier, space, feature_channels=channels, deepest_channels=channels, stride=grid, multiple=trunk.multiple,
             context=math.ceil(CONTEXT / min(scales)),
         )  # fmt: skip
-        self.encoder_name, self.weights = encoder, weights
+        self.weights = weights
         self.learns_beyond = learns_beyond
         trunk.requires_grad_(False).eval()
         if learns_beyond is not None:
             trunk.learn_beyond(learns_beyond)
-        for module in features.hidden:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         nn.init.normal_(classifier[-1].weight, std=0.01)  # type: ignore[arg-type]
         nn.init.zeros_(classifier[-1].bias)  # type: ignore[arg-type]
 
     def load_pretrained(self) -> None:
-        self._began_with(pretrained.load_into(self.features.trunk.encoder.model, self.encoder_name, self.weights))
+        trunk = self.features.trunk
+        encoders = zip(trunk.encoders, trunk.names, strict=True)
+        self._began_with(*(pretrained.load_into(encoder.model, name, self.weights) for encoder, name in encoders))
 
     @property
     def trunk(self) -> Trunk | None:
@@ -140,13 +147,21 @@ class Hypercolumn(PaddedNetwork):
         """What labels whole pictures or tiles of them; the trunk's batch norms are part of its convolutions there."""
         return WithTrunk(self, precision, self.quick_trunk() if precision == "float32" else self.features.trunk)
 
+    def on_trunk(self, trunk: Trunk) -> Hypercolumn:
+        """The same network, its weights shared, on a trunk that gives the same as its own."""
+        made = copy.copy(self)
+        features = copy.copy(self.features)
+        features._modules = {**features._modules, "trunk": trunk}
+        made._modules = {**self._modules, "features": features}
+        return made
+
     def add_discriminator(self, domains: int, hidden: int = 128, at: str = "features") -> None:
         """Hangs a domain classifier θ_d on the hidden layer, with fresh weights.
 
         Raises:
             UserError: another place, no hidden channel, or nothing below it that learns and the reversed gradient could change.
         """
-        if at == "deepest" or not (len(self.features.hidden) or self.learns_beyond):
+        if at == "deepest" or not (self.features.layers or self.learns_beyond):
             raise UserError(
                 "gradient reversal has nothing to change in a frozen trunk: use reversal.at=features, and a model with a hidden layer "
                 "(model.layers of at least 1)"
@@ -159,7 +174,8 @@ class Hypercolumn(PaddedNetwork):
     def __str__(self) -> str:
         """A line for people, e.g. ``frozen tf_efficientnet_lite0, 68 outputs, 3,516,616 parameters``."""
         beyond = self.learns_beyond
-        how = f"frozen {self.encoder_name}" if beyond is None else f"{self.encoder_name} learning beyond stride {beyond}"
+        names = " + ".join(self.features.trunk.names)
+        how = f"frozen {names}" if beyond is None else f"{names} learning beyond stride {beyond}"
         return super().__str__().replace(type(self).__name__, how, 1)
 
     def train(self, mode: bool = True) -> Hypercolumn:
@@ -176,39 +192,37 @@ class WithTrunk(Whole):
         self.trunk = trunk
 
     def answer(self, x: Tensor) -> Tensor:
-        return self.network.brought(self.network(self.trunk(x)), x.shape[-2:])
+        assert isinstance(self.network, Hypercolumn)
+        answer: Tensor = self.network.on_trunk(self.trunk)(x)
+        return answer
 
 
 class Trunk(nn.Module):
-    """An encoder, whose maps of several strides and scales are brought to one grid and laid side by side:
-    (B, 3, H, W) in [0, 1] -> (B, M, ⌈H/grid⌉, ⌈W/grid⌉).
+    """Encoders, whose maps of several strides and scales are read at the middles of one grid's cells and laid side by side:
+    (B, 3, H, W) in [0, 1] -> (B, M, ⌈H/grid⌉, ⌈W/grid⌉). Those of each encoder lie together.
 
     Args:
-        encoder: timm's name of it.
+        encoders: timm's names of them.
         strides: of the maps, ascending.
         grid: pixels along a cell.
         scales: by which pictures are enlarged before, ascending.
     """
 
-    def __init__(self, encoder: str, strides: Sequence[int], grid: int, scales: Sequence[float]) -> None:
+    def __init__(self, encoders: Sequence[str], strides: Sequence[int], grid: int, scales: Sequence[float]) -> None:
         super().__init__()
-        self.name, self.strides, self.grid, self.scales = encoder, tuple(strides), grid, tuple(scales)
-        smp = import_smp()
-        try:
-            self.encoder = smp.encoders.get_encoder(f"tu-{encoder}", weights=None, depth=int(math.log2(strides[-1])))
-        except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, AssertionError, IndexError) as error:
-            reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
-            raise UserError(f"model.encoder {encoder} gives no maps of the strides {', '.join(map(str, strides))} ({reason})") from None
-        self.channels = len(scales) * sum(self.encoder.out_channels[STRIDES.index(stride)] for stride in strides)
-        if not all(self.encoder.out_channels[STRIDES.index(stride)] for stride in strides):
-            raise UserError(f"model.encoder {encoder} has no map of stride 2: choose model.strides from 4, 8, 16, 32")
-        self.normalise = Normalise(*pretrained.mean_and_spread(encoder))
+        self.names, self.strides, self.grid, self.scales = tuple(encoders), tuple(strides), grid, tuple(scales)
+        made = [encoder_of(name, strides) for name in encoders]
+        self.encoders: Any = nn.ModuleList(made)
+        self.normalise = nn.ModuleList([Normalise(*pretrained.mean_and_spread(name)) for name in encoders])
+        self.widths: list[list[int]] = [[encoder.out_channels[STRIDES.index(stride)] for stride in strides] for encoder in made]
+        self.shares = [len(scales) * sum(widths) for widths in self.widths]
+        self.channels = sum(self.shares)
         # Tiles of a picture get the answers of the picture where they begin at multiples of this.
         self.multiple = next((m for m in range(grid, 2049, grid) if all(m * scale % 32 == 0 for scale in scales)), 32)
 
     def identity(self) -> str:
         """A digest of all that its maps of a picture depend on: its settings and weights. Trunks of one digest give the same."""
-        digest = hashlib.sha256(json.dumps([self.name, self.strides, self.grid, self.scales]).encode())
+        digest = hashlib.sha256(json.dumps([self.names, self.strides, self.grid, self.scales]).encode())
         for name, tensor in self.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -220,42 +234,85 @@ class Trunk(nn.Module):
         Raises:
             UserError: there is no such map, or nothing beyond it.
         """
-        info = [layer for layer in self.encoder.model.feature_info if layer["reduction"] == stride]
-        names = [name for name, _ in self.encoder.model.named_parameters()]
-        ends = {layer["module"].replace(".", mark) + "." for layer in info for mark in "._"}
-        before = [n for n, name in enumerate(names) if any(name.startswith(end) for end in ends)]
-        beyond = names[before[-1] + 1 :] if before else []
-        if not beyond:
-            raise UserError(
-                f"model.learns_beyond is {stride!r}, expected the stride of a map of {self.name} beyond which there are layers: "
-                f"{', '.join(str(s) for s in self.strides[:-1])}"
-            )
-        for name in beyond:
-            self.encoder.model.get_parameter(name).requires_grad_(True)
+        for encoder, encoder_name in zip(self.encoders, self.names, strict=True):
+            info = [layer for layer in encoder.model.feature_info if layer["reduction"] == stride]
+            names = [name for name, _ in encoder.model.named_parameters()]
+            ends = {layer["module"].replace(".", mark) + "." for layer in info for mark in "._"}
+            before = [n for n, name in enumerate(names) if any(name.startswith(end) for end in ends)]
+            beyond = names[before[-1] + 1 :] if before else []
+            if not beyond:
+                raise UserError(
+                    f"model.learns_beyond is {stride!r}, expected the stride of a map of {encoder_name} beyond which there are layers: "
+                    f"{', '.join(str(s) for s in self.strides[:-1])}"
+                )
+            for name in beyond:
+                encoder.model.get_parameter(name).requires_grad_(True)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = (-(-size // self.grid) for size in x.shape[-2:])
-        sides = []
-        for scale in self.scales:
-            maps = self.encoder(self.normalise(self._enlarged(x, scale, rows, columns)))
-            sides += [self._on_grid(maps[STRIDES.index(s)], s / scale)[..., :rows, :columns] for s in self.strides]
+        sides = [on_grid(one, finer)[..., :rows, :columns] for one, finer in zip(self.maps(x), self.finer, strict=True)]
         return torch.cat(sides, 1)
 
-    def _enlarged(self, x: Tensor, scale: float, rows: int, columns: int) -> Tensor:
-        """As many pixels as the cells of the grid cover, the last ones' parts beyond the picture included."""
-        height, width = (-(-math.ceil(cells * self.grid * scale) // 32) * 32 for cells in (rows, columns))
-        if scale == 1:
-            return padded(x, 32, (height, width))
-        x = padded(x, 1, (math.ceil(height / scale) + 1, math.ceil(width / scale) + 1))
-        x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=scale < 1)
-        return x[..., :height, :width]
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Of each encoder, scale and stride, in this order: (B, channels, rows, columns) as :meth:`shapes` tells them."""
+        sizes = [self._size(x.shape[-2], x.shape[-1], scale) for scale in self.scales]
+        enlarged = [_enlarged(x, scale, *size) for scale, size in zip(self.scales, sizes, strict=True)]
+        return [
+            maps[STRIDES.index(stride)]
+            for encoder, normalise in zip(self.encoders, self.normalise, strict=True)
+            for maps in (encoder(normalise(picture)) for picture in enlarged)
+            for stride in self.strides
+        ]
 
-    def _on_grid(self, x: Tensor, pixels: float) -> Tensor:
-        """A map, each of whose cells is so many pixels of the picture wide, read between its cells at the middles of the grid's."""
-        factor = pixels / self.grid
-        if factor == 1:
-            return x
-        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False)
+    @property
+    def finer(self) -> list[float]:
+        return len(self.encoders) * [stride / scale / self.grid for scale in self.scales for stride in self.strides]
+
+    def shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        return [
+            (rows // stride, columns // stride, channels)
+            for widths in self.widths
+            for rows, columns in (self._size(height, width, scale) for scale in self.scales)
+            for stride, channels in zip(self.strides, widths, strict=True)
+        ]
+
+    def _size(self, height: int, width: int, scale: float) -> tuple[int, int]:
+        """Of an enlarged picture: as many pixels as the cells of the grid cover, the last ones' parts beyond the picture included."""
+        cells = -(-height // self.grid), -(-width // self.grid)
+        rows, columns = (-(-math.ceil(number * self.grid * scale) // 32) * 32 for number in cells)
+        return rows, columns
+
+
+def encoder_of(name: str, strides: Sequence[int]) -> Any:
+    """One of timm's, with random weights, that gives maps of these strides.
+
+    Raises:
+        UserError: it does not.
+    """
+    smp = import_smp()
+    try:
+        encoder = smp.encoders.get_encoder(f"tu-{name}", weights=None, depth=int(math.log2(strides[-1])))
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, AssertionError, IndexError) as error:
+        reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+        raise UserError(f"model.encoder {name} gives no maps of the strides {', '.join(map(str, strides))} ({reason})") from None
+    if not all(encoder.out_channels[STRIDES.index(stride)] for stride in strides):
+        raise UserError(f"model.encoder {name} has no map of stride 2: choose model.strides from 4, 8, 16, 32")
+    return encoder
+
+
+def _enlarged(x: Tensor, scale: float, height: int, width: int) -> Tensor:
+    if scale == 1:
+        return padded(x, 32, (height, width))
+    x = padded(x, 1, (math.ceil(height / scale) + 1, math.ceil(width / scale) + 1))
+    x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=scale < 1)
+    return x[..., :height, :width]
+
+
+def on_grid(x: Tensor, finer: float) -> Tensor:
+    """A map, along each of whose cells lie so many of the grid's, read between its cells at the middles of the grid's."""
+    if finer == 1:
+        return x
+    return F.interpolate(x, scale_factor=finer, mode="bilinear", align_corners=False, recompute_scale_factor=False)
 
 
 FOLDED = 1e-3
@@ -268,7 +325,7 @@ def folded(trunk: Trunk) -> Trunk:
     """A trunk that gives the same, but for rounding, and is quicker on a CPU: its batch norms are part of the convolutions before them, and
     channels lie side by side in memory. The trunk itself, where an encoder is not built of such pairs."""
     made = copy.deepcopy(trunk).eval().requires_grad_(False)
-    for parent in list(made.encoder.modules()):
+    for parent in list(made.encoders.modules()):
         before: nn.Module | None = None
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d) and type(before) is nn.Conv2d and before.out_channels == child.num_features:
@@ -280,7 +337,7 @@ def folded(trunk: Trunk) -> Trunk:
                 setattr(parent, name, getattr(child, "act", nn.Identity()))
             before = child
     made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    sample = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(trunk.normalise.mean)
+    sample = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(trunk.buffers()))
     expected = trunk(sample)
     same = (made(sample) - expected).abs().max() <= FOLDED * expected.abs().max()
     return made if bool(same) else trunk
@@ -318,19 +375,72 @@ class Standardise(nn.Module):
 
 
 class Features(nn.Module):
-    """θ_f: trunk, standardisation, hidden layers."""
+    """θ_f: trunk, standardisation, hidden layers.
+
+    Of several encoders each has hidden layers of its own, whose channels lie side by side. While it learns, a sample shows those of one
+    encoder, drawn at random, and 0 for the others': so each learns to answer alone, as networks that are trained one by one do. Together
+    they give the mean of their answers before any activation, since what is linear in all of them sees the N-th part of each.
+    """
 
     def __init__(self, trunk: Trunk, width: int, layers: int) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk, self.layers = trunk, layers
         self.standardise = Standardise(trunk.channels)
-        widths = [trunk.channels] + layers * [width]
-        self.hidden = nn.Sequential(*[m for n in range(layers) for m in (nn.Conv2d(widths[n], widths[n + 1], 1), nn.ReLU())])
+        self.hidden: Any = nn.ModuleList(hidden_layers([share] + layers * [width]) for share in trunk.shares)
+        self.widths = [width if layers else share for share in trunk.shares]
+        self.channels = sum(self.widths)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1], or the trunk's maps of them, (B, M, h, w), in half precision too -> (B, F, h, w)."""
-        return self.hidden(self.standardise(self.maps(x).float()))
+        if x.shape[1] == self.trunk.channels or not self.layers:
+            own, rest = self.standardise(self.maps(x).float()).split(self.trunk.shares, 1), [*self.hidden]
+        else:
+            own, rest = self._first_layers(x), [layers[1:] for layers in self.hidden]
+        number = len(own)
+        if number == 1:
+            answer: Tensor = rest[0](own[0])
+            return answer
+        if not self.training:
+            return torch.cat([layers(one) for layers, one in zip(rest, own, strict=True)], 1) / number
+        member = torch.randint(number, (len(x),), device=x.device)
+        sides = []
+        for n, (layers, one, width) in enumerate(zip(rest, own, self.widths, strict=True)):
+            seen = (member == n).nonzero()[:, 0]
+            blank = one.new_zeros(len(x), width, *one.shape[2:])
+            sides.append(blank.index_copy(0, seen, layers(one[seen])) if len(seen) else blank)
+        return torch.cat(sides, 1)
+
+    def _first_layers(self, x: Tensor) -> list[Tensor]:
+        """What the first convolution of each encoder's hidden layers gives of pictures. Standardisation and convolution are linear, and
+        reading between cells is a mean of some: so each map goes through its part of the convolution as it is, where it is smallest, and
+        what comes out is read on the grid."""
+        rows, columns = (-(-size // self.trunk.grid) for size in x.shape[-2:])
+        maps, finer = self.trunk.maps(x), self.trunk.finer
+        each = len(maps) // len(self.hidden)
+        spreads, means = (part.flatten().split(self.trunk.shares) for part in (self.standardise.spread, self.standardise.mean))
+        sums = []
+        for n, (layers, spread, mean) in enumerate(zip(self.hidden, spreads, means, strict=True)):
+            own = slice(n * each, (n + 1) * each)
+            weight = layers[0].weight[..., 0, 0] / spread
+            bias = layers[0].bias - weight @ mean
+            parts = weight[..., None, None].split([one.shape[1] for one in maps[own]], 1)
+            read = [
+                on_grid(F.conv2d(one, part), by)[..., :rows, :columns] for one, part, by in zip(maps[own], parts, finer[own], strict=True)
+            ]
+            sums.append(sum(read[1:], read[0] + bias[:, None, None]))
+        return sums
 
     def maps(self, x: Tensor) -> Tensor:
         """The trunk's maps of pictures; or maps as they are."""
         return x if x.shape[1] == self.trunk.channels else self.trunk(x)
+
+
+def hidden_layers(widths: Sequence[int]) -> nn.Sequential:
+    """1×1 convolutions with ReLU, of these numbers of channels."""
+    made = nn.Sequential()
+    for before, after in pairwise(widths):
+        layer = nn.Conv2d(before, after, 1)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        made.extend([layer, nn.ReLU()])
+    return made

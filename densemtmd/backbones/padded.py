@@ -10,6 +10,7 @@ cells.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -126,8 +127,10 @@ class PaddedNetwork(JointNetwork):
         """One answer for each pixel."""
         return Geometry(1, 1, multiple=self.multiple, context=self.context_pixels)
 
-    def _began_with(self, origin: Origin | None) -> None:
-        self.pretrained = None if origin is None else origin.to_json()
+    def _began_with(self, *origins: Origin | None) -> None:
+        """Of each of its encoders; of several, what is not the same of all is told one after the other."""
+        told = [origin.to_json() for origin in origins if origin is not None]
+        self.pretrained = {key: "; ".join(dict.fromkeys(one[key] for one in told)) for key in told[0]} if told else None
 
     def add_discriminator(self, domains: int, hidden: int = 128, at: str = "features") -> None:
         """Hangs a domain classifier θ_d on the features, or on the encoder's deepest map, with fresh weights.
@@ -211,6 +214,12 @@ class Whole:
     def grain(self) -> int:
         """Pixels of which the sides of a tile best are multiples: nothing is padded then."""
         return self.network.multiple
+
+    def only(self, network: JointNetwork, channels: Tensor) -> Whole:
+        assert isinstance(network, PaddedNetwork)
+        made = copy.copy(self)
+        made.network = network
+        return made
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, C, H, W) logits, float32."""

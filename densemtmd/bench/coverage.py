@@ -18,6 +18,7 @@ import numpy as np
 
 from densemtmd.bench.told import Told
 from densemtmd.errors import UserError
+from densemtmd.progress import Progress
 
 if TYPE_CHECKING:
     from densemtmd.compare.reading import Run
@@ -71,14 +72,12 @@ def measure_coverage(arguments: argparse.Namespace) -> Told:
     """
     if arguments.trials < 1 or any(count < 1 for count in arguments.seeds):
         raise UserError(f"--trials is {arguments.trials} and --seeds {arguments.seeds}, expected at least 1")
-    from tqdm import tqdm
-
     cells, worlds = [], WORLDS
-    with tqdm(total=len(worlds) * len(arguments.seeds), unit=" cells", leave=False, disable=None) as bar:
+    with Progress("comparing", len(worlds) * len(arguments.seeds), "cells") as progress:
         for world in worlds:
             for seeds in arguments.seeds:
                 cells += covered(world, seeds, arguments.trials)
-                bar.update()
+                progress.tick()
     tables: list[str | list[list[str]]] = []
     for key, name in zip(MEASURES, ("Global", "IoU"), strict=True):
         rows = [[f"{name}: % that hold the truth (± points)", *(f"{seeds} seed{'s' * (seeds > 1)}" for seeds in arguments.seeds)]]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def measure_tracking(arguments: argparse.Namespace) -> Told:
-    """The training loop with its record in MLflow (a new SQLite store, with system metrics) and without one, by turns.
+    """The training loop with its record in MLflow (a new SQLite store) and without one, by turns.
 
     There is no validation in a turn. Beside the difference of the two, which all that the machine does disturbs, the processor time
     that the record takes is measured by itself: in the loop, and in the threads that write.

@@ -6,6 +6,9 @@
     python tools/bench.py train stanford --data-root ~/data --target 45     training, against the paper's minibatches of patches
     python tools/bench.py loading stanford camvid --data-root ~/data
     python tools/bench.py tracking stanford --data-root ~/data
+    python tools/bench.py many --pictures 1000 100000                        opening, checking and scoring very many pictures
+    python tools/bench.py giant --megapixels 4 100                          what is done with a giant picture, step by step
+    python tools/bench.py labels --labels 68x7 1000x50                      training and labelling against the number of labels
     python tools/bench.py render                                            hands in depth pictures, in memory and to disk
     python tools/bench.py coverage --out results/coverage                   how often the intervals of tools/compare.py hold the truth
 
@@ -25,8 +28,11 @@ from typing import Any
 
 from densemtmd.bench.clock import on_threads
 from densemtmd.bench.coverage import measure_coverage
+from densemtmd.bench.giant import measure_giant
 from densemtmd.bench.label import measure_label
+from densemtmd.bench.labels import measure_labels
 from densemtmd.bench.loading import measure_loading
+from densemtmd.bench.many import measure_many
 from densemtmd.bench.render import measure_render
 from densemtmd.bench.scale import measure_scale
 from densemtmd.bench.told import Told, conditions, origin
@@ -75,6 +81,16 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--megapixels", nargs="+", type=float, default=[0.25, 0.5, 1, 2, 4, 8, 16], metavar="MPX", help="(default: 0.25 to 16)")
     add("--dense-to", type=float, metavar="MPX", help="larger pictures are passed strided alone (default: 4, on a GPU 16)")
     add("--labels", nargs="+", type=int, default=[8, 68, 300], metavar="N", help="(default: 8 68 300)")
+    add = bench("many", measure_many, "opening, checking and scoring more and more pictures", 1)
+    add("--pictures", nargs="+", type=int, default=[1000, 10_000], metavar="N", help="(default: 1000 10000)")
+    add("--size", default="48x64", metavar="HxW", help="of the pictures (default: 48x64)")
+    add = bench("giant", measure_giant, "what is done with giant pictures, step by step: time and memory a pixel", 1)
+    add("--megapixels", nargs="+", type=float, default=[1, 4, 16], metavar="MPX", help="(default: 1 4 16)")
+    add("--labelsets", type=int, default=7, metavar="N", help="of ten labels each (default: 7)")
+    add = bench("labels", measure_labels, "training and labelling against the number of labels", 3)
+    add("--labels", nargs="+", default=["68x7", "300x15", "1000x50"], metavar="NxK", help="labels x labelsets (default: 68x7 to 1000x50)")
+    add("--size", default="240x320", metavar="HxW", help="of the picture that is labelled (default: 240x320)")
+    add("--protocol", default="strided", metavar="NAME", help="a file in conf/protocol/ (default: strided)")
     add = with_data(bench("train", measure_train, "training, against the paper's minibatches of patches", 5), 6)
     add("--also", nargs="*", default=["48x48", "16x112"], metavar="CROPSxSIDE", help="other batches of crops (default: 48x48 16x112)")
     add("--target", type=float, default=0, metavar="IOU", help="also the time until validation reaches it (default: 0, do not measure)")

@@ -70,7 +70,8 @@ def check_datasets(arguments: argparse.Namespace) -> int:
 
     datasets = open_datasets(arguments)
     surveys = [survey(dataset) for dataset in datasets]
-    findings = check(surveys)
+    groups = copies(surveys)
+    findings = check(surveys, groups)
     if arguments.json:
         print(json.dumps(as_json(surveys, findings), indent=1))
     else:
@@ -81,7 +82,7 @@ def check_datasets(arguments: argparse.Namespace) -> int:
         write_figures(surveys, arguments.out)
         tell(arguments, f"figures in {arguments.out}")
     if arguments.exclude_duplicates:
-        out = leave_out(surveys, copies(surveys))
+        out = leave_out(surveys, groups)
         write_text(arguments.exclude_duplicates, exclusions(out, [dataset.name for dataset in datasets]))
         count = sum(map(len, out.values()))
         tell(arguments, f"{arguments.exclude_duplicates} lists {count} pictures to leave out: name it as 'exclude' in the YAMLs")

@@ -13,6 +13,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,23 +21,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from densemtmd.errors import UserError, about_memory, one_line
+from densemtmd.errors import UserError, about_files, about_memory, one_line
+from densemtmd.stopping import REASONS, Stopped, answering, reason_of
 
 Main = Callable[..., int]
 
 COMMAND = "densemtmd"
 """The command that a wheel installs; what it calls sees ``sys.argv[0]`` as ``densemtmd <verb>``."""
 
-INTERRUPTED = 130  # 128 + SIGINT, what a shell reports of a program that was stopped by Ctrl-C
-BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program whose reader went away, as in `tool | head`
+SIGNALLED = 128  # and the number of a signal, what a shell reports of a program that the signal stopped: 130 after Ctrl-C
+BROKEN_PIPE = SIGNALLED + 13  # SIGPIPE: of a program whose reader went away, as in `tool | head`
 
 
 def tool(main: Main) -> Main:
     """Make a tool out of ``main``: its errors end as a sentence on stderr and an exit code, not as a traceback.
 
     A :class:`UserError` is shown as ``error: ...`` and ends with 1; ``--debug`` among the arguments adds its traceback. So
-    is memory that does not suffice. Ctrl-C ends with 130; a reader that went away ends with 141, in silence. Any other
-    exception is a defect and keeps its traceback.
+    is memory that does not suffice, or a file that the system refuses. Ctrl-C ends with 130, SIGTERM with 143 and a closed terminal
+    with 129, each after what must be put in order; a reader that went away ends with 141, in silence. Any other exception is a
+    defect and keeps its traceback.
 
     >>> @tool
     ... def main(argv=None):
@@ -51,23 +54,25 @@ def tool(main: Main) -> Main:
         if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal's encoding does not know is shown escaped
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            code = main(argv)
+            with answering(_stop, *(number for number in REASONS if number != signal.SIGINT)):  # which Python answers so itself
+                code = main(argv)
             sys.stdout.flush()  # a reader that went away shows itself here, not at the interpreter's end
             return code
         except BrokenPipeError:
             _discard_stdout()
             return BROKEN_PIPE
         except Exception as error:
-            sentence = str(error) if isinstance(error, UserError) else about_memory(error)
+            sentence = str(error) if isinstance(error, UserError) else about_memory(error) or about_files(error)
             if sentence is None:
                 raise
             if "--debug" in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
             print(f"error: {as_called(one_line(sentence))}", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            print("\nstopped: you pressed Ctrl-C", file=sys.stderr)
-            return INTERRUPTED
+        except KeyboardInterrupt as error:
+            number, reason = reason_of(error)
+            print(f"\nstopped: {reason}", file=sys.stderr)
+            return SIGNALLED + number
 
     return run
 
@@ -109,8 +114,12 @@ def numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,1.5") from None
 
 
-def newest_run(runs: str | Path = "runs") -> Path:
+def newest_run(runs: str | Path = "runs", option: str = "--checkpoint") -> Path:
     """The folder of the last finished run: the one below ``runs`` whose ``scores.json`` is the newest.
+
+    Args:
+        runs: the folder.
+        option: by which another one is named, for the message.
 
     Raises:
         UserError: no run below ``runs`` has finished.
@@ -120,7 +129,7 @@ def newest_run(runs: str | Path = "runs") -> Path:
     if not finished:
         raise UserError(
             f"no finished run in {runs}{os.sep} (a folder with best.safetensors and scores.json): "
-            "train one with tools/train.py or name one with --checkpoint"
+            f"train one with tools/train.py or name one with {option}"
         )
     return max(finished, key=lambda scores: (scores.stat().st_mtime, scores)).parent
 
@@ -136,6 +145,10 @@ def _is_trial(run: Path) -> bool:
 def _has_weights(run: Path) -> bool:
     """Whether a run folder holds a network, or one per dataset in a folder each."""
     return (run / "best.safetensors").is_file() or any(run.glob("*/best.safetensors"))
+
+
+def _stop(number: int) -> None:
+    raise Stopped(number)
 
 
 def _discard_stdout() -> None:

@@ -1,8 +1,8 @@
 """Compare the strategies of a table: means over seeds, and differences that come with an interval.
 
     python tools/compare.py street7                                  the table in runs/street7, finished or half finished
-    python tools/compare.py runs/*-street7-*                         any runs, a row per strategy
-    python tools/compare.py street7 --out results/street7            also as table.md, table.csv and figure.png there
+    python tools/compare.py runs/*-street7-*                         any runs that are finished, a row per strategy
+    python tools/compare.py street7 --out results/street7            also as compare.html, table.md, table.csv and figure.png there
     python tools/compare.py street7 --confusions nf jtsc             which confusions jtsc repaired
     python tools/compare.py street7 --mlflow                         the runs of MLflow's experiment street7
     python tools/compare.py table6 --paper table7                    hands, beside what was published of other methods
@@ -28,7 +28,6 @@ from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
     from densemtmd.compare.reading import Comparison
-    from densemtmd.compare.tables import Shown
 
 
 @tool
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
     add("experiment", nargs="+", metavar="EXPERIMENT", help="a table's folder, its name below runs/, or folders of finished runs")
-    add("--out", type=Path, metavar="DIR", help="write table.md, table.csv and figure.png there")
+    add("--out", type=Path, metavar="DIR", help="write table.md, table.csv, figure.png and compare.html, which shows all of it, there")
     add("--baseline", metavar="ROW", help="the row that the others are compared to (default: nf)")
     add("--confusions", nargs=2, metavar=("A", "B"), help="show which confusions row B repaired, against row A")
     add("--dataset", metavar="NAME", help="with --confusions: on this dataset alone")
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from densemtmd.compare.paper import with_paper
-    from densemtmd.files import check_writable, write_text
+    from densemtmd.files import check_writable
 
     if arguments.out:
         check_writable(arguments.out, "--out")
@@ -55,10 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = read(arguments)
     if arguments.paper:
         table = with_paper(table, arguments.paper)
-    shown = show(table, arguments)
+    show(table, arguments)
     if arguments.out:
-        for name, text in shown.files.items():
-            write_text(arguments.out / name, text)
         print(f"\nwritten to {arguments.out}")
     return 0
 
@@ -76,30 +73,21 @@ def read(arguments: argparse.Namespace) -> Comparison:
     return table
 
 
-def show(table: Comparison, arguments: argparse.Namespace) -> Shown:
-    """Prints what is asked for and draws its figure; returns what to write."""
-    from densemtmd.compare.figures import draw_curve, draw_differences
-    from densemtmd.compare.statistics import against, along
-    from densemtmd.compare.tables import compared, confused, curved
+def show(table: Comparison, arguments: argparse.Namespace) -> None:
+    """Prints what is asked for, and writes it with ``--out``."""
+    from densemtmd.compare.page import write_comparison
+    from densemtmd.compare.tables import confused
+    from densemtmd.files import write_text
 
-    figure = arguments.out and arguments.out / "figure.png"
     if arguments.confusions:
         a, b = arguments.confusions
         shown = confused(table, a, b, arguments.dataset)
         print(shown.screen)
-    elif table.curve is not None and arguments.baseline is None:
-        points = along(table)
-        shown = curved(table, points)
-        print(shown.screen)
-        if figure:
-            draw_curve(table, points, figure)
+        if arguments.out:
+            for name, text in shown.files.items():
+                write_text(arguments.out / name, text)
     else:
-        base, found = against(table, arguments.baseline)
-        shown = compared(table, base, found)
-        print(shown.screen)
-        if figure and found:
-            draw_differences(table, base, found, figure)
-    return shown
+        print(write_comparison(table, arguments.out, arguments.baseline).screen)
 
 
 if __name__ == "__main__":

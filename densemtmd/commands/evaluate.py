@@ -20,9 +20,10 @@ one source, such as camvid7. They are scored against that truth, not against wha
 annotator labelled. With hands it needs those of the hand world, where all keypoints of all annotators are known.
 What a merged labelset's YAML says is described in densemtmd/merging.py.
 
-A file of predictions has a line per official test frame of NYU or ICVL: u, v and depth of each keypoint. The true keypoints
-are looked for in the data root (nyu or icvl, or these in hands) and in the folders above the file. With --out the scores are
-written too, with each frame's errors in per_image.npz and the share of good frames as a figure.
+A file of predictions has a line per official test frame of NYU or ICVL: u, v and depth of each keypoint or, with --units xyz,
+x, y and z in mm, y upwards. The true keypoints are looked for in the data root (nyu or icvl, or these in hands) and in the folders
+above the file. With --out the scores are written too, with each frame's errors in per_image.npz and the share of good frames as a
+figure.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from densemtmd.datasets.folder import Dataset
+    from densemtmd.datasets.hands.camera import Camera
     from densemtmd.datasets.hands.frames import Frames
     from densemtmd.datasets.sample import Item
     from densemtmd.inference import Predictor
@@ -52,6 +54,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
     add("--predictions", type=Path, metavar="FILE", help="score this file instead: a line per test frame, u v depth of each keypoint")
     add("--keypoints", metavar="nyu|icvl", help="which keypoints --predictions holds")
+    add("--units", default="uvd", choices=["uvd", "xyz"], help="what --predictions holds of each: u v depth, or x y z in mm (default: uvd)")
     add("--data", metavar="NAME|A,B", help="a choice of conf/data/, or datasets (default: those of the run)")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the datasets' folders (default: where they were, or data)")
     add("--split", default="test", choices=["train", "val", "test"], help="which pictures (default: test)")
@@ -82,6 +85,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
     from densemtmd.kind import kind_of
+    from densemtmd.runs.folder import EVALUATIONS
     from densemtmd.runs.run import keep_scores
     from densemtmd.runs.scoring import answered, check_labelsets, chosen, run_of
     from densemtmd.settings import ScoreSettings
@@ -102,7 +106,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     if arguments.labelset and not kind.merges:
         answers = f"{predictor.space.tasks[0].words}s"
         raise UserError(f"--labelset is {arguments.labelset}, but this network answers {answers}, which nothing merges: leave it out")
-    out = arguments.out or (run or arguments.checkpoint.parent) / "evaluations" / called(arguments, kind.way(how), predictor.precision)
+    out = arguments.out or (run or arguments.checkpoint.parent) / EVALUATIONS / called(arguments, kind.way(how), predictor.precision)
     check_writable(out, "--out")
     where: dict[str, Any] = {"device": predictor.device, "precision": predictor.precision}
     about = {"split": split} | ({} if predictor.precision == "float32" else {"precision": predictor.precision})
@@ -154,10 +158,12 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     if arguments.out:
         check_writable(arguments.out, "--out")
     frames = official_test(hands.name, arguments)
-    answers = read_predictions(arguments.predictions, hands, len(frames))
+    answers = read_predictions(arguments.predictions, hands, len(frames), arguments.units)
     camera, name = hands.published, arguments.predictions.stem
-    mm = keypoints.distances(camera.to_xyz(answers), camera.to_xyz(frames.uvd))
-    errors = {name: keypoints.Errors(mm, keypoints.distances(answers[..., :2], frames.uvd[..., :2]))}
+    uvd, true = camera.to_uvd(answers) if arguments.units == "xyz" else answers, camera.to_xyz(frames.uvd)
+    mm = keypoints.distances(camera.to_xyz(uvd), true)
+    refuse_other_units(arguments, answers, mm.mean(), camera, true)
+    errors = {name: keypoints.Errors(mm, keypoints.distances(uvd[..., :2], frames.uvd[..., :2]))}
     scored = keypoints.report(errors, {name: hands.keypoints.keypoints})
     print(f"{tables.keypoints_table(scored)}\n\n{tables.errors_table(scored)}\n")
     print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
@@ -169,6 +175,28 @@ def score_predictions(arguments: argparse.Namespace) -> int:
         write_text(arguments.out / "scores.md", tables.errors_markdown(scored))
         write_json(arguments.out / "scores.json", scored)
     return 0
+
+
+def refuse_other_units(arguments: argparse.Namespace, answers: np.ndarray, mm: float, camera: Camera, true: np.ndarray) -> None:
+    """Raises UserError where the answers (N, J, 3), read in other units, are much nearer to the true keypoints (N, J, 3) mm than ``mm``."""
+    from densemtmd.keypoints import distances
+
+    readings = {
+        "u v depth": ("uvd", camera.to_xyz(answers)),
+        "x y z in mm": ("xyz", answers),
+        "x y z in mm, y downwards": ("xyz with y turned", answers * (1, -1, 1)),
+    }
+    found = {what: (float(distances(xyz, true).mean()), units) for what, (units, xyz) in readings.items()}
+    what, (least, units) = min(found.items(), key=lambda one: one[1][0])
+    if least < MUCH_NEARER * mm:
+        raise UserError(
+            f"{arguments.predictions} is {mm:.0f} mm from the true keypoints as --units {arguments.units} has it, but {least:.0f} as "
+            f"{what}: use --units {units}"
+        )
+
+
+MUCH_NEARER = 0.25
+"""Answers in other units than they are read in are meaningless: several times as far from the truth, however bad they are."""
 
 
 def official_test(name: str, arguments: argparse.Namespace) -> Frames:
@@ -195,10 +223,10 @@ def merged(
 ) -> tuple[dict[str, np.ndarray], dict[str, Sequence[Item]], dict[str, Task]]:
     """Scores a merged labelset on the pictures whose truth is known: its confusion matrices, its pictures, and itself."""
     import numpy as np
-    from tqdm import tqdm
 
     from densemtmd import evaluation
     from densemtmd.merging import load_merged
+    from densemtmd.progress import Progress
     from densemtmd.truth import truths_of
 
     fusion = load_merged(file, predictor.space)
@@ -210,9 +238,9 @@ def merged(
                 "--data, or say in the YAML, under truth, which classes each merged label has"
             )
     known = [(truth, dataset) for truth in truths for dataset in truth.datasets]
-    with tqdm(total=sum(len(d.splits[split]) for _, d in known), unit=" pictures", leave=False, disable=None) as bar:
+    with Progress(f"scoring ({how['scoring']})", sum(len(d.splits[split]) for _, d in known)) as progress:
         counts = [
-            evaluation.score_merged(predictor.networks, fusion, truth, d, split, **how, tick=bar.update) for truth, d in known
+            evaluation.score_merged(predictor.networks, fusion, truth, d, split, **how, tick=progress.tick) for truth, d in known
         ]
     name = fusion.labelset.name
     items = [item for _, d in known for item in d.splits[split]]

@@ -6,6 +6,8 @@
     python tools/infer.py photo.jpg --mirror --scales 1,1.5          the mean over copies of each
     python tools/infer.py depth_1_0000001.png --keypoints all            a hand in a depth picture
     python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
+    python tools/infer.py clip.mp4 --labelset kundu                  a video (needs PyAV, the extra [video])
+    python tools/infer.py photos/ --outputs ids --shard 3/16         the third of 16 calls that share a folder
 
 For each picture and labelset two files are written, and with several labelsets a third:
 
@@ -14,7 +16,18 @@ For each picture and labelset two files are written, and with several labelsets 
     OUT/photo.jpg.sheet.png           the picture and every labelset's answer, side by side
 
 and a line is printed: the share of each class, largest first (those below 0.1 % are left out). A picture that cannot be
-read is reported at the end, the others are labelled; the exit code is then 1. With --recursive the folders below OUT
+read is reported at the end, the others are labelled; the exit code is then 1. What was labelled before, by the same
+network in the same way, is left as it is: a call that was interrupted goes on when it is made again. With --outputs
+probabilities a file of NumPy's is written for each labelset: those of all its labels, (labels, H, W) in half precision:
+
+    OUT/photo.jpg.kundu.probabilities.npz
+
+Of a video, frame by frame, the class ids without loss (FFV1), and a video to look at:
+
+    OUT/clip.mp4.kundu.mkv
+    OUT/clip.mp4.kundu.overlay.mp4
+
+With --recursive the folders below OUT
 are those below the folder given. Two pictures that would get one name below OUT are refused before anything is done.
 What a merged labelset's YAML says is described in densemtmd/merging.py; docs/camvid7_merged.yaml is one.
 
@@ -40,12 +53,16 @@ from densemtmd.errors import UserError, one_line
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="picture files, folders of pictures, or quoted patterns")
+    add("images", nargs="+", metavar="IMAGE", help="picture files, folders of pictures, videos, or quoted patterns")
     add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--keypoints", metavar="NAME|all|A,B", help="find these keypoints of the hand in depth pictures instead")
     add("--centres", type=Path, metavar="FILE", help="with --keypoints: a line per picture, the centre of its hand, x y z in mm")
     add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
+    add("--outputs", default="ids,overlay,sheet", metavar="A,B", help="of ids, overlay, sheet, probabilities (default: the first three)")
+    add("--again", action="store_true", help="also what was labelled before")
+    add("--jobs", type=int, metavar="N", help="threads that read, and as many that write (default: one for each core)")
+    add("--shard", metavar="I/N", help="label the Ith of N parts of the pictures alone: N such calls, one for each I, share the work")
     add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
     add("--mirror", action="store_true", help="label each picture mirrored too, and take the mean of the probabilities")
     add("--scales", type=numbers, default=[1.0], metavar="A,B", help="enlarge each picture by these, and take the mean (default: 1)")
@@ -66,12 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.keypoints is not None and (arguments.mirror or arguments.scales != [1.0]):
         raise UserError("--mirror and --scales average the labels of pixels, but --keypoints finds hands: leave them out")
 
-    from densemtmd.labelling import choose_labelsets, choose_merged, find_pictures, label_pictures
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UserError(f"--jobs is {arguments.jobs}, expected 1 or more")
+
+    from densemtmd.labelling import check_outputs, choose_labelsets, choose_merged, find_pictures, label_pictures, shard_of
+
+    outputs = list(dict.fromkeys(arguments.outputs.split(",")))
+    check_outputs(outputs)
 
     missing: list[str] = []
     pictures = find_pictures(arguments.images, arguments.recursive, arguments.out, missing)
     if not pictures:
         raise UserError(missing[0])
+    if arguments.shard is not None:
+        pictures = shard_of(pictures, arguments.shard)
     checkpoint = arguments.checkpoint or newest_run()
     print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
     if arguments.keypoints is None:
@@ -80,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictor = Predictor.load(checkpoint, arguments.device, arguments.precision, arguments.mirror, arguments.scales)
         merged = choose_merged(arguments.labelset, predictor.space)
         labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
-        failures = label_pictures(predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged)
+        failures = label_pictures(
+            predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged, outputs, arguments.jobs, arguments.again
+        )
     else:
         failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
 

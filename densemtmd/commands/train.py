@@ -12,9 +12,10 @@ python tools/train.py seed=0,1,2 strategy=nf,jt
 python tools/train.py experiment=street7
     a table: all its strategies and seeds; the same again goes on
 python tools/train.py data=stanford_camvid curve=stanford
-    a table: 10 to 100 % of Stanford's labels, alone and with CamVid
+    a table: 5 to 100 % of Stanford's labels, alone and with CamVid
 python tools/train.py resume=runs/my-run
-    goes on with an interrupted run
+    goes on with an interrupted run, also with the data elsewhere
+    (data_root=...), for longer (train.epochs=40), or scored in another way
 
 A table takes also rows=[nf,jt] seeds=[3,4] (others than its own), jobs=2 (runs
 at once on this machine), name=... (of its folder), or a launcher of Hydra's.
@@ -201,9 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(argument.partition("=")[0] in ("experiment", "curve") for argument in overrides):
         return table(overrides, source)
     if folders := [argument.removeprefix("resume=") for argument in overrides if argument.startswith("resume=")]:
-        if len(overrides) > 1:
-            raise UserError(f"resume={folders[0]} goes on with the settings of that run: give no others beside it, or start a new run")
-        folder = resume(Path(os.path.expanduser(folders[0])))  # noqa: PTH111 (see at_home)
+        if len(folders) > 1:
+            raise UserError(f"resume={folders[0]} and resume={folders[1]} are two runs: go on with one at a time")
+        others = [one for one in overrides if not one.startswith("resume=")]
+        folder = resume(Path(os.path.expanduser(folders[0])), others)  # noqa: PTH111 (see at_home)
     elif (jobs := [one for one in overrides if one.startswith("jobs=")]) or arguments.multirun:
         from densemtmd.runs.launch import multirun
 

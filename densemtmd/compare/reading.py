@@ -91,6 +91,12 @@ class Run:
         return {str(name): from_plain(Trained, {key: one[key] for key in TRAINED}, "training") for name, one in told.items()}
 
     @property
+    def probe(self) -> tuple[float, float] | None:
+        """How often a fresh classifier names the domain by the features of its last network that knows several, and chance, percent."""
+        told = list(self.scores.get("domains", {}).values())
+        return (float(told[-1]["accuracy"]), float(told[-1]["chance"])) if told else None
+
+    @property
     def videos(self) -> dict[str, int]:
         """Of how many videos the pictures of a dataset are, where several are of one."""
         count = {name: len(np.unique(units)) for name, units in self.units.items()}
@@ -103,8 +109,9 @@ class Comparison:
 
     runs: tuple[Run, ...]
     name: str
-    unfinished: tuple[str, ...] = ()   # <row>-seed<k>
+    unfinished: tuple[str, ...] = ()   # <row>-seed<k>, or folders
     paper: str | None = None           # which of the paper's tables belongs beside it
+    passed_over: tuple[str, ...] = ()  # what was named too, and is no run
     curve: str | None = None           # the dataset whose labelled pictures are counted, where the table is a curve
 
     @property
@@ -152,15 +159,23 @@ def read_table(places: Sequence[str | Path], runs: Path = Path("runs")) -> Compa
     """What a person names to be compared: the folder of a table, its name below ``runs``, or run folders.
 
     Raises:
-        UserError: none of these, a damaged run, no finished run, or runs whose numbers do not speak of the same thing.
+        UserError: none of these, a damaged run, no finished run (others, of several folders, are passed over), or runs
+            whose numbers do not speak of the same thing.
     """
     folders = [Path(place) for place in places]
     if len(folders) == 1:
         for folder in (folders[0], runs / folders[0]):
             if (folder / TABLE).is_file():
                 return read_table_folder(folder)
-    found = check_comparable([read_run(folder) for folder in folders])
-    return Comparison(found, str(found[0].config.get("data", {}).get("name", "")) or ", ".join(found[0].datasets))
+    several = len(folders) > 1  # such as runs/*; one that is not there at all is a mistake
+    finished = [folder for folder in folders if not several or (folder / "scores.json").is_file() or not folder.exists()]
+    if not finished:
+        raise UserError(f"none of {', '.join(map(str, folders))} is a finished run: expected folders with a scores.json, or a table's")
+    found = check_comparable([read_run(folder) for folder in finished])
+    name = str(found[0].config.get("data", {}).get("name", "")) or ", ".join(found[0].datasets)
+    others = [folder for folder in folders if folder not in finished]  # of runs/*, also tables and logs
+    unfinished = [folder.name for folder in others if (folder / "config.yaml").is_file()]
+    return Comparison(found, name, tuple(unfinished), passed_over=tuple(f.name for f in others if f.name not in unfinished))
 
 
 def read_table_folder(folder: Path) -> Comparison:
@@ -184,7 +199,7 @@ def read_table_folder(folder: Path) -> Comparison:
     order = {row: position for position, row in enumerate(rows)}
     found = [read_run(folder / run, row) for run, row in sorted(finished.items(), key=lambda item: order[item[1]])]
     missing = dict.fromkeys(run for _, run in wanted if run not in finished)
-    return Comparison(check_comparable(found), name, tuple(missing), paper, curve)
+    return Comparison(check_comparable(found), name, tuple(missing), paper, curve=curve)
 
 
 def read_mlflow(experiment: str, uri: str | None = None) -> tuple[Comparison, str]:
@@ -231,7 +246,7 @@ def read_run(folder: Path, row: str | None = None) -> Run:
         run = Run(folder, row or config["strategy"]["name"], config, scores, found, units)
         way_to_score(run)
         domains(run)
-        _ = run.training  # it raises what a damaged file makes it raise
+        _ = run.training, run.probe  # they raise what a damaged file makes them raise
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no finished run: it has no {Path(error.filename).name}; name folders below runs/ that do") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:

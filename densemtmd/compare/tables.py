@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from densemtmd.compare.paper import PUBLISHED, Paper, Published, beside, is_correction, measured_as, published
 from densemtmd.compare.reading import ALL, Comparison, Run, budget
 from densemtmd.compare.statistics import Confusion, Difference, Differences, Point, clear, confusions, paired, quantile, spreads
@@ -283,6 +285,7 @@ def measured(table: Comparison, best: str) -> list[str]:
         f"Budget of a row's networks together: {same({row: budgets(runs) for row, runs in rows.items()})}; "
         f"training: {same({row: protocols(runs) for row, runs in rows.items()})}.",
         *trainings(rows),
+        *probes(rows),
     ]
 
 
@@ -302,6 +305,20 @@ def trainings(rows: Mapping[str, Sequence[Run]]) -> list[str]:
         return []
     named = "; ".join(f"{row}: {text}" for row, text in told.items())
     return [f"Networks of a row with one seed: {same(told) if len(told) == len(rows) else named} ({PASS})."]
+
+
+def probes(rows: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The sentence about how far the domains can still be told apart by the features; none where no row learned from several."""
+    found = {row: [run.probe for run in runs if run.probe is not None] for row, runs in rows.items()}
+    each, chances = [], []
+    for row, told in found.items():
+        if told:
+            accuracy, chance = np.array(told).T
+            each.append(f"{row} {mean_and_sd(accuracy.mean(), accuracy.std(ddof=1) if len(told) > 1 else math.nan)}")
+            chances += chance.tolist()
+    if not each:
+        return []
+    return [f"Domains that a fresh classifier names right by the features, percent (chance: {span(chances, 1)}): {', '.join(each)}."]
 
 
 def span(values: Sequence[float], digits: int) -> str:
@@ -330,6 +347,8 @@ def how(table: Comparison, base: str, found: Differences, best: str) -> str:
         sentences.append(f"Not scored by every row, and so left out: {', '.join(table.left_out)}.")
     if table.unfinished:
         sentences.append(f"Not finished: {', '.join(table.unfinished)}.")
+    if table.passed_over:
+        sentences.append(f"Passed over, no runs: {', '.join(table.passed_over)} (a table is compared by itself).")
     return " ".join(sentences)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +25,13 @@ from typing import Any
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
 from densemtmd.datasets.duplicates import fingerprint
-from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.folder import Dataset
 from densemtmd.datasets.sample import Item, Sample
 from densemtmd.files import WriteError, atomic_write
+from densemtmd.machine import ahead
+from densemtmd.progress import followed
 
 FORMAT = "densemtmd decoded pictures, 3"
 """Stands at the end of each file. The number rises with every change of the files or of how pictures are decoded."""
@@ -57,9 +59,10 @@ class Decoded:
     splits: Mapping[str, list[Sample]]  # in the order of their keys
     prints: Mapping[str, bytes]         # by key: what :mod:`densemtmd.datasets.duplicates` recognises a picture by
     note: str | None                    # why they are not kept on disk, if they should have been
+    identity: str | None                # of what they were decoded from: changes when any of the files does; None: not asked for
 
 
-def load_all(dataset: Dataset, folder: str | Path | None, progress: bool = True) -> Decoded:
+def load_all(dataset: Dataset, folder: str | Path | None) -> Decoded:
     """All pictures of a dataset: mapped from its cache, which is built where it is not there.
 
     The arrays of a cache may be written to, which changes neither the file nor what others see.
@@ -67,7 +70,6 @@ def load_all(dataset: Dataset, folder: str | Path | None, progress: bool = True)
     Args:
         dataset: an open dataset.
         folder: where caches lie; None: decode into memory, keep nothing.
-        progress: show a bar while pictures are decoded, on a terminal, once it has taken two seconds.
 
     Raises:
         UserError: what :meth:`Dataset.load` raises.
@@ -76,17 +78,17 @@ def load_all(dataset: Dataset, folder: str | Path | None, progress: bool = True)
     items = sorted({item for split in dataset.splits.values() for item in split}, key=lambda item: item.key)
 
     def decode() -> Iterable[tuple[Sample, bytes]]:
-        title, disable = f"decoding {dataset.name}", None if progress else True
-        return tqdm(ahead(load, items), title, len(items), unit=" pictures", delay=2, leave=False, disable=disable)
+        return followed(ahead(load, items), f"decoding {dataset.name}", len(items))
 
     def load(item: Item) -> tuple[Sample, bytes]:
         sample = dataset.load(item)
         return sample, fingerprint(sample.image)
 
-    entries, note = None, None
+    entries, note, identity = None, None, None
     if folder is not None and items:
         origin = _origin(dataset, items)
-        path = folder / f"{_prefix(origin)}-{_digest(origin)[:16]}{SUFFIX}"
+        identity = _digest(origin)
+        path = folder / f"{_prefix(origin)}-{identity[:16]}{SUFFIX}"
         entries = _mapped(path, items)
         if entries is None:
             try:
@@ -96,7 +98,7 @@ def load_all(dataset: Dataset, folder: str | Path | None, progress: bool = True)
                 note = f"{dataset.name} is decoded into memory, for this run alone: {error}"
     by_key = {sample.name: (sample, print) for sample, print in (decode() if entries is None else entries)}
     splits = {split: [by_key[item.key][0] for item in of_it] for split, of_it in dataset.splits.items()}
-    return Decoded(splits, {key: print for key, (_, print) in by_key.items()}, note)
+    return Decoded(splits, {key: print for key, (_, print) in by_key.items()}, note, identity)
 
 
 def _origin(dataset: Dataset, items: Sequence[Item]) -> dict[str, Any]:
@@ -121,11 +123,12 @@ def _digest(value: object) -> str:
 
 def _identity(path: Path) -> list[str | int]:
     """What changes when a file does. One that is gone is left to the reader, which says so."""
+    name = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 (paths of 100,000 files take Path several times as long)
     try:
-        stat = path.stat()
+        stat = os.stat(name)  # noqa: PTH116
     except OSError:
-        return [str(path.absolute())]
-    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
+        return [name]
+    return [name, stat.st_size, stat.st_mtime_ns]
 
 
 def _build(path: Path, entries: Iterable[tuple[Sample, bytes]], origin: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densemtmd.datasets.maps import Maps, cells_of
 from densemtmd.datasets.mixing import Source, shares
 from densemtmd.datasets.sample import Batch
 from densemtmd.errors import UserError
@@ -83,7 +84,7 @@ class CellMixture:
 
     Args:
         sources: the datasets.
-        maps: of each dataset the (h, w, M) maps of its samples, in their order.
+        maps: of each dataset those of its samples, in their order.
         grid: pixels along a cell.
         labels: of each dataset the number of labels of its labelset.
         most_labels: L.
@@ -100,7 +101,7 @@ class CellMixture:
     def __init__(
         self,
         sources: Sequence[Source],
-        maps: Sequence[Sequence[np.ndarray]],
+        maps: Sequence[Sequence[Maps]],
         grid: int,
         *,
         labels: Sequence[int],
@@ -139,35 +140,39 @@ class CellMixture:
         """The batch of a step: the same for the same settings, whatever was drawn before."""
         image, target, chosen = self._drawn(np.random.default_rng([self.seed, step]), self.batch_size, self.rare)
         return Batch(
-            image=torch.from_numpy(image)[..., None, None],
+            image=image[..., None, None],
             target=torch.from_numpy(target)[..., None, None],
             task=torch.tensor([source.task for source in self.sources])[chosen],
             domain=torch.tensor([source.domain for source in self.sources])[chosen],
             weight=self.weights[chosen],
         )
 
+    def augmented(self, batch: Batch) -> Batch:
+        """As it is: a trunk's maps are of pictures as they are."""
+        return batch
+
     def some_maps(self) -> Iterator[Tensor]:
         """(N, M, 1, 1) of some of the cells, drawn as those of the batches are, rare labels no more than others; always the same."""
         random = np.random.default_rng(self.seed)
         for _ in range(FIT_CELLS // FIT_PART):
-            yield torch.from_numpy(self._drawn(random, FIT_PART, 0.0)[0])[..., None, None]
+            yield self._drawn(random, FIT_PART, 0.0)[0][..., None, None]
 
-    def _drawn(self, random: np.random.Generator, number: int, rare: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Some cells: (N, M) float16, the shares of their labels (N, L) float32, and which dataset each is of, (N,)."""
+    def _drawn(self, random: np.random.Generator, number: int, rare: float) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Some cells: (N, M) float32, the shares of their labels (N, L) float32, and which dataset each is of, (N,)."""
         chosen = random.choice(len(self.sources), number, p=self.shares)
         place, first, label = random.random((3, number))
-        image = np.empty((number, self.maps[0][0].shape[2]), np.float16)
+        maps: list[Maps] = number * [self.maps[0][0]]
+        rows, columns = np.empty((2, number), np.int64)
         pixels = np.full((number, self.grid, self.grid), VOID, np.uint8)
         for k, cells in enumerate(self.cells):
             own = np.flatnonzero(chosen == k)
             drawn = cells.draw(place[own], first[own] < rare, label[own])
             pictures = np.searchsorted(cells.first, drawn, side="right") - 1
             for n, picture, cell in zip(own, pictures, drawn - cells.first[pictures], strict=True):
-                maps, labels = self.maps[k][picture], self.sources[k].samples[picture].target
-                row, column = divmod(int(cell), maps.shape[1])
-                image[n] = maps[row, column]
+                maps[n], labels = self.maps[k][picture], self.sources[k].samples[picture].target
+                rows[n], columns[n] = row, column = divmod(int(cell), maps[n].grid[1])
                 there = labels[row * self.grid : (row + 1) * self.grid, column * self.grid : (column + 1) * self.grid]
                 pixels[n, : there.shape[0], : there.shape[1]] = there
         value = np.arange(number)[:, None] * 256 + pixels.reshape(number, -1)
         counts = np.bincount(value.ravel(), minlength=number * 256).reshape(number, 256)[:, : self.most_labels]
-        return image, (counts / self.grid**2).astype(np.float32), chosen
+        return cells_of(maps, rows, columns), (counts / self.grid**2).astype(np.float32), chosen

@@ -28,21 +28,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from densemtmd.datasets.cache import Decoded
 from densemtmd.datasets.config import DatasetConfig
-from densemtmd.datasets.duplicates import Picture, find_copies, fingerprint
-from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.duplicates import Picture, find_copies, find_copies_once, fingerprint
+from densemtmd.datasets.folder import Dataset
 from densemtmd.datasets.labels import LOSSY, LOSSY_ADVICE, class_ids, code_name, loss_of_labels, read_codes, unknown_advice
 from densemtmd.datasets.pictures import is_turned, read_picture
 from densemtmd.datasets.sample import Item
 from densemtmd.datasets.splits import SPLITS
 from densemtmd.errors import UserError
+from densemtmd.machine import ahead
+from densemtmd.progress import followed
 from densemtmd.tasks import VOID
 
 Severity = Literal["error", "warning", "known"]
@@ -88,6 +90,8 @@ class Survey:
     turned: tuple[Path, ...] = ()       # pictures that their EXIF turns
     lossy: tuple[Path, ...] = ()        # files of labels that were compressed with loss
     broken: tuple[Finding, ...] = ()    # files that cannot be used
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)  # by key, (H, W, 3) uint8: those that need not be read from their files
+    identity: str | None = None         # changes when any of the files does; None: unknown
 
 
 @dataclass
@@ -102,12 +106,11 @@ class _Looked:
     broken: list[tuple[str, str]] = field(default_factory=list)     # kind and message
 
 
-def survey(dataset: Dataset, progress: bool = True) -> Survey:
+def survey(dataset: Dataset) -> Survey:
     """Read all files of a dataset; what cannot be read is a finding, not an error.
 
     Args:
         dataset: an open dataset.
-        progress: show a bar, on a terminal.
     """
     config = dataset.config
 
@@ -136,17 +139,14 @@ def survey(dataset: Dataset, progress: bool = True) -> Survey:
         return looked
 
     items = [(split, item) for split in SPLITS for item in dataset.splits[split]]
-    bar = tqdm(
-        ahead(look, [item for _, item in items]), f"reading {dataset.name}", len(items), unit=" pictures", leave=False,
-        disable=None if progress else True,
-    )  # fmt: skip
+    read = followed(ahead(look, [item for _, item in items]), f"reading {dataset.name}", len(items))
     pixels, pictures, prints = _nothing(), _nothing(), {}
     blank: list[str] = []
     turned: list[Path] = []
     lossy: list[Path] = []
     broken: list[Finding] = []
     unknown: dict[int, list[tuple[int, Item]]] = {}
-    for (split, item), looked in zip(items, bar, strict=True):
+    for (split, item), looked in zip(items, read, strict=True):
         if looked.print is not None:
             prints[item.key] = looked.print
         if looked.turned:
@@ -172,7 +172,8 @@ def survey_decoded(dataset: Dataset, decoded: Decoded) -> Survey:
             _count(np.bincount(sample.target.ravel(), minlength=256), pixels[split], pictures[split], sample.name, blank)
     examples = {item.labels.suffix: item.labels for split in SPLITS for item in dataset.splits[split]}  # a cache tells nothing of formats
     lossy = tuple(path for path in examples.values() if loss_of_labels(path, dataset.config) is not None)
-    return Survey(dataset, pixels, pictures, decoded.prints, tuple(blank), lossy=lossy)
+    images = {sample.name: sample.image for samples in decoded.splits.values() for sample in samples}
+    return Survey(dataset, pixels, pictures, decoded.prints, tuple(blank), lossy=lossy, images=images, identity=decoded.identity)
 
 
 def _nothing() -> dict[str, np.ndarray]:
@@ -201,12 +202,13 @@ def _unknown_code(name: str, config: DatasetConfig, code: int, found: Sequence[t
 # What is wrong
 
 
-def check(surveys: Sequence[Survey]) -> list[Finding]:
-    """All findings about datasets that are trained together: of each by itself, then of photos that occur twice."""
+def check(surveys: Sequence[Survey], groups: Sequence[Sequence[Picture]] | None = None) -> list[Finding]:
+    """All findings about datasets that are trained together: of each by itself, then of photos that occur twice, ``groups`` as
+    :func:`copies` gives them."""
     findings: list[Finding] = []
     for one in surveys:
         findings += [*check_files(one.dataset), *one.broken, *check_labels(one)]
-    findings += check_copies(surveys, copies(surveys))
+    findings += check_copies(surveys, copies(surveys) if groups is None else groups)
     known = {one.dataset.name: frozenset(one.dataset.config.known) for one in surveys}
     return [_acknowledged(finding, [known[name] for name in finding.datasets]) for finding in findings]
 
@@ -320,8 +322,13 @@ def check_labels(found: Survey) -> list[Finding]:
 # The same photo twice
 
 
-def copies(surveys: Sequence[Survey]) -> list[list[Picture]]:
-    """The groups of pictures of all datasets that show the same photo."""
+def copies(surveys: Sequence[Survey], folder: Path | None = None) -> list[list[Picture]]:
+    """The groups of pictures of all datasets that show the same photo.
+
+    Args:
+        surveys: of the datasets.
+        folder: where the result is kept, so that it is not looked for again while no file changes; None: nowhere.
+    """
     pictures = []
     for one in surveys:
         dataset = one.dataset
@@ -329,9 +336,11 @@ def copies(surveys: Sequence[Survey]) -> list[list[Picture]]:
         for split in SPLITS:
             for item in dataset.splits[split]:
                 if item.key in one.prints:
-                    read = _Reader(item.image)
-                    pictures.append(Picture(dataset.name, split, item.key, f"{place} {item.sequence}", one.prints[item.key], read))
-    return find_copies(pictures)
+                    load = _Reader(item.image) if (image := one.images.get(item.key)) is None else partial(np.asarray, image)
+                    pictures.append(Picture(dataset.name, split, item.key, f"{place} {item.sequence}", one.prints[item.key], load))
+    if folder is None or any(one.identity is None for one in surveys):
+        return find_copies(pictures)
+    return find_copies_once(pictures, folder, [one.identity for one in surveys])
 
 
 @dataclass(frozen=True)

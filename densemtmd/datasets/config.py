@@ -545,8 +545,8 @@ def _fractions(raw: dict[str, Any], path: Path) -> Fractions:
     _mapping(raw, ("fractions", "seed"), f"{path}: split")
     given = _mapping(raw["fractions"], SPLITS, f"{path}: fractions")
     shares = {part: _share(given.get(part, 0), part, path) for part in SPLITS}
-    if abs(sum(shares.values()) - 1) > 1e-6 or shares["train"] == 0:
-        raise UserError(f"{path}: the fractions are {shares}, expected a sum of 1 and some for train")
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise UserError(f"{path}: the fractions are {shares}, expected a sum of 1")
     return Fractions(**shares, seed=_whole(raw.get("seed", 0), "seed", path))
 
 

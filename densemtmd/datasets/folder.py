@@ -6,16 +6,13 @@ with its labels, :func:`load_split` all of a split.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from densemtmd.datasets import splitting
 from densemtmd.datasets.config import DatasetConfig
@@ -23,10 +20,11 @@ from densemtmd.datasets.labels import CodeTable, code_table, read_labels
 from densemtmd.datasets.pairing import find_folder, pair
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Item, Sample
-from densemtmd.datasets.splits import SPLITS, Folds, joined
+from densemtmd.datasets.splits import SPLITS, Folds, Fractions, joined
 from densemtmd.errors import UserError
 from densemtmd.kind import kind_of_encoding
-from densemtmd.machine import cores
+from densemtmd.machine import ahead
+from densemtmd.progress import followed
 from densemtmd.tasks import VOID, Labelset, Task, nearest
 
 T = TypeVar("T")
@@ -169,7 +167,7 @@ def open_labelled(
     else:
         keys = splitting.as_listed(config, listed, items, folder)
         cut = {item.sequence for item in items.values()}  # whatever was cut then: nobody shall be stopped by it now
-    if not keys["train"]:
+    if not keys["train"] and not (isinstance(rule, Fractions) and not rule.train):  # pictures to test by alone are no mistake
         raise UserError(f"{config.name}: its split leaves none of {len(items)} pictures to train: see {config.path}")
     return Dataset(
         name=config.name,
@@ -215,13 +213,12 @@ def spread(items: Sequence[T], at_most: int) -> Sequence[T]:
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, at_most)]
 
 
-def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Sample]:
+def load_split(dataset: Dataset, split: str) -> list[Sample]:
     """Decode all pictures of a split into memory.
 
     Args:
         dataset: an open dataset.
         split: ``train``, ``val`` or ``test``.
-        progress: show a bar, on a terminal, once it has taken two seconds.
 
     Returns:
         The samples in the order of their keys.
@@ -232,22 +229,4 @@ def load_split(dataset: Dataset, split: str, progress: bool = True) -> list[Samp
     if split not in dataset.splits:
         raise UserError(f"{dataset.name} has no split {split!r}; {nearest(split, dataset.splits)}")
     items = dataset.splits[split]
-    disable = None if progress else True
-    return list(tqdm(ahead(dataset.load, items), f"{dataset.name} {split}", len(items), unit=" pictures", delay=2, disable=disable))
-
-
-def ahead(work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
-    """``work`` of each picture, in their order; a few are worked on ahead, on as many threads as there are cores, at
-    most eight."""
-    threads = min(8, cores())
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > 4 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after an error, do not decode the others first
+    return list(followed(ahead(dataset.load, items), f"decoding {dataset.name} {split}", len(items)))

@@ -9,7 +9,6 @@ Shapes: ``B`` batch, ``K`` datasets, ``H``, ``W`` pixels, ``h``, ``w`` outputs o
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,15 +19,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from densemtmd.datasets.augment import Augment, check_scale
 from densemtmd.datasets.crops import cut
 from densemtmd.datasets.sample import Batch, Sample
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry, Pair
 from densemtmd.losses import equilibrium_weights
+from densemtmd.stopping import left_to_the_parent
 from densemtmd.tasks import VOID, nearest
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""The grey of a colour (ITU-R BT.601), as in the YUV that PatchNet sees."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,35 @@ class LabelledPixels:
         row -= self.first_row[n]
         columns = np.flatnonzero(self._inside(self.samples[n])[row] != VOID)
         return self.samples[n], self.border[0] + int(row), self.border[0] + int(columns[random.integers(len(columns))])
+
+
+class PixelsOfLabels:
+    """The pixels of each label of one dataset, to draw from: each label as likely as any other, and then each of its pixels.
+
+    Args:
+        samples: of the dataset.
+        border: pixels before and after the one that is drawn that must be there, as :class:`LabelledPixels` has it.
+    """
+
+    def __init__(self, samples: Sequence[Sample], border: Pair) -> None:
+        self.samples, self.border = samples, border
+        counts = np.stack([np.bincount(self._inside(sample).ravel(), minlength=VOID + 1)[:VOID] for sample in samples])
+        self.labels = np.flatnonzero(counts.any(0))
+        self.counted = np.cumsum(counts[:, self.labels], 0)  # of each label, pixels in the pictures up to each
+
+    def _inside(self, sample: Sample) -> np.ndarray:
+        before, after = self.border
+        return sample.target[before : sample.target.shape[0] - after, before : sample.target.shape[1] - after]
+
+    def draw(self, random: np.random.Generator) -> tuple[Sample, int, int]:
+        """A picture, and the row and the column of a pixel of the label that was drawn."""
+        n = int(random.integers(len(self.labels)))
+        counted = self.counted[:, n]
+        sample = self.samples[int(np.searchsorted(counted, random.integers(counted[-1]), side="right"))]
+        inside = self._inside(sample)
+        there = np.flatnonzero(inside == self.labels[n])
+        row, column = divmod(int(there[random.integers(len(there))]), inside.shape[1])
+        return sample, self.border[0] + row, self.border[0] + column
 
 
 def check_samples(name: str, samples: Sequence[Sample], geometry: Geometry, *, flip: bool, border: str) -> None:
@@ -163,7 +190,9 @@ class Mixture:
             paper's are, the pixel is a labelled one, and all of them are equally likely; a larger crop may be partly void.
         batch: B, crops per batch.
         flip: mirror half of the crops.
-        colour: see :func:`recoloured`; 0: colours stay.
+        scale, colour, blur: see :class:`densemtmd.datasets.augment.Augment`. Where pictures are scaled, a batch as it is drawn holds more
+            of them than the network sees of it as :meth:`augmented`.
+        rare: share of the crops that are laid around a pixel that is drawn label by label, so that a rare label is seen as often as any.
         border: ``"reflect"``: any pixel may be asked for; ``"valid"``: only those whose patch lies inside the picture, as the paper's do.
         mixing: see :func:`shares`.
         equilibrium: weight the samples so that every dataset has the same part in the gradient, however much of it is sampled.
@@ -184,20 +213,27 @@ class Mixture:
         border: str,
         mixing: str | Mapping[str, float],
         equilibrium: bool = False,
+        scale: Sequence[float] = (1.0, 1.0),
         colour: float = 0.0,
+        blur: float = 0.0,
+        rare: float = 0.0,
         seed: int,
     ) -> None:
-        for name, value, least in (("train.crop", crop, 0), ("train.batch", batch, 1), ("seed", seed, 0)):
-            if value < least:
-                raise UserError(f"{name} is {value}, expected at least {least}")
-        if not 0 <= colour < 1:
-            raise UserError(f"train.colour is {colour}, expected at least 0 and below 1")
+        for name, value, lowest in (("train.crop", crop, 0), ("train.batch", batch, 1), ("seed", seed, 0)):
+            if value < lowest:
+                raise UserError(f"{name} is {value}, expected at least {lowest}")
+        least, most = check_scale(scale)
+        if (least, most) != (1.0, 1.0) and geometry.stride != 1:
+            raise UserError(
+                f"train.scale is [{least:g},{most:g}], but this network answers for every {geometry.stride}th pixel of a crop: use "
+                "train.scale=[1,1], or a network that answers for all of them (model=fpn, unet, ...)"
+            )
         if border not in ("reflect", "valid"):
             raise UserError(f"train.border is {border!r}; {nearest(border, ['reflect', 'valid'])}")
         for source in sources:
             check_samples(source.name, source.samples, geometry, flip=flip, border=border)
         self.sources, self.geometry = sources, geometry
-        self.batch_size, self.flip, self.colour, self.border, self.seed = batch, flip, colour, border, seed
+        self.batch_size, self.flip, self.border, self.rare, self.seed = batch, flip, border, rare, seed
         self.margin = geometry.border if border == "valid" else (0, 0)
         self.labelled = {mirror: [LabelledPixels(s.samples, self.margin, mirror) for s in sources] for mirror in {False, flip}}
         wanted = shares([len(pixels) for pixels in self.labelled[False]], mixing, [source.name for source in sources])
@@ -209,7 +245,10 @@ class Mixture:
         side = largest if crop == 0 else np.minimum(crop, largest)
         if border == "valid":
             side = np.minimum(side, largest - geometry.patch + 1)
-        self.rows, self.columns = (max(1, math.ceil(int(pixels) / geometry.stride)) for pixels in side)
+        rows, columns = (max(1, math.ceil(int(pixels) / geometry.stride)) for pixels in side)
+        self.rows, self.columns = math.ceil(rows / least), math.ceil(columns / least)
+        self.augment = Augment((rows, columns), (least, most), colour, blur) if (least, most, colour, blur) != (1, 1, 0, 0) else None
+        self.with_label = [PixelsOfLabels(source.samples, self.margin) for source in sources] if rare else []
         # What is shared out are labelled outputs: a dataset that is partly void, or whose pictures are smaller than a crop, needs more
         # crops for the same share.
         per_crop = np.array([self._labelled_outputs(source.samples) for source in sources])
@@ -255,6 +294,21 @@ class Mixture:
         height, width = sample.target.shape
         return sample, self._start(random, height, self.rows), self._start(random, width, self.columns)
 
+    def _around(self, random: np.random.Generator, source: int, flip: bool) -> tuple[Sample, int, int]:
+        """As :meth:`_crop`, around a pixel of a label, each label as likely."""
+        sample, row, column = self.with_label[source].draw(random)
+        if flip:
+            column = sample.target.shape[1] - 1 - column
+        starts, stride = [], self.geometry.stride
+        for pixel, size, outputs in zip((row, column), sample.target.shape, (self.rows, self.columns), strict=True):
+            start, last = pixel - stride * int(random.integers(outputs)), size - self.margin[1] - (outputs - 1) * stride - 1
+            starts.append(max(self.margin[0], min(start, last)))
+        return sample, starts[0], starts[1]
+
+    def augmented(self, batch: Batch) -> Batch:
+        """A batch as the network sees it: its pictures at another size, in another light, blurred."""
+        return batch if self.augment is None else self.augment(batch)
+
     def batch(self, step: int) -> Batch:
         """The batch of a step: the same for the same settings, whatever was drawn before."""
         random = np.random.default_rng([self.seed, step])
@@ -262,40 +316,22 @@ class Mixture:
         images, targets = [], []
         for k in chosen:
             flip = self.flip and random.random() < 0.5
-            if self.rows * self.columns == 1:
+            if self.rare and random.random() < self.rare:
+                sample, row, column = self._around(random, k, flip)
+            elif self.rows * self.columns == 1:
                 sample, row, column = self.labelled[flip][k].draw(random)
             else:
                 sample, row, column = self._crop(random, k)
             image, target = cut(sample, row, column, self.rows, self.columns, self.geometry, flip=flip, valid=self.border == "valid")
             images.append(image)
             targets.append(target)
-        crops = np.stack(images)
-        if self.colour:
-            crops = recoloured(crops, self.colour, random)
         return Batch(
-            image=torch.from_numpy(crops).permute(0, 3, 1, 2),
+            image=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
             target=torch.from_numpy(np.stack(targets)),
             task=torch.tensor([self.sources[k].task for k in chosen]),
             domain=torch.tensor([self.sources[k].domain for k in chosen]),
             weight=self.weights[torch.from_numpy(chosen)],
         )
-
-
-def recoloured(crops: np.ndarray, strength: float, random: np.random.Generator) -> np.ndarray:
-    """Crops under another light: of each the saturation, the contrast and the brightness are multiplied by factors of their own, evenly
-    from 1 - ``strength`` to 1 + ``strength``.
-
-    Args:
-        crops: (B, h, w, 3) uint8.
-        strength: at least 0 and below 1.
-        random: decides the factors.
-    """
-    saturation, contrast, brightness = 1 + strength * random.uniform(-1, 1, (3, len(crops), 1, 1, 1)).astype(np.float32)
-    colours = crops.astype(np.float32)
-    grey = (colours @ LUMA)[..., None]
-    mean = grey.mean((1, 2), keepdims=True)
-    colours = mean + contrast * (grey + saturation * (colours - grey) - mean)
-    return np.rint(np.clip(brightness * colours, 0, 255)).astype(np.uint8)
 
 
 def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers: int = 0) -> Iterator[Batch]:
@@ -312,7 +348,7 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers
         batches, steps = _Batches(make), count(first)
         yield from DataLoader(
             batches, None, sampler=steps, num_workers=workers, prefetch_factor=ahead, multiprocessing_context="fork",
-            worker_init_fn=_leave_ctrl_c,
+            worker_init_fn=_begin_worker,
         )  # fmt: skip
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         waiting = [pool.submit(make, first + i) for i in range(ahead)]
@@ -328,9 +364,9 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers
                 future.cancel()
 
 
-def _leave_ctrl_c(worker: int) -> None:
-    """Ctrl-C, which a terminal sends to all processes, is the training's alone to answer: it ends its workers when it is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_worker(worker: int) -> None:
+    """It ends when the training ends it."""
+    left_to_the_parent()
 
 
 class _Batches(Dataset[Batch]):

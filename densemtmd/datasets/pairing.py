@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
-from densemtmd.datasets.names import Names, composed, forms, is_left_by_a_system, lies_in, matching
+from densemtmd.datasets.expressions import TooSlow, search_all
+from densemtmd.datasets.names import Names, composed, forbidden, forms, is_left_by_a_system, lies_in, matching
 from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
 from densemtmd.files import read_bounded
+from densemtmd.progress import Progress
 
 LISTED = 0.8
 """The share of a list's keys that must exist: a copy may lack a few pictures, a wrong list names none that exist."""
@@ -27,6 +29,8 @@ def find_folder(config: DatasetConfig, data_root: Path) -> Path:
     folder, parts = data_root / config.folder, Path(config.folder).parts
     if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
         return data_root
+    if data_root.parts[-len(parts) :] == parts:  # it was the dataset's folder, as far as its name tells
+        folder = data_root
     raise UserError(
         f"dataset {config.name} was not found: {folder} is not a folder; set data_root to the folder that holds it{where_to_get(config)}"
     )
@@ -61,10 +65,9 @@ def pair(config: DatasetConfig, folder: Path, strict: bool) -> Pairs:
             f"expected the key {lonely[0]!r} among the pictures, whose keys are like {min(images)!r}; add pictures, "
             f"or see 'images' and 'key' in {config.path}"
         )
-    items = {
-        key: Item(key, folder / images[key], folder / labels[key], _sequence(config, key))
-        for key in sorted(labels.keys() & images.keys())
-    }
+    both = sorted(labels.keys() & images.keys())
+    sequences = _sequences(config, both)
+    items = {key: Item(key, folder / images[key], folder / labels[key], sequences[key]) for key in both}
     bare = sorted(images.keys() - labels.keys() - excluded)  # a check tells of them
     unnamed = sum(item.sequence == "" for item in items.values())
     if unnamed and config.sequence != ONE_SEQUENCE:
@@ -113,26 +116,29 @@ def _scan(
     found: dict[str, Path] = {}
     for glob in globs:
         try:
-            paths = matching(folder, glob)
-            _expression(composed(glob))
+            with Progress(f"looking in {folder} for {glob}", None, "files") as progress:
+                paths = [path for path in matching(folder, glob, progress.tick) if is_file(path)]
+            relative = [path.relative_to(folder) for path in paths]
+            relative = [path for path in relative if path not in others and not is_left_by_a_system(path)]
+            keys = _keys(config, what, glob, relative)
+        except UserError:
+            raise
         except Exception as error:  # whatever the library stumbles over
             raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
-        for path in paths:
-            relative = path.relative_to(folder)
-            if relative in others or is_left_by_a_system(relative) or not path.is_file():
-                continue
-            key = _key(config, glob, relative)
-            if (other := found.setdefault(key, relative)) != relative:
-                if composed(str(other)) == composed(str(relative)):
+        for key, path in zip(keys, relative, strict=True):
+            if (other := found.setdefault(key, path)) != path:
+                if composed(str(other)) == composed(str(path)):
                     raise UserError(
-                        f"{folder} has one name twice, its accents written in two ways, {str(other)!a} and {str(relative)!a}: "
+                        f"{folder} has one name twice, its accents written in two ways, {str(other)!a} and {str(path)!a}: "
                         "remove or rename one of these files"
                     )
                 raise UserError(
-                    f"{folder / other} and {folder / relative} have the same key {key!r}, expected one file each: "
+                    f"{folder / other} and {folder / path} have the same key {key!r}, expected one file each: "
                     f"make '{what}' more exact or set 'key' in {config.path}"
                 )
     if not found:
+        if (closed := forbidden(folder)) is not None:
+            raise UserError(f"dataset {config.name}: {closed} may not be read by you, expected {what} in {folder}: ask for the right to")
         there = ", ".join(sorted(path.name for path in folder.glob("*") if not is_left_by_a_system(Path(path.name)))[:8])
         raise UserError(
             f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "
@@ -141,23 +147,40 @@ def _scan(
     return found
 
 
-def _key(config: DatasetConfig, glob: str, path: Path) -> str:
-    """What pairs a picture with its labels: see ``key`` of :class:`DatasetConfig`."""
-    text = composed(path.as_posix())
+def _keys(config: DatasetConfig, what: str, glob: str, paths: Sequence[Path]) -> list[str]:
+    """What pairs pictures with their labels: see ``key`` of :class:`DatasetConfig`."""
+    texts = [composed(path.as_posix()) for path in paths]
     if config.key is None:
-        match = _expression(composed(glob)).fullmatch(text)
-        return "/".join(group for group in match.groups() if group) if match and match.re.groups else composed(path.stem)
-    match = re.search(config.key, text)
-    if match is None:
+        quick = max(part.count("*") for part in glob.split("/")) <= 2 and glob.count("**") <= 1
+        expression = _expression(composed(glob))
+        keys = _searched(config, what, glob, expression, texts, quick) if re.compile(expression).groups else [None] * len(texts)
+        return [composed(path.stem) if key is None else key for path, key in zip(paths, keys, strict=True)]
+    found = []
+    for path, key in zip(paths, _searched(config, "key", config.key, config.key, texts), strict=True):
+        if key is None:
+            raise UserError(
+                f"{path} does not match {config.key!r}, the 'key' in {config.path}, expected every picture and every file "
+                "of labels to match: write it for all of them"
+            )
+        found.append(key)
+    return found
+
+
+def _searched(
+    config: DatasetConfig, what: str, given: str, expression: str, texts: Sequence[str], quick: bool | None = None
+) -> list[str | None]:
+    """What an expression finds in each text; ``given`` stands under ``what`` in the dataset's YAML."""
+    try:
+        return search_all(expression, texts, quick)
+    except TooSlow:
         raise UserError(
-            f"{path} does not match {config.key!r}, the 'key' in {config.path}, expected every picture and every file "
-            "of labels to match: write it for all of them"
-        )
-    return _groups(match)
+            f"{config.path}: {what} is {given!r}, which takes too long to find in {len(texts)} names: give it fewer repetitions, none "
+            "within another"
+        ) from None
 
 
-def _expression(glob: str) -> re.Pattern[str]:
-    """A regular expression for a glob, with one group per wildcard; a ``*`` at the end leaves the suffix out."""
+def _expression(glob: str) -> str:
+    """A regular expression for all of a path that a glob matches, a group per wildcard; a ``*`` at the end leaves the suffix out."""
     tokens = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", glob)  # text and wildcards in turn
     expression = ""
     for text, wildcard in zip(tokens[::2], [*tokens[1::2], ""], strict=True):
@@ -173,20 +196,17 @@ def _expression(glob: str) -> re.Pattern[str]:
             expression += "([^/]*)"
     if glob.endswith("*"):
         expression = expression.removesuffix("([^/]*)") + r"([^/]*?)(?:\.[^./]*)?"
-    return re.compile(expression)
+    return rf"\A(?:{expression})\Z"
 
 
-def _groups(match: re.Match[str]) -> str:
-    """The groups of a match, joined; the match itself where the expression has none."""
-    return "/".join(group for group in match.groups() if group) if match.re.groups else match[0]
-
-
-def _sequence(config: DatasetConfig, key: str) -> str:
-    """The video sequence of a key: see ``sequence`` of :class:`DatasetConfig`."""
+def _sequences(config: DatasetConfig, keys: Sequence[str]) -> dict[str, str]:
+    """The video sequence of each key: see ``sequence`` of :class:`DatasetConfig`."""
     if config.sequence is None:
-        return key
-    match = None if config.sequence == ONE_SEQUENCE else re.search(config.sequence, key)
-    return _groups(match) if match else ""
+        return {key: key for key in keys}
+    if config.sequence == ONE_SEQUENCE:
+        return dict.fromkeys(keys, "")
+    found = _searched(config, "sequence", config.sequence, config.sequence, keys)
+    return {key: sequence or "" for key, sequence in zip(keys, found, strict=True)}
 
 
 def read_lines(path: Path) -> list[str]:

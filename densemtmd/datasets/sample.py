@@ -73,6 +73,10 @@ class Batches(Protocol):
 
     def batch(self, step: int) -> Batch: ...
 
+    def augmented(self, batch: Batch) -> Batch:
+        """A batch as the network is to see it, changed at random where the network is."""
+        ...
+
 
 def as_input(image: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) uint8 as networks take them: float32 in [0, 1], channels-last in memory; depth in a cube as it is."""

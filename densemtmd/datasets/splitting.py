@@ -92,9 +92,10 @@ def read_keys(config: DatasetConfig, file: Path, part: str, known: Collection[st
         raise UserError(f"{error}: bring it back, or start a new run") from error
     keys = [composed(key) for key in text.replace("\r\n", "\n").split("\n") if key]  # splitlines cuts at more than "\n"
     if missing := [key for key in keys if key not in known]:
+        first = f"the first is {missing[0]!r}: " if lies_in(file, (file.parent,)) else ""  # no line of what a link leads to
         raise UserError(
             f"{config.name}: {len(missing)} of {len(keys)} pictures in {file} are no longer in {folder}, or have lost their labels, "
-            f"the first is {missing[0]!r}: bring them back, or start a new run"
+            f"{first}bring them back, or start a new run"
         )
     return keys
 

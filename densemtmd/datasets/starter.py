@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from densemtmd.datasets.config import parse_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.matlab import find_matrix
-from densemtmd.datasets.names import is_left_by_a_system
+from densemtmd.datasets.names import composed, forbidden, is_left_by_a_system
 from densemtmd.datasets.pictures import loss_of, open_picture
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
@@ -42,6 +43,12 @@ SPLIT_WORDS = {
     "test": ("test", "testing", "tst", "testannot"),
 }
 
+LISTS = (".txt", ".lst", ".csv")
+"""Files that may list the pictures of a split."""
+
+FRACTIONS = "split: {fractions: {train: 0.6, val: 0.1, test: 0.3}, seed: 0}"
+"""The split where nothing tells another."""
+
 OUTLINES = (
     ("json", ('"annotations"', '"images"'), "COCO annotations", "pycocotools' annToMask makes a mask of each object"),
     ("json", ('"shapes"', '"imagePath"'), "labelme's polygons", "labelme's labelme2voc.py fills them"),
@@ -51,9 +58,6 @@ OUTLINES = (
     ("xml", ("<annotations", "<polygon"), "polygons of CVAT", "CVAT exports masks too"),
 )
 """Files that describe objects and not pixels: suffix, what is in them, what they are, what to do."""
-
-YOLO = re.compile(r"(\s*[0-9]+(\s+-?[0-9]*\.?[0-9]+([eE]-?[0-9]+)?){4,}\s*(\n|$))+")
-"""The beginning of a file of YOLO's: a class and the numbers of a box or a polygon in each line."""
 
 
 @dataclass
@@ -82,7 +86,7 @@ class _Kind:
 
     def stems(self) -> dict[str, Path]:
         """The files by what tells them apart in their names."""
-        return {path.stem.removesuffix(self.tag).removeprefix(self.head): path for path in self.files}
+        return {composed(path.stem.removesuffix(self.tag).removeprefix(self.head)): path for path in self.files}
 
 
 def draft(folder: str | Path) -> str:
@@ -122,7 +126,7 @@ def draft(folder: str | Path) -> str:
         text.append(f"mat_key: {mat_key}")
     text += _labels(files, encoding, mat_key)
     text += _sequence([item.key for item in items])
-    text += _split([image for image, _ in pairs], [label for _, label in pairs])
+    text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(dataset) or [FRACTIONS]
     return "\n".join(text) + "\n"
 
 
@@ -260,7 +264,8 @@ def _pairs(kinds: Sequence[_Kind]) -> list[tuple[_Kind, _Kind]]:
             kind = kinds[number]
             with suppress(UserError, OSError, ValueError, TypeError), open_picture(own[stem]) as picture:
                 size, highest = of_labels(stems[number][stem], kind)
-                instances = kind.encoding != "colour" and highest > VOID  # numbers of objects rather than of labels
+                # numbers of objects rather than of labels
+                instances = "instance" in kind.tag.lower() or (kind.encoding != "colour" and highest > VOID)
                 best.append((other_split, size != picture.size, instances, shared, count, rank, glob, number))
         if best:
             found.append((image, kinds[min(best)[-1]]))
@@ -325,6 +330,8 @@ def _template(folders: Sequence[str]) -> tuple[str, list[tuple[str, ...]] | None
 
 def _why_not(folder: Path, kinds: Sequence[_Kind]) -> str:
     """Why a folder makes no dataset: what its files are instead of labels for each pixel."""
+    if (closed := forbidden(folder)) is not None:
+        return f"cannot be drafted: {closed} may not be read by you, ask for the right to"
     for suffix in ("json", "xml"):
         files = [path for path in sorted(folder.rglob(f"*.{suffix}")) if not is_left_by_a_system(path.relative_to(folder))]
         for path in files[:20]:
@@ -334,8 +341,7 @@ def _why_not(folder: Path, kinds: Sequence[_Kind]) -> str:
                     return _instead(len(files), path, what, how)
     texts = [path for path in sorted(folder.rglob("*.txt")) if not is_left_by_a_system(path.relative_to(folder))]
     for path in texts[:20]:
-        lines = _ends(path)[:4000].split("\n")
-        if YOLO.fullmatch(text := "\n".join(lines[:-1] if len(lines) > 1 else lines)) and "." in text:
+        if _is_yolo(_ends(path)[:4000]):
             return _instead(len(texts), path, "boxes or polygons of YOLO", "fill polygons with their class; boxes say nothing of pixels")
     photos = [kind for kind in kinds if kind.encoding == "picture"]
     for kind in photos:
@@ -348,6 +354,15 @@ def _why_not(folder: Path, kinds: Sequence[_Kind]) -> str:
             )
     found = ", ".join(f"{len(kind.files)} {kind.encoding or 'other'} {kind.glob}" for kind in kinds[:6]) or "nothing"
     return f"holds no pictures with labels of the same names, but {found}: write the YAML by hand, with a 'key' that finds what pairs them"
+
+
+def _is_yolo(text: str) -> bool:
+    """Whether this is the beginning of a file of YOLO's: a class and the numbers of a box or a polygon in each line."""
+    lines = text.splitlines()
+    rows = [line.split() for line in (lines[:-1] if len(lines) > 1 else lines)]  # the last one may be cut off
+    number = re.compile(r"-?[0-9]{0,9}\.?[0-9]{1,20}(e-?[0-9]{1,3})?", re.IGNORECASE)
+    boxes = all(len(row) >= 5 and row[0].isdigit() and all(map(number.fullmatch, row[1:])) for row in rows)
+    return boxes and bool(rows) and "." in text
 
 
 def _instead(count: int, path: Path, what: str, how: str) -> str:
@@ -475,8 +490,8 @@ def _split_of(place: str) -> str | None:
     return None
 
 
-def _split(images: Sequence[_Kind], labels: Sequence[_Kind]) -> list[str]:
-    """The lines on the split: by folders where their names tell, else fractions."""
+def _by_folders(images: Sequence[_Kind], labels: Sequence[_Kind]) -> list[str]:
+    """The lines on the split, where the folders' names tell it."""
     patterns: dict[str, list[str]] = {}
     for image, label in zip(images, labels, strict=True):
         kind = image if _split_of(image.folder) else label
@@ -485,14 +500,37 @@ def _split(images: Sequence[_Kind], labels: Sequence[_Kind]) -> list[str]:
             last = max(i for i, part in enumerate(parts) if _split_of(part))
             patterns.setdefault(split, []).append("/".join(parts[: last + 1]) + "/*")
     patterns = {split: sorted(set(of_it)) for split, of_it in patterns.items()}
-    if "train" not in patterns or len(patterns) < 2:
-        return ["split: {fractions: {train: 0.6, val: 0.1, test: 0.3}, seed: 0}"]
-    note = ""
-    if "test" not in patterns:
-        patterns = {"train": patterns["train"], "test": patterns["val"]}
-        note = "  # tested on what the folders call validation"
-    val = _listed(patterns["val"]) if "val" in patterns else "0.15"
-    return [f"split: {{patterns: {{train: {_listed(patterns['train'])}, val: {val}, test: {_listed(patterns['test'])}}}, seed: 0}}{note}"]
+    return _split_line("patterns", patterns, "the folders")
+
+
+def _by_lists(dataset: Dataset) -> list[str]:
+    """The lines on the split, where lists of pictures lie in the dataset's folder that are called after splits and name its pictures."""
+    folder = dataset.folder
+    places: dict[Path, dict[str, list[tuple[bool, str]]]] = {}
+    for path in sorted(path for suffix in LISTS for path in folder.rglob(f"*{suffix}") if path.is_file()):
+        relative = path.relative_to(folder)
+        split = "train" if path.stem.lower() == "trainval" else _split_of(path.stem)
+        if split and not is_left_by_a_system(relative):
+            exact = path.stem.lower() not in SPLIT_WORDS[split]  # train.txt before street_train.txt
+            places.setdefault(relative.parent, {}).setdefault(split, []).append((exact, relative.as_posix()))
+    found = []
+    for place in places.values():
+        line = _split_line("lists", {split: [min(of_it)[1]] for split, of_it in place.items()}, "the lists")
+        with suppress(UserError):
+            rule = dataset.config.choose_split(yaml.safe_load("\n".join(line) or "split: ''")["split"])
+            taken = open_dataset(replace(dataset.config, split=rule), folder, strict=False).splits
+            found.append((-sum(map(len, taken.values())), line))
+    return min(found, default=(0, []))[1]
+
+
+def _split_line(form: str, parts: Mapping[str, Sequence[str]], who: str) -> list[str]:
+    """The line on a split of which at least two parts are known, of which one is to train on."""
+    if "train" not in parts or len(parts) < 2:
+        return []
+    note = "" if "test" in parts else f"  # tested on what {who} call validation"
+    test = parts["test"] if "test" in parts else parts["val"]
+    val = _listed(parts["val"]) if "test" in parts and "val" in parts else "0.15"
+    return [f"split: {{{form}: {{train: {_listed(parts['train'])}, val: {val}, test: {_listed(test)}}}, seed: 0}}{note}"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -500,8 +538,9 @@ def _split(images: Sequence[_Kind], labels: Sequence[_Kind]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A name that needs no quotes."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "mine"
+    """A name without what would need quotes, but for one that YAML takes for a number or for true and false."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "mine"
+    return plain if isinstance(yaml.safe_load(plain), str) else _quoted(plain)
 
 
 def _quoted(text: str) -> str:

@@ -10,7 +10,7 @@ from densemtmd.draw.figures import (
     labelsets_figure,
     within_figure,
 )
-from densemtmd.draw.labels import class_shares, colourise, overlay, preview, save_indexed, sheet
+from densemtmd.draw.labels import class_shares, colourise, note_of, overlay, painted, preview, save_indexed, save_png, sheet
 from densemtmd.draw.skeletons import crop_skeleton, skeleton
 
 __all__ = [
@@ -24,9 +24,12 @@ __all__ = [
     "label_curve_figure",
     "labels_figure",
     "labelsets_figure",
+    "note_of",
     "overlay",
+    "painted",
     "preview",
     "save_indexed",
+    "save_png",
     "sheet",
     "skeleton",
     "within_figure",

@@ -183,10 +183,12 @@ def correspondences_text(found: Sequence[Correspondence], absent: Sequence[tuple
     return "\n\n".join(parts)
 
 
-def correspondence_scores(scored: Mapping[str, Any]) -> str:
-    """Precision and recall of the correspondences, by relation, and the mistakes: what :func:`densemtmd.correlation.score` gives."""
+def correspondence_scores(scored: Mapping[str, Any], mostly: Mapping[str, Any]) -> str:
+    """Precision and recall of the correspondences, by relation, and the mistakes: what :func:`densemtmd.correlation.score` gives at
+    :data:`~densemtmd.correlation.WHOLE` and, in one line, at :data:`~densemtmd.correlation.MOSTLY`."""
     head, rows = _correspondence_rows(scored)
     lines = [f"against the truth, over {scored['pairs']} pairs of labels:", aligned([head, *rows])]
+    lines += [_at_mostly(mostly), "", aligned(_reliability_rows(mostly)), ""]
     for one in scored["mistakes"]:
         a, b = ".".join(one["a"]), ".".join(one["b"])
         said, true = (one[key].replace("_", " ") for key in ("relation", "truth"))
@@ -194,9 +196,26 @@ def correspondence_scores(scored: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def correspondence_markdown(scored: Mapping[str, Any]) -> str:
-    """Precision and recall of the correspondences as markdown."""
-    return f"{markdown(*_correspondence_rows(scored))}\n\nAgainst the truth, over {scored['pairs']} pairs of labels.\n"
+def correspondence_markdown(scored: Mapping[str, Any], mostly: Mapping[str, Any]) -> str:
+    """The same as markdown, without the mistakes."""
+    head, *rows = _reliability_rows(mostly)
+    return (
+        f"{markdown(*_correspondence_rows(scored))}\n\nAgainst the truth, over {scored['pairs']} pairs of labels.\n\n"
+        f"{markdown(*_correspondence_rows(mostly))}\n\n{_at_mostly(mostly)}\n\n{markdown(head, rows)}\n"
+    )
+
+
+def _at_mostly(mostly: Mapping[str, Any]) -> str:
+    shown = ("–" if mostly[key] is None else f"{mostly[key]:.2f}" for key in ("precision", "recall"))
+    return "With 85 % of a label's pixels for a part: precision {}, recall {}; how often a stated confidence is right:".format(*shown)
+
+
+def _reliability_rows(scored: Mapping[str, Any]) -> list[list[str]]:
+    rows = [
+        [f"{one['from']:.2f} to {one['to']:.2f}", str(one["found"]), f"{one['confidence']:.2f}", f"{one['right']:.2f}"]
+        for one in scored["reliability"]
+    ]
+    return [["stated", "found", "mean", "right"], *rows]
 
 
 def _correspondence_rows(scored: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

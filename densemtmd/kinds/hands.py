@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from tqdm import tqdm
 
 from densemtmd import keypoints, poses
 from densemtmd.datasets.config import DEFAULT_SPLIT, Codes, DatasetConfig, _mapping, _text
@@ -32,6 +31,7 @@ from densemtmd.errors import UserError
 from densemtmd.kind import Across, Kind, Measure
 from densemtmd.losses import selective_l2
 from densemtmd.network import JointNetwork
+from densemtmd.progress import Progress, note
 from densemtmd.settings import HandsSettings, RunSettings, ScoreSettings
 from densemtmd.tasks import KeypointSet, OutputSpace, Task
 from densemtmd.truth import hand_truth
@@ -101,6 +101,9 @@ class Keypoints(Kind):
             augmentation=augmentation(settings.hands), unit=settings.hands.loss, equilibrium=equilibrium, seed=seed,
         )  # fmt: skip
 
+    def shown(self, network: JointNetwork, crop: int) -> tuple[int, int, int]:
+        return 1, poses.size_of(network), poses.size_of(network)
+
     def loss(self, outputs: torch.Tensor, batch: Batch, space: OutputSpace) -> torch.Tensor:
         known = batch.target.isfinite()
         return selective_l2(outputs, batch.target.nan_to_num(), known, batch.task, space, batch.weight)
@@ -124,6 +127,7 @@ class Keypoints(Kind):
         device: torch.device,
         tick: Callable[[int], object] = lambda count: None,
         precision: str = "float32",
+        most_pixels: int = 0,
     ) -> np.ndarray:
         hands: Hands = data.pictures[split]
         some = hands.take(spread(range(len(hands)), at_most))
@@ -142,10 +146,11 @@ class Keypoints(Kind):
         errors: dict[str, dict[str, keypoints.Errors]] = {}
         loaded = [self.for_scoring(dataset, split, networks[0], None).pictures[split] for dataset in datasets]
         pictures, tasks = sum(map(len, loaded)), sum(len(network.space.names) for network in networks)
-        with tqdm(total=tasks * pictures, unit=" answers", leave=False, disable=None) as bar:
+        with Progress("scoring across annotators", tasks * pictures, "answers") as progress:
             for dataset, hands in zip(datasets, loaded, strict=True):
                 truth = hand_truth(dataset, split, hands.keys)
-                found = poses.errors_across(networks, hands, truth, annotator(dataset), where["device"], bar.update)
+                progress.part = dataset.name
+                found = poses.errors_across(networks, hands, truth, annotator(dataset), where["device"], progress.tick)
                 for task, error in found.items():
                     errors.setdefault(task, {})[dataset.name] = error
         scored = keypoints.cross_report(errors, {name: who.keypoints.keypoints for name, who in HAND_SETS.items()})
@@ -254,8 +259,8 @@ def cropped(dataset: Dataset, cache: Path | None, size: int, margin: float) -> L
     hands = load_hands(dataset, cache, size, margin)
     keys = {split: set(some.keys) for split, some in hands.items()}
     splits = {split: tuple(item for item in items if item.key in keys[split]) for split, items in dataset.splits.items()}
-    for note in [*dataset.notes, *(some.note for some in hands.values() if some.note)]:
-        print(note)
+    for line in [*dataset.notes, *(some.note for some in hands.values() if some.note)]:
+        note(line)
     return Loaded(replace(dataset, splits=splits), hands)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from tqdm import tqdm
 
 from densemtmd import evaluation
 from densemtmd.backbones.padded import check_scales
@@ -35,6 +34,7 @@ from densemtmd.inference import strided_logits
 from densemtmd.kind import Across, Criterion, Kind, Measure
 from densemtmd.losses import selective_cross_entropy, selective_shares
 from densemtmd.network import JointNetwork
+from densemtmd.progress import Progress, note
 from densemtmd.settings import LossSettings, RunSettings, ScoreSettings
 from densemtmd.tasks import Labelset, OutputSpace, Task
 from densemtmd.truth import truths_of
@@ -70,11 +70,12 @@ class Pixels(Kind):
         loss_weights(settings.loss.mix)
         datasets = [few_pictures(dataset, at_most) for dataset in datasets]
         decoded = [load_all(dataset, cache) for dataset in datasets]
-        findings = checks.check([checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)])
+        surveys = [checks.survey_decoded(dataset, found) for dataset, found in zip(datasets, decoded, strict=True)]
+        findings = checks.check(surveys, checks.copies(surveys, cache))
         checks.refuse(findings)
-        notes = [note for dataset in datasets for note in dataset.notes] + [found.note for found in decoded if found.note]
+        notes = [one for dataset in datasets for one in dataset.notes] + [found.note for found in decoded if found.note]
         for line in notes + checks.warnings(findings):
-            print(line)
+            note(line)
         flip, border = settings.train.flip, settings.train.border
         for dataset, found in zip(datasets, decoded, strict=True):
             check_samples(dataset.name, found.splits["train"], network.geometry, flip=flip, border=border)
@@ -86,6 +87,10 @@ class Pixels(Kind):
         """Of a network whose trunk's maps are kept: cells."""
         stride = network.geometry.stride if network.trunk is None else network.trunk.grid
         return sum(math.ceil(s.target.shape[0] / stride) * math.ceil(s.target.shape[1] / stride) for s in data.pictures["train"])
+
+    def asked_of(self, data: Loaded, split: str, at_most: int = 0) -> int:
+        """Pixels."""
+        return sum(sample.target.size for sample in spread(data.pictures[split], at_most))
 
     def mixture(
         self,
@@ -112,9 +117,17 @@ class Pixels(Kind):
                 mixing=mixing, equilibrium=equilibrium, seed=seed,
             )  # fmt: skip
         return Mixture(
-            sources, network.geometry, crop=train.crop, batch=train.batch, flip=train.flip, colour=train.colour, border=train.border,
-            mixing=mixing, equilibrium=equilibrium, seed=seed,
+            sources, network.geometry, crop=train.crop, batch=train.batch, flip=train.flip, scale=train.scale, colour=train.colour,
+            blur=train.blur, border=train.border, rare=train.rare if split == "train" else 0.0, mixing=mixing, equilibrium=equilibrium,
+            seed=seed,
         )  # fmt: skip
+
+    def shown(self, network: JointNetwork, crop: int) -> tuple[int, int, int]:
+        """A cell of kept maps, or pixels; whole pictures, of which each has its own size, are taken to be of some size."""
+        if network.trunk is not None:
+            return network.trunk.channels, 1, 1
+        side = network.geometry.pixels(max(1, math.ceil((crop or WHOLE) / network.geometry.stride)))
+        return 3, side, side
 
     def prepare(self, network: JointNetwork, mixture: Batches) -> None:
         """What a trunk's maps are standardised by comes from cells of the training pictures, or from some of their crops."""
@@ -180,6 +193,7 @@ class Pixels(Kind):
         device: torch.device,
         tick: Callable[[int], object] = lambda count: None,
         precision: str = "float32",
+        most_pixels: int = 0,
     ) -> np.ndarray:
         samples = spread(data.pictures[split], at_most)
         if network.trunk is not None and data.maps is not None and precision == "float32" and not how.copies:
@@ -187,23 +201,24 @@ class Pixels(Kind):
                 network, data.dataset.task.name, samples, data.maps.of(network, samples), interior=how.interior, device=device,
                 tick=lambda: tick(1),
             )  # fmt: skip
+        samples = [middle(sample, most_pixels) for sample in samples]
         return evaluation.score_pictures(
             network, data.dataset.task.name, samples, **self.way(how), precision=precision, device=device, tick=lambda: tick(1),
         )  # fmt: skip
 
     def for_scoring(self, dataset: Dataset, split: str, network: JointNetwork, cache: Path | None) -> Loaded:
-        samples = load_all(dataset, cache).splits[split] if cache else load_split(dataset, split, progress=False)
+        samples = load_all(dataset, cache).splits[split] if cache else load_split(dataset, split)
         return Loaded(dataset, {split: samples}, KeptMaps(dataset, cache))
 
     def across(self, networks: Sequence[JointNetwork], datasets: Sequence[Dataset], split: str, how: ScoreSettings, **where: Any) -> Across:
         matrices: dict[str, dict[str, np.ndarray]] = {}
         truths = truths_of(datasets)
         pictures = sum(len(d.splits[split]) for truth in truths for d in truth.datasets)
-        with tqdm(total=pictures, unit=" pictures", leave=False, disable=None) as bar:
+        with Progress("scoring across annotators", pictures) as progress:
             for truth in truths:
                 for dataset in truth.datasets:
-                    bar.set_description(dataset.name)
-                    found = evaluation.score_across(networks, truth, dataset, split, **self.way(how), **where, tick=bar.update)
+                    progress.part = dataset.name
+                    found = evaluation.score_across(networks, truth, dataset, split, **self.way(how), **where, tick=progress.tick)
                     for name, counts in found.items():
                         matrices.setdefault(name, {})[dataset.name] = counts.sum(0)
         scored = evaluation.cross_report(matrices) | self.way(how)
@@ -275,6 +290,9 @@ class Pixels(Kind):
         return f"label pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}"
 
 
+WHOLE = 256
+"""Pixels along a side of a picture of which nothing is known yet."""
+
 FIT_BATCHES = 4
 """From the pictures of so many batches a network takes what it must know of them before it learns."""
 
@@ -285,12 +303,22 @@ def labelset(task: Task) -> Labelset:
     return task
 
 
+def middle(sample: Sample, most: int) -> Sample:
+    """The middle of a picture of more than so many pixels, of about its shape and at most so large; 0: the whole picture."""
+    height, width = sample.target.shape
+    share = math.sqrt(most / (height * width)) if 0 < most < height * width else 1.0
+    rows, columns = (
+        slice((size - kept) // 2, (size - kept) // 2 + kept) for size, kept in ((n, max(1, int(n * share))) for n in (height, width))
+    )
+    return Sample(sample.image[rows, columns], sample.target[rows, columns], sample.name)
+
+
 def labelled(network: JointNetwork, task: Labelset, sample: Sample, device: torch.device) -> Image:
     """A picture with its labels as the network gives them at the moment, in blocks of one strided answer each."""
     stride = network.geometry.stride
-    network.eval()
+    alone = network.eval().only([task.name])
     with torch.inference_mode():
-        logits = strided_logits(network, sample.image, device)[network.space.slice(task.name)]
+        logits = strided_logits(alone, sample.image, device)[alone.space.slice(task.name)]
     ids = logits.argmax(0).to(torch.uint8).cpu().numpy().repeat(stride, 0).repeat(stride, 1)
     height, width = sample.target.shape
     return overlay(sample.image, ids[:height, :width], task)

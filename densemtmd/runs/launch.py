@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import IO, Any
@@ -33,16 +35,20 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
 
 from densemtmd.composing import Source, at_home, is_hydras, parse, to_settings
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_json
 from densemtmd.kind import kind_of_scores
 from densemtmd.machine import cores
+from densemtmd.progress import Progress, say, told_once
+from densemtmd.runs.lock import Held
 from densemtmd.runs.run import check, run
 from densemtmd.settings import RunSettings
 from densemtmd.tasks import nearest
+
+GRACE = 30
+"""Seconds that a training has to save what it learned, after the process that launched it has been killed."""
 
 LONG = 60 * 24 * 30
 """Minutes that a job of submitit's on this machine may take; its own default is an hour."""
@@ -69,7 +75,7 @@ def launcher_settings(launcher: Sequence[str], source: Source) -> DictConfig:
 
 def launch(
     names: Sequence[str], work: Callable[[int], Path], settings: Sequence[RunSettings], folder: Path, config: DictConfig, source: Source
-) -> dict[str, str]:
+) -> dict[str, UserError]:
     """Hands runs to a launcher, and carries out all that can be; returns the names of those that failed, with the reasons.
 
     Args:
@@ -81,7 +87,7 @@ def launch(
         source: of the settings.
     """
     settle(config, folder / "logs", len(names))
-    job = Job(folder / "logs", at_once(config, len(names)), apart(config), tuple(names), work)
+    job = Job(folder / "logs", at_once(config, len(names)), apart(config), ends_here(config), tuple(names), work)
     overrides = [[f"name={name}"] for name in names]
     loader = Loader(source, {f"name={name}": one for name, one in zip(names, settings, strict=True)})
     context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
@@ -90,12 +96,12 @@ def launch(
         returns = launcher.launch(overrides, initial_job_idx=0)
     with suppress(OSError):  # it holds something, unless the runs were carried out here
         (folder / "logs").rmdir()
-    failed = {}
+    failed: dict[str, UserError] = {}
     for name, result in zip(names, returns, strict=True):
         if result.status != JobStatus.COMPLETED:
             if not isinstance(result._return_value, UserError):
                 raise result._return_value  # a defect
-            failed[name] = str(result._return_value)
+            failed[name] = result._return_value
     return failed
 
 
@@ -121,7 +127,7 @@ def multirun(arguments: Sequence[str], source: Source) -> None:
         with suppress(Exception):  # of a range of real numbers there is no counting
             several *= len(list(parse(argument).sweep_iterator())) if parse(argument).is_sweep_override() else 1
     settle(config, logs, several)
-    job = Job(logs, at_once(config, several), apart(config))
+    job = Job(logs, at_once(config, several), apart(config), ends_here(config))
     context = HydraContext(config_loader=Loader(source), callbacks=Callbacks(config))
     with all_end_here(), launching(config):
         sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=job, config=config)
@@ -137,6 +143,7 @@ class Job:
     logs: Path        # the folder of what runs have to say
     at_once: int      # runs on one machine
     apart: bool       # each in a process of its own
+    launcher: int = 0  # the process that all end with; 0: none, they are those of a cluster
     names: tuple[str, ...] = ()  # of the runs; none: by their number
     work: Callable[[int], Path] | None = None  # carries out a run; None: by the settings that Hydra composed
 
@@ -148,13 +155,15 @@ class Job:
             if self.apart:
                 stack.enter_context(told(self.logs / f"{name}.txt"))
                 stack.enter_context(share_of_machine(self.at_once, self.logs))
+                if self.launcher:
+                    end_with(self.launcher)
             elif self.names:
                 print(f"\n[{number + 1}/{len(self.names)}] {name}", flush=True)
             try:
                 folder = self.work(number) if self.work else run(to_settings(config), list(HydraConfig.get().overrides.task))
                 return score_of(folder)
             except UserError as error:
-                print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+                print(f"{name} is left out: {error}" if isinstance(error, Held) else f"{name} failed: {error}", file=sys.stderr, flush=True)
                 raise
             except Exception:
                 if self.apart:  # which would be lost on the way back
@@ -234,11 +243,17 @@ def at_once(config: DictConfig, several: int) -> int:
     return several if name == "submitit_local" else 1
 
 
+def ends_here(config: DictConfig) -> int:
+    """The process that jobs end with, be it killed: this one, where they run on this machine in others."""
+    return os.getpid() if launched_by(config) in ("joblib", "submitit_local") else 0
+
+
 @contextmanager
 def launching(config: DictConfig) -> Iterator[None]:
-    """What goes wrong in Hydra and its launchers, as a sentence."""
+    """What goes wrong in Hydra and its launchers, as a sentence; what is known of the data is told once for all runs."""
     try:
-        yield
+        with told_once():
+            yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"Hydra cannot launch the runs: {error.__cause__ or error}") from error
     except Exception as error:
@@ -281,6 +296,26 @@ def share_of_machine(jobs: int, folder: Path) -> Iterator[None]:
         yield
 
 
+@cache  # once for all runs of this process
+def end_with(launcher: int) -> None:
+    """From now on this process does not outlive the one that launched it: it is asked to end then, which a training does after the step it
+    is at, and after :data:`GRACE` seconds made to."""
+    try:
+        parent = psutil.Process(launcher)
+    except psutil.NoSuchProcess:
+        parent = None
+
+    def watch() -> None:
+        with suppress(psutil.NoSuchProcess):
+            while parent and parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def progress(names: Sequence[str], folder: Path, shown: bool) -> Iterator[None]:
     """Says which runs of a table are finished, as soon as they are, wherever they run: their scores appear in their folders."""
@@ -289,19 +324,19 @@ def progress(names: Sequence[str], folder: Path, shown: bool) -> Iterator[None]:
         return
     done = threading.Event()
 
-    def watch(bar: tqdm[Any]) -> None:
+    def watch() -> None:
         missing = list(names)
         while True:
             ended = done.wait(1)
             for name in [one for one in missing if (folder / one / "scores.json").exists()]:
                 missing.remove(name)
-                bar.write(f"{datetime.now():%H:%M} {name}: finished")
-                bar.update()
+                say(f"{datetime.now():%H:%M} {name}: finished")
+                runs.tick()
             if ended:
                 return
 
-    with tqdm(total=len(names), desc=folder.name, unit=" runs", disable=None) as bar:
-        watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
+    with Progress(folder.name, len(names), "runs") as runs:
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             yield

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from densemtmd import composing
 from densemtmd.data import open_data
 from densemtmd.datasets.cache import cache_folder
@@ -15,6 +13,7 @@ from densemtmd.datasets.folder import Dataset, Item
 from densemtmd.errors import UserError
 from densemtmd.inference import Predictor
 from densemtmd.kind import kind_of
+from densemtmd.progress import Progress
 from densemtmd.runs.folder import reopen
 from densemtmd.settings import DataSettings, ScoreSettings
 from densemtmd.tasks import OutputSpace
@@ -78,13 +77,13 @@ def answered(
     counted: dict[str, np.ndarray] = {}
     pictures: dict[str, Sequence[Item]] = {dataset.name: dataset.splits[split] for dataset in datasets}
     where: dict[str, Any] = {"device": predictor.device, "precision": predictor.precision}
-    with tqdm(total=sum(map(len, pictures.values())), unit=" pictures", leave=False, disable=None) as bar:
+    with Progress(f"scoring ({how.scoring})", sum(map(len, pictures.values()))) as progress:
         for dataset in datasets:
             network = next(network for network in predictor.networks if dataset.task.name in network.space.names)
-            bar.set_description(dataset.name)
+            progress.part = dataset.name
             loaded = kind.for_scoring(dataset, split, network, cache)
             pictures[dataset.name] = loaded.dataset.splits[split]
-            counted[dataset.name] = kind.score(network, loaded, split, 0, how, tick=bar.update, **where)
+            counted[dataset.name] = kind.score(network, loaded, split, 0, how, tick=progress.tick, **where)
     return counted, pictures
 
 

@@ -4,37 +4,53 @@ A table is a folder ``runs/<table>/``: ``table.yaml`` says which rows it has, an
 ``<row>-seed<seed>/``. Seeds are the outer loop and rows the inner one, so that half a table tells something already. What is finished
 is not run again, what was interrupted goes on where it stopped, and a stage that two rows have in common, such as the joint network
 that ``jtsc`` starts from, is trained once.
+
+Several processes may work on one table, on one machine or on several that share the folder: who trains a row holds its lock
+(:mod:`densemtmd.runs.lock`), and the others take the next one.
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
+from densemtmd.compare.page import write_comparison
+from densemtmd.compare.reading import read_table_folder
 from densemtmd.composing import Source
 from densemtmd.data import open_data
 from densemtmd.errors import UserError
-from densemtmd.files import check_writable, read_yaml, write_json, write_text
-from densemtmd.runs.folder import FOUND, tracked
-from densemtmd.runs.run import Table, check, resume, run
+from densemtmd.files import check_writable, read_yaml, remove_strays, write_json, write_text
+from densemtmd.kind import kind_of
+from densemtmd.runs.folder import FOUND, make_folder, tracked
+from densemtmd.runs.lock import LOCK, Held, held, holder_of
+from densemtmd.runs.run import Table, begin, begun_or_gone, check, go_on, prepare, score_names
 from densemtmd.settings import RunSettings, from_plain
 from densemtmd.tasks import nearest
-from densemtmd.tracking import environment_tags, open_tracker
+from densemtmd.tracking import Tracker, environment_tags, open_tracker
 
 KEYS = ("name", "rows", "settings", "seeds", "paper")
 """Of a file in ``conf/experiment/``."""
 
-WHEREVER = ("data_root", "cache", "runs", "name", "tracking", "tracking_uri")
+WHEREVER = ("data_root", "cache", "runs", "name", "tracking", "tracking_uri", "register")
 """Settings that may differ between the beginning and the end of a table: they say where things lie, and not what is measured."""
 
-CURVE = (0.1, 0.25, 0.5, 1.0)
+RECORD = "record.json"
+"""In a table's folder, as :data:`LOCK`: who keeps its record in the tracker open."""
+
+OPENING = 120
+"""Seconds for which a process waits while another one begins with the same table."""
+
+CURVE = (0.05, 0.1, 0.25, 0.5, 1.0)
 """Shares of a dataset's labelled pictures along a curve."""
 
 
@@ -89,7 +105,8 @@ def _texts(value: Any) -> bool:
 
 def curve(dataset: str, datasets: Sequence[str], name: str) -> Experiment:
     """The table behind the question whether other people's labels are worth it: one dataset with some of its labelled pictures, alone and
-    together with the other datasets.
+    together with the other datasets. Its pictures are seen for as long in both: of K datasets each has the same part in a budget K times
+    as large, however few of its pictures are labelled.
 
     Args:
         dataset: whose pictures are counted.
@@ -104,11 +121,12 @@ def curve(dataset: str, datasets: Sequence[str], name: str) -> Experiment:
     if len(datasets) < 2:
         raise UserError(f"curve={dataset} compares it alone and with others, but {name} has no other: choose data with two or more")
     alone = f"strategy.stages=[{{name: {dataset}, datasets: [{dataset}]}}]"
+    joint = f"strategy.stages=[{{name: jt, datasets: all, budget: {len(datasets)}}}]"
     rows = {}
     for share in CURVE:
         fewer = f"data.share={{{dataset}: {share}}}"
         rows[f"alone-{share:.0%}"] = [fewer, "strategy.name=alone", alone]
-        rows[f"joint-{share:.0%}"] = [fewer, "strategy=jt"]
+        rows[f"joint-{share:.0%}"] = [fewer, "strategy.name=jt", joint, "train.mixing=uniform"]
     return Experiment(f"{name}-curve-{dataset}", rows, [], [0], curve=dataset)
 
 
@@ -173,27 +191,98 @@ def run_table(
     for planned in plan:
         check(planned.settings)
         open_data(planned.settings.data, planned.settings.data_root)
-    waiting = [planned for planned in plan if not finished(folder / planned.name, planned)]
-    seeds = sorted({planned.settings.seed for planned in plan})
-    about = {"name": name, "rows": rows_of(folder, plan), "seeds": seeds}
-    about |= {key: value for key in ("paper", "curve") if (value := getattr(experiment, key)) is not None}
-    write_text(folder / "table.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
-    done = len(plan) - len(waiting)
-    print(f"{folder}: {len(plan)} runs" + (f", {done} of which are finished" if done else ""))
-    if not waiting:
-        return folder
-    first = plan[0].settings
-    known = tracked(folder).get("")
-    with open_tracker(first.tracking, name, name, first.tracking_uri, resume=known, system_metrics=False) as tracker:
+    with ExitStack() as stack:
+        stack.enter_context(opening := ExitStack())  # one process after the other
+        folder.mkdir(parents=True, exist_ok=True)
+        opening.enter_context(held(folder / LOCK, folder, wait=OPENING))
+        remove_strays(folder, below=False)
+        for file in (folder / RECORD, *(folder / planned.name / LOCK for planned in plan)):
+            holder_of(file)  # those of killed processes are gone now
+        waiting = [planned for planned in plan if not finished(folder / planned.name, planned)]
+        seeds = sorted({planned.settings.seed for planned in plan})
+        about = {"name": name, "rows": rows_of(folder, plan), "seeds": seeds}
+        about |= {key: value for key in ("paper", "curve") if (value := getattr(experiment, key)) is not None}
+        write_text(folder / "table.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
+        done = len(plan) - len(waiting)
+        print(f"{folder}: {len(plan)} runs" + (f", {done} of which are finished" if done else ""))
+        if not waiting:
+            return folder
+        tracker = stack.enter_context(recorded(folder, name, plan[0].settings, experiment))
+        opening.close()
+        table = Table(folder, tracker.run_id)
+        publish(tracker, folder, experiment, plan)  # for whoever looks while it runs
+        failed: dict[str, UserError] = {}
+        while waiting:
+            names, settings = [planned.name for planned in waiting], [planned.settings for planned in waiting]
+            errors = launch(names, Work(tuple(waiting), table), settings, folder, chosen, source)
+            failed |= {name: error for name, error in errors.items() if not isinstance(error, Held)}
+            elsewhere = [planned for planned in waiting if planned.name in errors.keys() - failed.keys()]
+            elsewhere = [planned for planned in elsewhere if not finished(folder / planned.name, planned)]
+            waiting = [planned for planned in elsewhere if holder_of(folder / planned.name / LOCK) is None]  # who trained them was killed
+        publish(tracker, folder, experiment, plan)
+    if tracker.run_id is not None and not tracker.viewer:  # who kept the record may have ended before
+        with recorded(folder, name, plan[0].settings, experiment) as tracker:
+            publish(tracker, folder, experiment, plan)
+    if failed:
+        raise UserError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
+    if elsewhere:
+        print(f"{len(elsewhere)} of {len(plan)} runs are still trained by others: {', '.join(planned.name for planned in elsewhere)}")
+    return folder
+
+
+@contextmanager
+def recorded(folder: Path, name: str, settings: RunSettings, experiment: Experiment) -> Iterator[Tracker]:
+    """The tracker of a table, which the first of those who work on it at the same time keeps open; the others know its id, and tell it
+    nothing."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / RECORD, folder))
+        except Held:
+            joined = Tracker()
+            joined.run_id = tracked(folder).get("")
+            yield joined
+            return
+        known = tracked(folder).get("")
+        tracker = stack.enter_context(open_tracker(settings.tracking, name, name, settings.tracking_uri, resume=known))
         write_json(folder / "tracking.json", {"": tracker.run_id})
         tracker.tags({"table": name, "folder": str(folder), **environment_tags(experiment.settings)})
         tracker.artifact(folder / "table.yaml")
-        table = Table(folder, tracker.run_id)
-        names, settings = [planned.name for planned in waiting], [planned.settings for planned in waiting]
-        failed = launch(names, Work(tuple(waiting), table), settings, folder, chosen, source)
-    if failed:
-        raise UserError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
-    return folder
+        yield tracker
+
+
+def publish(tracker: Tracker, folder: Path, experiment: Experiment, plan: Sequence[Planned]) -> None:
+    """Tells the tracker what the table is, how its finished rows compare, and how to repeat it."""
+    if not tracker.viewer:  # nobody keeps its record, or another process does
+        return
+    rows = {row: [one for one in some if one.partition("=")[0] not in WHEREVER] for row, some in rows_of(folder, plan).items()}
+    common = [one for one in next(iter(rows.values())) if all(one in other for other in rows.values())]
+    which = f"curve={experiment.curve}" if experiment.curve else f"experiment={experiment.name}"
+    again = shlex.join(["densemtmd", "train", which, *([] if folder.name == experiment.name else [f"name={folder.name}"])])
+    lines = "\n".join(f"| {row} | `{' '.join(one for one in settings if one not in common)}` |" for row, settings in rows.items())
+    parts = [
+        f"The table `{folder.name}`: what each row trains on the same data, seed by seed.",
+        f"| row | settings |\n| --- | --- |\n{lines}",
+        f"All rows: `{' '.join(common)}`",
+    ]
+    first = plan[0].settings
+    datasets = open_data(first.data, first.data_root)
+    kind = kind_of(datasets[0].task.kind)
+    if any(folder.glob("*/scores.json")):
+        with TemporaryDirectory() as temporary:
+            out = Path(temporary)
+            comparison = read_table_folder(folder)
+            shown = write_comparison(comparison, out, again=f"densemtmd compare {folder}")
+            for file in sorted(out.iterdir()):
+                tracker.artifact(file)
+            tracker.flush()  # before the files are gone
+        head, *values = csv.reader(shown.files["table.csv"].splitlines())
+        tracker.table(head, values, "tables/comparison.json")
+        parts.append(shown.files["table.md"])
+        tracker.tags({"mlflow.note.content": shown.files["table.md"]})
+    parts.append(f"Go on with it, or again elsewhere: `{again}`; compare: `densemtmd compare {folder}`")
+    names = score_names(kind, [dataset.name for dataset in datasets], first.score.split)
+    tracker.experiment("\n\n".join(parts), names, kind.chief.less_is_better)
+    print(f"the record: {tracker.viewer}")
 
 
 def rows_of(folder: str | Path, plan: Sequence[Planned]) -> dict[str, list[str]]:
@@ -252,9 +341,22 @@ class Work:
 
 
 def carry_out(planned: Planned, table: Table) -> Path:
-    """Runs one row with one seed, or goes on with it."""
+    """Runs one row with one seed, or goes on with it.
+
+    Raises:
+        Held: another process does so.
+    """
     folder = table.folder / planned.name
-    if (folder / "config.yaml").exists():
-        return resume(folder, table)
-    shutil.rmtree(folder, ignore_errors=True)  # it was killed before anything was recorded
-    return run(planned.settings, planned.overrides, table=table, name=planned.name)
+    make_folder(folder)
+    with held(folder / LOCK, folder):
+        if finished(folder, planned):  # by another process, while this one trained another row
+            return folder
+        if (folder / "config.yaml").exists():
+            go_on(folder, table=table)
+            return folder
+        for path in folder.iterdir():  # left by one that was killed before it had begun
+            if path.name != LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with begun_or_gone(folder):
+            begin(prepare(planned.settings), folder, planned.overrides, table)
+    return folder

@@ -1,6 +1,6 @@
 """Runs in an MLflow store: opened, written by a thread, gone on with, copied out of it.
 
-This is the only file of the project that imports mlflow, and it does so inside functions.
+Beside ``mlflow_model.py``, which mlflow runs, this is the only file of the project that imports mlflow, and it does so inside functions.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densemtmd.errors import UserError
+from densemtmd.progress import Progress
 from densemtmd.tracking.tracker import Status, Tracker, flatten
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
     from PIL.Image import Image
@@ -45,6 +45,21 @@ RETRY_PAUSES = (1.0, 4.0, 15.0, 60.0)
 
 FINISH_SECONDS = 60.0
 """How long :meth:`Tracker.finish` waits for what is still unwritten."""
+
+VIEW = "scores"
+"""Names the view of the runs table, in its address."""
+
+MOST_RUNS = 20
+"""So many of the best are in an experiment's description."""
+
+NETWORK = "network"
+"""The folder of a model's weights, among its artifacts."""
+
+ANSWERS = "answers.png"
+"""The picture of a run's description, among its artifacts."""
+
+NEEDED = ("torch", "numpy", "safetensors", "pillow", "pyyaml", "scipy", "tqdm", "psutil", "kornia", "pandas")
+"""What a network needs of other packages to label pictures, for MLflow models."""
 
 # The limits of MLflow's stores, in characters and in metrics per write. A digest may have 36 characters; 12 can be read.
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST, MAX_BATCH = 250, 6000, 8000, 12, 1000
@@ -69,7 +84,6 @@ def open_run(
     uri: str | None = None,
     resume: str | None = None,
     parent: str | None = None,
-    system_metrics: bool = True,
 ) -> Tracker:
     """Open a run in a store: see :func:`densemtmd.tracking.open_tracker`."""
     uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
@@ -86,7 +100,7 @@ def open_run(
             )
             _mark_dead(client, experiment_id)
             run_id = _create_run(client, experiment_id, run_name, parent)
-        monitor = _start_monitor(uri, run_id, resumed=resume is not None) if system_metrics else None
+        monitor = _start_monitor(uri, run_id, resumed=resume is not None) if _is_watched() else None
     except UserError:
         raise
     except ImportError as error:
@@ -152,11 +166,8 @@ class _MlflowTracker(Tracker):
     ) -> None:
         self.run_id: str = run_id
         self.uri: str = uri
-        self.viewer = (
-            f"{uri}/#/experiments/{experiment_id}/runs/{run_id}"
-            if uri.startswith("http")
-            else f"mlflow ui --backend-store-uri {uri}"
-        )
+        page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+        self.viewer = f"{uri}{page}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000{page}"
         self._client = client
         self._writer = writer
         self._experiment_id = experiment_id
@@ -192,8 +203,58 @@ class _MlflowTracker(Tracker):
 
         self._client.log_batch(self.run_id, tags=[RunTag(key, text) for key, text in texts.items()])
 
-    def config(self, text: str) -> None:
-        self._writer.put("config.yaml", partial(self._client.log_text, self.run_id, text, "config.yaml"))
+    def text(self, text: str, name: str) -> None:
+        self._writer.put(name, partial(self._client.log_text, self.run_id, text, name))
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]], name: str) -> None:
+        # as MlflowClient.log_table writes one; that would add the rows to those of a table that is there
+        self.text(json.dumps({"columns": list(head), "data": [list(row) for row in rows]}, ensure_ascii=False), name)
+        self._writer.put(f"table {name}", partial(self._list_table, name))
+
+    def _list_table(self, name: str) -> None:
+        listed = json.loads(self._client.get_run(self.run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+        if (one := {"path": name, "type": "table"}) not in listed:
+            self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", json.dumps([*listed, one]))
+
+    def network(self, name: str, weights: Mapping[str, Path], labelsets: Mapping[str, Sequence[str]], register: str | None = None) -> None:
+        self._writer.put("the network", partial(self._write_network, name, weights, labelsets, register))
+
+    def _write_network(
+        self, name: str, weights: Mapping[str, Path], labelsets: Mapping[str, Sequence[str]], register: str | None
+    ) -> None:
+        from mlflow.entities import LoggedModelOutput
+
+        size = sum(file.stat().st_size for file in weights.values())
+        facts = {"labelsets": ", ".join(labelsets), "weights": f"{size / 1e6:.1f} MB"}
+        kept = self._client.create_logged_model(self._experiment_id, _model_name(name), self.run_id, tags=facts, model_type="segmentation")
+        with tempfile.TemporaryDirectory() as folder:
+            _save_network(Path(folder) / "model", labelsets)
+            self._client.log_model_artifacts(kept.model_id, str(Path(folder) / "model"))
+        for below, file in weights.items():
+            place = (Path("artifacts") / NETWORK / below).as_posix()
+            if (home := _local(kept.artifact_location)) is None:
+                self._client.log_model_artifact(kept.model_id, str(file), posixpath.dirname(place))
+            else:
+                _link(file, home / place)
+        self._client.finalize_logged_model(kept.model_id, "READY")
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(kept.model_id, 0)])
+        if register is not None:
+            _register(self._client, register, kept, self.run_id)
+
+    def experiment(self, about: str, scores: Sequence[str], less_is_better: bool = False) -> None:
+        names = list(map(_key, scores))
+        self._writer.put("the experiment's description", partial(self._write_experiment, about, names, less_is_better))
+
+    def _write_experiment(self, about: str, scores: Sequence[str], less_is_better: bool) -> None:
+        page = f"#/experiments/{self._experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+        link = f"[The runs by their scores]({page})"
+        best = _best_runs(self._client, self._experiment_id, scores, less_is_better) if scores else ""
+        tags = {"mlflow.note.content": "\n\n".join(filter(None, (about, link, best))), "mlflow.experimentKind": "custom_model_development"}
+        if scores:
+            tags["mlflow.experiment.primaryMetric.name"] = scores[0]
+            tags[f"mlflow.sharedViewState.{VIEW}"] = _view(scores, less_is_better)
+        for key, value in tags.items():
+            self._client.set_experiment_tag(self._experiment_id, key, value)
 
     def metrics(self, values: Mapping[str, Any], step: int, synchronous: bool = False) -> None:
         from mlflow.entities import Metric
@@ -217,35 +278,17 @@ class _MlflowTracker(Tracker):
         if synchronous:
             self.flush()
 
-    def figure(self, figure: Figure | Image | str | Path, name: str) -> None:
-        is_file = isinstance(figure, (str, Path))
-        suffix = PurePosixPath(name).suffix or (Path(str(figure)).suffix if is_file else "") or ".png"
-        file = PurePosixPath(_key(f"figures/{name.removesuffix(suffix)}") + suffix)
-        save: Callable[[Path], object]
-        if isinstance(figure, (str, Path)):
-            save = partial(shutil.copyfile, figure)
-        elif hasattr(figure, "savefig"):
-            buffer = io.BytesIO()
-            try:  # here and not in the writer: matplotlib is not made for threads, and the caller may close the figure
-                figure.savefig(buffer, format=suffix[1:], bbox_inches="tight")
-            except Exception as error:
-                self._writer.warn(f"figure {name}", error)
-                return
-            save = partial(_write_bytes, buffer.getvalue())
-        else:
-            save = figure.copy().save
-        self._writer.put(f"figure {name}", partial(self._write_file, save, file))
-
-    def _write_file(self, save: Callable[[Path], object], file: PurePosixPath) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            save(Path(folder) / file.name)
-            self._client.log_artifact(self.run_id, str(Path(folder) / file.name), str(file.parent))
-
     def image(self, image: Image | np.ndarray, key: str, step: int) -> None:
         picture = image.copy()  # the caller may go on drawing
         key = re.sub(r"[^A-Za-z0-9_\-./ ]", "_", key)
         write = partial(self._client.log_image, self.run_id, picture, key=key, step=int(step))
         self._writer.put(f"picture {key}", partial(write, timestamp=_milliseconds(), synchronous=True))
+
+    def describe(self, about: str, picture: Image | None = None) -> None:
+        if picture is not None:
+            self._writer.put(ANSWERS, partial(self._client.log_image, self.run_id, picture, ANSWERS))
+            about += f"\n\n![answers](get-artifact?path={ANSWERS}&run_uuid={self.run_id})"  # beside the page, whatever its address
+        self.tags({"mlflow.note.content": about})
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         path = Path(path).absolute()
@@ -268,9 +311,14 @@ class _MlflowTracker(Tracker):
         inputs = [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
         self._writer.put(f"dataset {name}", partial(self._client.log_inputs, self.run_id, datasets=inputs))
 
-    def child(self, run_name: str) -> Tracker:
+    def child(self, run_name: str, resume: str | None = None) -> Tracker:
         try:
-            run_id = _create_run(self._client, self._experiment_id, run_name, self.run_id)
+            if resume is None:
+                run_id = _create_run(self._client, self._experiment_id, run_name, self.run_id)
+            else:
+                _, run_id = _resume(self._client, resume, self.uri)
+        except UserError:
+            raise
         except Exception as error:
             self._writer.warn(f"run {run_name}", error)
             return Tracker()
@@ -319,9 +367,14 @@ class _Writer:
             self._wake()
 
     def flush(self, seconds: float) -> None:
-        with self._state:
+        with self._state, Progress(f"writing to {self._uri}", whole := self._unwritten, "records") as progress:
+
+            def written() -> bool:
+                progress.done = whole - self._unwritten
+                return not self._running
+
             self._hurry.set()
-            self._state.wait_for(lambda: not self._running, seconds)
+            self._state.wait_for(written, seconds)
             self._hurry.clear()
 
     def close(self) -> None:
@@ -378,6 +431,7 @@ class _Writer:
             else:
                 with self._state:
                     self._unwritten -= records
+                    self._state.notify_all()
                 return
 
 
@@ -563,12 +617,111 @@ def _alive(tags: Mapping[str, str]) -> bool:
         return True
 
 
+def _model_name(name: str) -> str:
+    """A name that MLflow accepts for a model."""
+    return re.sub(r"[/:.%\"']", "_", name) or "network"
+
+
+def _save_network(folder: Path, labelsets: Mapping[str, Sequence[str]]) -> None:
+    """All of a network's model but its weights: this package's code, what it needs, what goes in and what comes out, an example."""
+    from importlib import metadata
+
+    import mlflow
+    import numpy as np
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from PIL import Image
+
+    ramp = np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(ramp).save(picture, "PNG")
+    package = Path(__file__).parents[1]
+    needed = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in NEEDED]
+    with tempfile.TemporaryDirectory() as about:
+        home = Path(about) / NETWORK
+        home.mkdir()
+        (home / "labelsets.json").write_text(json.dumps(labelsets, ensure_ascii=False, indent=1), encoding="utf-8")
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(package / "tracking" / "mlflow_model.py"),
+            artifacts={NETWORK: str(home)},
+            code_paths=[str(package)],
+            pip_requirements=needed,
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("binary", "picture")]),
+                outputs=Schema([ColSpec("binary", name) for name in labelsets]),
+                params=ParamSchema([ParamSpec("labelset", "string", "all")]),
+            ),
+            input_example=pd.DataFrame({"picture": [picture.getvalue()]}),
+            metadata={"labelsets": {name: list(labels) for name, labels in labelsets.items()}},
+        )
+
+
+def _local(uri: str) -> Path | None:
+    """The folder that a URI names, if it is one of this machine."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
+
+
+def _link(file: Path, place: Path) -> None:
+    """The same file at another place: without a copy, where both are on one disk. Checkpoints are replaced and never changed."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copyfile(file, place)
+
+
+def _register(client: MlflowClient, name: str, model: Any, run_id: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)
+
+
+def _is_watched() -> bool:
+    """Whether mlflow is asked, in its own way, to record the load of processors, memory, disk, network and GPUs."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+
+    return bool(MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get())
+
+
 def _start_monitor(uri: str, run_id: str, resumed: bool) -> Any:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(run_id, resume_logging=resumed, tracking_uri=uri)
     monitor.start()
     return monitor
+
+
+def _view(scores: Sequence[str], less_is_better: bool) -> str:
+    """The saved view of the runs table in which the scores are columns; sorted by one of them, runs below others stand in the list too."""
+    chosen = [f"params.`{name}`" for name in ("strategy", "seed", "model")]
+    state = {
+        "selectedColumns": [*(f"metrics.`{name}`" for name in scores), *chosen], "orderByKey": f"metrics.`{scores[0]}`",
+        "orderByAsc": less_is_better,
+    }  # fmt: skip
+    now = _milliseconds()
+    return json.dumps({"name": "Scores", "createdAt": now, "updatedAt": now, "state": json.dumps(state)})
+
+
+def _best_runs(client: MlflowClient, experiment_id: str, scores: Sequence[str], less_is_better: bool) -> str:
+    """A markdown table of the runs that have the chief score, the best first."""
+    order = [f"metrics.`{scores[0]}` {'ASC' if less_is_better else 'DESC'}"]
+    runs = client.search_runs([experiment_id], order_by=order, max_results=MOST_RUNS)
+    lines = [
+        f"| {run.info.run_name} | " + " | ".join(f"{found[name]:.2f}" if name in found else "" for name in scores) + " |"
+        for run in runs
+        if scores[0] in (found := run.data.metrics)
+    ]
+    return "\n".join([f"| run | {' | '.join(scores)} |", f"| --- |{' --: |' * len(scores)}", *lines]) if lines else ""
 
 
 def _absolute(uri: str) -> str:
@@ -606,10 +759,6 @@ def _may_pass(error: Exception) -> bool:
     if hasattr(error, "error_code"):  # an MlflowException
         return error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-
-
-def _write_bytes(data: bytes, path: Path) -> None:
-    path.write_bytes(data)
 
 
 def _milliseconds() -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -41,8 +40,8 @@ class Tracker:
     def tags(self, values: Mapping[str, Any]) -> None:
         """Record facts to search runs by; a tag that exists is replaced."""
 
-    def config(self, text: str) -> None:
-        """Keep the whole configuration as the artifact ``config.yaml``."""
+    def text(self, text: str, name: str) -> None:
+        """Keep a text as the artifact ``name``, in place of one that is there, e.g. ``config.yaml``."""
 
     def metrics(self, values: Mapping[str, Any], step: int, synchronous: bool = False) -> None:
         """Record numbers at a step. Returns at once, in about 2 µs per number, unless ``synchronous``.
@@ -54,26 +53,26 @@ class Tracker:
         Args:
             values: numbers, or 0-d arrays and tensors (one on a GPU waits for the GPU). Nested mappings get keys with
                 slashes: ``{"val": {"kundu": {"global": 0.8}}}`` is ``val/kundu/global``. MLflow draws what stands
-                before the last slash as a section of charts.
+                before the last slash as a section of charts, the sections in the order of the alphabet.
             step: of the optimiser, or of whatever the run counts. A metric that has only step 0 is drawn as bars, one
                 per run: right for final scores.
             synchronous: wait until this and everything before it is written.
         """
 
-    def figure(self, figure: Figure | Image | str | Path, name: str) -> None:
-        """Keep a matplotlib figure, a picture or a picture file as the artifact ``figures/<name>``.
-
-        Args:
-            name: may hold slashes, e.g. ``"confusion/kundu"``; PNG unless it has another suffix.
-        """
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]], name: str) -> None:
+        """Keep a table as the artifact ``name``, in place of one that is there; MLflow shows it as one, ``mlflow.load_table`` reads it."""
 
     def image(self, image: Image | np.ndarray, key: str, step: int) -> None:
-        """Keep a picture of this step; MLflow shows all steps of one key behind a slider.
+        """Keep a picture of this step; MLflow shows all steps of one key behind a slider, which begins at step 0: at once it shows
+        only what has a picture of that step, or of no other.
 
         Args:
             image: a PIL image, or (H, W, 3) or (H, W), uint8 in 0..255 or float in [0, 1].
             key: the same at every step, e.g. ``"val/kundu/0003"``.
         """
+
+    def describe(self, about: str, picture: Image | None = None) -> None:
+        """Say in markdown what came of the run, with a low picture below it: what a person who opens the run sees first of it."""
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file or a folder into the run, below ``folder``; leave it in place until :meth:`flush`."""
@@ -89,8 +88,30 @@ class Tracker:
             facts: what is worth keeping beside, e.g. ``{"images": 715, "labelset": "kundu"}``; plain JSON.
         """
 
-    def child(self, run_name: str) -> Tracker:
-        """Open a run below this one; several may be open at once.
+    def network(self, name: str, weights: Mapping[str, Path], labelsets: Mapping[str, Sequence[str]], register: str | None = None) -> None:
+        """Keep a network that labels pictures, so that others can load and serve it (``mlflow_model.py``).
+
+        Where the store is of this machine, its weights are hard links to the run's own, which take no room of their own on the disk.
+
+        Args:
+            name: of the network.
+            weights: where its checkpoints lie, by their paths below the run's folder.
+            labelsets: the labels of each that it answers under.
+            register: the name of a registered model that it becomes the next version of.
+        """
+
+    def experiment(self, about: str, scores: Sequence[str], less_is_better: bool = False) -> None:
+        """Say what the group of runs is that this one belongs to.
+
+        Args:
+            about: markdown.
+            scores: the metrics to compare its runs by, the chief one first. In MLflow they are the columns of the view "Scores", which
+                :attr:`viewer` opens, its best run on top; without them it stays as it was.
+            less_is_better: of the chief one.
+        """
+
+    def child(self, run_name: str, resume: str | None = None) -> Tracker:
+        """Open a run below this one, or go on with the one of the id ``resume``; several may be open at once.
 
         Other processes use ``open_tracker(..., parent=tracker.run_id)``. Where the store cannot be written, the child
         writes nothing.

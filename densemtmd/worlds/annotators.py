@@ -244,18 +244,18 @@ class StreetSettings:
         return -(-self.images // self.frames)
 
 
-def ensure_streets(data_root: str | Path, settings: StreetSettings, progress: bool = True, workers: int | None = None) -> Path:
+def ensure_streets(data_root: str | Path, settings: StreetSettings, workers: int | None = None) -> Path:
     """The folder of a street world, with a folder per annotator; rendered if it is not there, as :func:`.ensure_world` says."""
     name = f"streets-{settings.images}x{settings.width}x{settings.height}"
     return ensure_world(
-        data_root, settings, progress, workers, name=name, version=VERSION, what="the street world", write=_write_world
+        data_root, settings, workers, name=name, version=VERSION, what="the street world", write=_write_world
     )  # fmt: skip
 
 
-def _write_world(folder: Path, settings: StreetSettings, progress: bool, workers: int) -> None:
+def _write_world(folder: Path, settings: StreetSettings, workers: int) -> None:
     write_classes(folder, {name: words(name).labels for name in ANNOTATORS})
     streets = [(folder, settings, name, sequence) for name in settings.annotators for sequence in range(settings.sequences)]
-    render_all(_write_street, streets, settings.images * len(settings.annotators), "rendering streets", progress, workers)
+    render_all(_write_street, streets, settings.images * len(settings.annotators), "rendering streets", workers)
 
 
 def _write_street(street: tuple[Path, StreetSettings, str, int]) -> int:

@@ -200,11 +200,11 @@ def _mass(seen: np.ndarray, wide: Cube, centre: np.ndarray, side: float) -> np.n
 # ------------------------------------------------------------------------------------------------------------------------ on disk
 
 
-def ensure_hands(data_root: str | Path, settings: HandWorldSettings, progress: bool = True, workers: int | None = None) -> Path:
+def ensure_hands(data_root: str | Path, settings: HandWorldSettings, workers: int | None = None) -> Path:
     """The folder of a hand world, with the folders ``nyu`` and ``icvl``; rendered if it is not there, as :func:`.ensure_world` says."""
     name = f"hands-{settings.frames}"
     return ensure_world(
-        data_root, settings, progress, workers, name=name, version=VERSION, what="the hand world", write=_write_world
+        data_root, settings, workers, name=name, version=VERSION, what="the hand world", write=_write_world
     )  # fmt: skip
 
 
@@ -221,7 +221,7 @@ class _Job:
     count: int
 
 
-def _write_world(folder: Path, settings: HandWorldSettings, progress: bool, workers: int) -> None:
+def _write_world(folder: Path, settings: HandWorldSettings, workers: int) -> None:
     counts = {"train": settings.frames, "test": settings.test}
     jobs = [
         _Job(folder, settings.seed, name, split, sequence, first, min(SEQUENCE, counts[split] - first))
@@ -233,7 +233,7 @@ def _write_world(folder: Path, settings: HandWorldSettings, progress: bool, work
         (folder / name).mkdir()
     (folder / "truth").mkdir()
     (folder / "sequences").mkdir()
-    render_all(_write_sequence, jobs, len(HAND_SETS) * sum(counts.values()), "rendering hands", progress, workers)
+    render_all(_write_sequence, jobs, len(HAND_SETS) * sum(counts.values()), "rendering hands", workers)
     for name in HAND_SETS:
         for split in counts:
             parts = [np.load(_part(job)) for job in jobs if (job.name, job.split) == (name, split)]

@@ -68,11 +68,11 @@ class OtherSettings:
         check_ranges(self, "the other world", images=(3, 100_000), width=(64, 4096), height=(48, 4096), seed=(0, 2**31))
 
 
-def ensure_otherworld(data_root: str | Path, settings: OtherSettings, progress: bool = True, workers: int | None = None) -> Path:
+def ensure_otherworld(data_root: str | Path, settings: OtherSettings, workers: int | None = None) -> Path:
     """The folder of an other world, with the folder ``otherworld``; rendered if it is not there, as :func:`.ensure_world` says."""
     name = f"otherworld-{settings.images}x{settings.width}x{settings.height}"
     return ensure_world(
-        data_root, settings, progress, workers, name=name, version=VERSION, what="the other world", write=_write_world
+        data_root, settings, workers, name=name, version=VERSION, what="the other world", write=_write_world
     )  # fmt: skip
 
 
@@ -88,14 +88,14 @@ def translate(truth: np.ndarray) -> np.ndarray:
     return ids()[truth]
 
 
-def _write_world(folder: Path, settings: OtherSettings, progress: bool, workers: int) -> None:
+def _write_world(folder: Path, settings: OtherSettings, workers: int) -> None:
     home = folder / NAME
     for path in (home / "images", home / "labels"):
         path.mkdir(parents=True)
     write_classes(folder, {NAME: [WORDS.get(fine, FOREGROUND) for fine in Fine]})
     numbers = range(settings.images)
     places = [(folder, settings, number) for number in numbers]
-    render_all(_write_place, places, settings.images, "rendering the other world", progress, workers)
+    render_all(_write_place, places, settings.images, "rendering the other world", workers)
     horizons = (f"{number:07d} {settings.width} {settings.height} {_horizon(settings, number):.6f}" for number in numbers)
     (home / "horizons.txt").write_text("".join(f"{line}\n" for line in horizons), encoding="utf-8")
 

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -27,10 +26,11 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
-from tqdm import tqdm
 
-from densemtmd.errors import UserError
+from densemtmd.errors import UserError, advice
 from densemtmd.machine import cores
+from densemtmd.progress import Progress
+from densemtmd.stopping import left_to_the_parent
 from densemtmd.tasks import Colour
 from densemtmd.worlds.textures import Fine
 
@@ -40,13 +40,12 @@ J = TypeVar("J")
 def ensure_world(
     data_root: str | Path,
     settings: Any,
-    progress: bool,
     workers: int | None,
     *,
     name: str,
     version: int,
     what: str,
-    write: Callable[[Path, Any, bool, int], None],
+    write: Callable[[Path, Any, int], None],
 ) -> Path:
     """The folder of a world; it is rendered if it is not there.
 
@@ -56,12 +55,11 @@ def ensure_world(
     Args:
         data_root: the folder in which to put the world's folder.
         settings: which world, a dataclass.
-        progress: show a bar with the time left.
         workers: processes that render; by default as many as there are processors, at most 8. The files do not depend on it.
         name: how the name of the world's folder begins; the rest of it stands for the settings and the version.
         version: of the way in which the world is made.
         what: the world is called in a message.
-        write: renders it into a folder, by settings, with a bar or without, in so many processes.
+        write: renders it into a folder, by settings, in so many processes.
 
     Returns:
         The folder that holds a folder per dataset: the data root for :func:`densemtmd.datasets.folder.open_dataset`.
@@ -76,10 +74,10 @@ def ensure_world(
         return final
     try:
         with _complete_or_gone(final) as folder:
-            write(folder, settings, progress, workers or default_workers())
+            write(folder, settings, workers or default_workers())
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{what} could not be written to {final}: {reason}; free some space or choose another place") from error
+        raise UserError(f"{what} could not be written to {final}: {reason}; {advice(error)}") from error
     return final
 
 
@@ -122,25 +120,28 @@ def check_ranges(settings: Any, what: str, **ranges: tuple[int, int]) -> None:
             raise UserError(f"{key} of {what} is {getattr(settings, key)}, expected {least} to {greatest}: choose another")
 
 
-def render_all(work: Callable[[J], int], jobs: Sequence[J], pictures: int, title: str, progress: bool, workers: int) -> None:
-    """Does all jobs, each of which returns how many pictures it has written, in so many processes; shows a bar."""
-    with tqdm(total=pictures, unit=" pictures", desc=title, leave=False, disable=None if progress else True) as bar:
-        if workers == 1:
+def render_all(work: Callable[[J], int], jobs: Sequence[J], pictures: int, title: str, workers: int) -> None:
+    """Does all jobs, each of which returns how many pictures it has written, in so many processes; shows how far it is."""
+    shown = Progress(title, pictures)
+    if workers == 1:
+        with shown:
             for job in jobs:
-                bar.update(work(job))
-            return
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker, (os.getpid(),)) as pool:
-            try:
-                for count in pool.map(work, jobs):
-                    bar.update(count)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+                shown.tick(work(job))
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker, (os.getpid(),)) as pool:
+        counts = pool.map(work, jobs)  # begins the processes, before there is a thread that shows
+        try:
+            with shown:
+                for count in counts:
+                    shown.tick(count)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _begin_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    left_to_the_parent()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -14,10 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from tqdm import tqdm
 
 from densemtmd.datasets.config import DatasetConfig
-from densemtmd.datasets.folder import Dataset, ahead
+from densemtmd.datasets.folder import Dataset
 from densemtmd.datasets.hands import icvl, nyu
 from densemtmd.datasets.hands.crop import Cube, look
 from densemtmd.datasets.hands.frames import Frames
@@ -29,6 +28,8 @@ from densemtmd.datasets.sample import Item
 from densemtmd.datasets.splitting import read_keys
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
+from densemtmd.machine import ahead
+from densemtmd.progress import followed
 
 FORMAT = 2
 """Of the kept crops: raise it whenever they are made otherwise."""
@@ -115,7 +116,7 @@ def as_listed(dataset: HandDataset, listed: Path) -> HandDataset:
     return replace(dataset, splits=splits)
 
 
-def load_hands(dataset: Dataset, folder: Path | None, size: int, margin: float, progress: bool = True) -> dict[str, Hands]:
+def load_hands(dataset: Dataset, folder: Path | None, size: int, margin: float) -> dict[str, Hands]:
     """All hands of a dataset, located and cropped; kept in a folder for the next run.
 
     A frame in which no hand is found teaches nothing: to train and to validate it is left out. Of the test frames none is left out, since
@@ -127,7 +128,6 @@ def load_hands(dataset: Dataset, folder: Path | None, size: int, margin: float, 
         folder: where crops are kept; None: nowhere.
         size: of the crops that the network sees, pixels.
         margin: how much wider the crops are that are kept: what augmentation wants.
-        progress: show a bar while pictures are read, on a terminal, once it has taken two seconds.
 
     Returns:
         Of each split the hands whose keys are in ``dataset.splits``.
@@ -136,10 +136,10 @@ def load_hands(dataset: Dataset, folder: Path | None, size: int, margin: float, 
         UserError: a picture that cannot be read, or no hand in most of a split's frames.
     """
     assert isinstance(dataset, HandDataset)
-    return {split: _load(dataset, split, folder, size, margin, progress) for split in dataset.splits}
+    return {split: _load(dataset, split, folder, size, margin) for split in dataset.splits}
 
 
-def _load(dataset: HandDataset, split: str, folder: Path | None, size: int, margin: float, progress: bool) -> Hands:
+def _load(dataset: HandDataset, split: str, folder: Path | None, size: int, margin: float) -> Hands:
     wanted = {item.key for item in dataset.splits[split]}
     frames = dataset.frames[split]
     frames = frames.take(np.flatnonzero([key in wanted for key in frames.keys]))
@@ -148,7 +148,7 @@ def _load(dataset: HandDataset, split: str, folder: Path | None, size: int, marg
     kept = None if folder is None else folder / _name(dataset, split, frames, centres, pixels, margin)
     located = None if kept is None else _kept(kept)
     if located is None:
-        located = _read(dataset, frames, centres, pixels, margin, f"cropping {dataset.name} {split}", progress)
+        located = _read(dataset, frames, centres, pixels, margin, f"cropping {dataset.name} {split}")
         if kept is not None:
             with atomic_write(kept) as temporary:
                 np.savez(temporary, **asdict(located))
@@ -184,9 +184,7 @@ def _centres(dataset: HandDataset, split: str, frames: Frames) -> np.ndarray | N
     return centres[[place[key] for key in frames.keys]]
 
 
-def _read(
-    dataset: HandDataset, frames: Frames, centres: np.ndarray | None, pixels: int, margin: float, title: str, progress: bool
-) -> _Located:
+def _read(dataset: HandDataset, frames: Frames, centres: np.ndarray | None, pixels: int, margin: float, title: str) -> _Located:
     """Frames read, their hands located and cropped."""
     read, camera = READERS[dataset.config.encoding].read_depth, dataset.hands.camera
     numbers = {key: n for n, key in enumerate(frames.keys)}
@@ -205,8 +203,7 @@ def _read(
         return cut(depth, n, centre), centre
 
     items = list(map(Item, frames.keys, frames.pictures, frames.pictures, frames.sequences))
-    bar = tqdm(ahead(work, items), title, len(items), unit=" pictures", delay=2, leave=False, disable=None if progress else True)
-    seen = list(bar)
+    seen = list(followed(ahead(work, items), title, len(items)))
     good = [n for n, one in enumerate(seen) if not isinstance(one, NoHand)]
     whys = [str(one) for one in seen if isinstance(one, NoHand)]
     if not good:

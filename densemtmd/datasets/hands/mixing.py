@@ -105,6 +105,10 @@ class HandMixture:
             parts.append((hands, self.augmentation.draw(hands.cube, random) if self.augmentation else hands.cube))
         return parts
 
+    def augmented(self, batch: Batch) -> Batch:
+        """As it is: hands are turned, scaled and moved before they are cut out."""
+        return batch
+
     def batch(self, step: int) -> Batch:
         """The batch of a step: the same for the same settings, whatever was drawn before."""
         images, targets, of, weights = [], [], [], []

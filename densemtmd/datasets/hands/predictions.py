@@ -1,4 +1,4 @@
-"""Files of answers as the field exchanges them: a line per test frame, u, v and depth of each keypoint; and files of centres.
+"""Files of answers as the field exchanges them: a line per test frame, u, v and depth of each keypoint, or x, y, z; and files of centres.
 
 Shapes: ``N`` frames, ``J`` keypoints.
 """
@@ -14,30 +14,33 @@ from densemtmd.datasets.hands.sets import HandSet
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
 
+UNITS = {"uvd": "u v depth", "xyz": "x y z in mm"}
 
-def read_predictions(path: str | Path, hands: HandSet, frames: int | None = None) -> np.ndarray:
+
+def read_predictions(path: str | Path, hands: HandSet, frames: int | None = None, units: str = "uvd") -> np.ndarray:
     """The answers of a file.
 
     Args:
         path: of the file.
         hands: which keypoints it should hold.
         frames: how many lines it should have; None: any number.
+        units: ``uvd``, or ``xyz``.
 
     Returns:
-        (N, J, 3) float64: column and row in native pixels, depth in mm.
+        (N, J, 3) float64: column and row in native pixels, depth in mm; or x, y, z in mm.
 
     Raises:
         UserError: a line with too few or too many numbers, another number of lines, or a value that is not finite.
     """
     path = Path(path)
-    what = f"a line per frame, u v depth of each of {len(hands.keypoints.keypoints)} keypoints"
+    what = f"a line per frame, {UNITS[units]} of each of {len(hands.keypoints.keypoints)} keypoints"
     rows = [numbers_of(words, hands.keypoints.channels, path, number, what) for number, words in text_lines(path, what)]
     if not rows or (frames is not None and len(rows) != frames):
         raise UserError(f"{path} has {len(rows)} line{'s' * (len(rows) != 1)}, expected {frames or 'at least one'}: {what}")
-    uvd = np.array(rows, float).reshape(len(rows), -1, 3)
-    if len(strange := np.flatnonzero(~np.isfinite(uvd).all((1, 2)))):
+    answers = np.array(rows, float).reshape(len(rows), -1, 3)
+    if len(strange := np.flatnonzero(~np.isfinite(answers).all((1, 2)))):
         raise UserError(f"{path}, frame {strange[0] + 1}: it holds a value that is not finite, expected {what}")
-    return uvd
+    return answers
 
 
 def write_predictions(path: str | Path, uvd: np.ndarray) -> None:
