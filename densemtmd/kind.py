@@ -69,7 +69,7 @@ class Kind(ABC):
     name: ClassVar[str]
     task: ClassVar[type[Task]]              # such as Labelset
     encodings: ClassVar[tuple[str, ...]]    # of dataset YAMLs that are of this kind; none: all that are of no other
-    model: ClassVar[str]                    # the network to choose for it, a file of conf/model/
+    model: ClassVar[str]                    # the paper's network for it, a file of conf/model/
     shows: ClassVar[str]                    # what its pictures are, for messages
     measures: ClassVar[tuple[Measure, ...]]
     settings: ClassVar[tuple[str, ...]] = ()   # groups of RunSettings that only this kind has

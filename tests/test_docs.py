@@ -115,9 +115,11 @@ def toy(words: list[str]) -> list[str]:
     if verb == "train" and not any(word.startswith("resume=") for word in rest):
         chosen = {name: value for name, _, value in (word.partition("=") for word in rest)}
         data = chosen.get("data", "street7")
-        model = chosen.get("model", {"hands": "handnet", "own": "frozen"}.get(data, "patchnet"))
+        model = chosen.get("model", {"hands": "handnet", "nyu_icvl": "handnet"}.get(data, "frozen"))
         smaller = {"handnet": HANDS, "frozen": FROZEN, "patchnet": SMALL}.get(model, DECODER) + (WORLD if data == "street7" else [])
         return [verb, *rest, *smaller, "tracking=none", "runs=others"]
+    if verb == "demo":
+        return [verb, *rest, "--port", "0"]
     return [verb, *rest]
 
 
@@ -179,12 +181,13 @@ def test_blocks_are_of_a_kind_that_is_looked_at():
 
 
 @pytest.mark.parametrize("command", RUN, ids=shown)
-def test_commands_run(folder, command, capsys):
+def test_commands_run(folder, command, monkeypatch, capsys):
     assert RUN[command][0] == "densemtmd" and RUN[command][1] in VERBS, "mark its block: <!-- not run: why -->"
     if command in SHARED.values():
         return  # as the others were set up
     placed = [re.sub(r"runs/<(\w+)>", lambda of: f"runs/of-{'jt' if of[1] == 'run' else of[1]}", word) for word in RUN[command]]
     verb, *arguments = toy(placed)
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda server: None)  # as if Ctrl-C were pressed at once
     assert main_of(verb)(arguments) == 0, capsys.readouterr().err
 
 
@@ -235,7 +238,7 @@ def test_commands_that_are_not_run_are_understood(command, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("page", dict.fromkeys(block.page for block in BLOCKS if block.language == "python"))
 def test_python_runs(folder, page):
-    names: dict[str, object] = {"TOY": [*SMALL, *WORLD, "runs=others"]}
+    names: dict[str, object] = {"TOY": [*FROZEN, *WORLD, "runs=others"]}
     for block in BLOCKS:
         if (block.page, block.language) == (page, "python"):
             text = block.text.replace("runs/<run>", "runs/of-jt").replace("compose([", "compose([*TOY, ")

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
 SMALL = [
+    "model=patchnet",
     "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=600", "train.epoch_outputs=300", "train.crop=24",
     "train.batch=4", "tracking=none", "cache=none", "score.scoring=strided", "score.probe=false",
 ]  # fmt: skip

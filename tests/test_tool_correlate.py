@@ -13,7 +13,8 @@ from toy import write_toy
 from densemtmd.commands import correlate, train
 
 SMALL = [
-    "tracking=none", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=2000", "train.crop=16", "train.batch=4",
+    "tracking=none", "model=patchnet",
+    "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=2000", "train.crop=16", "train.batch=4",
 ]  # fmt: skip
 
 

@@ -17,7 +17,8 @@ pytest.importorskip("build")
 pytest.importorskip("setuptools")
 
 SMALL = [
-    "data.world={images: 9, width: 96, height: 64}", "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=400",
+    "data.world={images: 9, width: 96, height: 64}", "model=patchnet",
+    "model.widths=[4,6,8]", "model.hidden=8", "train.epochs=null", "train.outputs=400",
     "train.crop=4", "train.batch=8", "tracking=none", "cache=none", "score.scoring=strided",
 ]  # fmt: skip
 

@@ -69,5 +69,5 @@ def _imported(name: str) -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"pretrained encoders need {name}, which cannot be imported here ({error}): "
-            "pip install -c constraints.txt 'densemtmd[backbones]'"
+            "pip install -c constraints.txt 'densemtmd[backbones]', or train the paper's network, model=patchnet, which needs none"
         ) from None

@@ -363,8 +363,8 @@ def check(settings: RunSettings) -> JointNetwork:
     if outline.trunk is not None and (train.flip or train.scale != [1, 1] or train.colour or train.blur):
         raise UserError(
             f"train.flip is {str(train.flip).lower()}, train.scale {train.scale}, train.colour {train.colour} and train.blur {train.blur}, "
-            "but this model learns from features of pictures as they are: use train.flip=false and leave out the others, as "
-            "protocol=frozen does"
+            f"but model={settings.model['name']} learns from features of pictures as they are: use train.flip=false and leave out the "
+            "others, as protocol=frozen does, or choose a network that learns from crops, such as model=patchnet"
         )
     check_workers(settings.train.workers)
     check_batch(outline, settings)
