@@ -14,17 +14,22 @@ from __future__ import annotations
 import filecmp
 import itertools
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from densemtmd.datasets.duplicates import Picture, find_copies, fingerprint
 from densemtmd.datasets.folder import Dataset
 from densemtmd.datasets.hands.sets import HAND_SETS
+from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
 from densemtmd.machine import ahead
+from densemtmd.progress import followed
 from densemtmd.tasks import VOID
 
 
@@ -89,24 +94,60 @@ def known_truths(datasets: Iterable[Dataset]) -> list[Truth]:
             continue
         truths.append(_of_a_street_world(group) if home[0] == "streets" else _of_one_source(group))
     for first, second in itertools.combinations(groups.values(), 2):
-        truths += [_of_both(a, b) for a in first for b in second if a.labelset.name != b.labelset.name and _shared(a, b)]
+        pairs = [(a, b) for a in first for b in second if a.labelset.name != b.labelset.name]
+        truths += [_of_both(a, b, shared) for a, b in pairs if (shared := _shared(a, b))]
     return truths
 
 
-def _shared(a: Dataset, b: Dataset) -> dict[Path, tuple[Item, Item]]:
-    """The pictures that two datasets have in common: the same file, or one of the same name and content elsewhere."""
+def _shared(a: Dataset, b: Dataset) -> list[tuple[Item, Item]]:
+    """The pictures that two datasets have in common: the same file, one of the same name and content elsewhere, or the same photo whatever
+    its name and size (:mod:`densemtmd.datasets.duplicates`). Of videos this last is not looked for: neighbouring frames look alike."""
     by_path: dict[Path, Item] = {}
     by_name: dict[str, list[Item]] = {}
-    for item in (item for items in b.splits.values() for item in items):
+    for item in _items(b):
         by_path[item.image.resolve()] = item
         by_name.setdefault(item.image.name, []).append(item)
     found = {}
-    for item in (item for items in a.splits.values() for item in items):
+    for item in _items(a):
         path = item.image.resolve()
         candidates = [by_path[path]] if path in by_path else by_name.get(path.name, [])
         if (other := next((one for one in candidates if one.image.resolve() == path or _alike(path, one.image)), None)) is not None:
-            found[path] = (item, other)
-    return found
+            found[item.key] = (item, other)
+    names = {(dataset.name, item.key): item for dataset in (a, b) for item in _items(dataset)}
+    photos = _photos(a, set(found)), _photos(b, {other.key for _, other in found.values()})
+    if all(photos):
+        for group in find_copies([*_printed(a, photos[0]), *_printed(b, photos[1])]):
+            first, second = (next((names[p.dataset, p.key] for p in group if p.dataset == dataset.name), None) for dataset in (a, b))
+            if first is not None and second is not None:
+                found[first.key] = (first, second)
+    return list(found.values())
+
+
+def _items(dataset: Dataset) -> list[Item]:
+    return [item for items in dataset.splits.values() for item in items]
+
+
+def _photos(dataset: Dataset, without: Container[str]) -> list[Item]:
+    """The pictures of a dataset that are of no video, but for some keys."""
+    frames = Counter(item.sequence for item in _items(dataset))
+    return [item for item in _items(dataset) if frames[item.sequence] == 1 and item.key not in without]
+
+
+def _printed(dataset: Dataset, photos: Sequence[Item]) -> list[Picture]:
+    """Pictures as copies of them are looked for; those that cannot be read are left out."""
+    prints = followed(ahead(_print_of, photos), f"prints of {dataset.name}", len(photos))
+    return [
+        Picture(dataset.name, "", item.key, f"{dataset.name} {item.key}", one, partial(read_picture, item.image))
+        for item, one in zip(photos, prints, strict=True)
+        if one is not None
+    ]
+
+
+def _print_of(item: Item) -> bytes | None:
+    try:
+        return fingerprint(read_picture(item.image))
+    except UserError:  # who labels it will say so
+        return None
 
 
 def _alike(a: Path, b: Path) -> bool:
@@ -117,10 +158,10 @@ def _alike(a: Path, b: Path) -> bool:
         return False
 
 
-def _of_both(a: Dataset, b: Dataset) -> Truth:
-    """What a pixel is that two datasets labelled: a pair of their labels; unknown where one of them says nothing."""
-    pairs = {item.key: (item, other) for item, other in _shared(a, b).values()}
-    partners = {other.key: (item, other) for item, other in pairs.values()}
+def _of_both(a: Dataset, b: Dataset, shared: Sequence[tuple[Item, Item]]) -> Truth:
+    """What a pixel is that two datasets labelled: a pair of their labels; unknown where one of them says nothing. Where a photo has two
+    sizes, the other's labels are read where they lie in it."""
+    mine, theirs = ({pair[n].key: pair[1 - n] for pair in shared} for n in (0, 1))
     labels = b.labelset.channels
     unknown = a.labelset.channels * labels
     names = tuple(f"{one} and {other}" for one in a.labelset.labels for other in b.labelset.labels)
@@ -128,18 +169,25 @@ def _of_both(a: Dataset, b: Dataset) -> Truth:
     tables = {a.labelset.name: np.append(ids // labels, VOID), b.labelset.name: np.append(ids % labels, VOID)}
 
     def read(dataset: Dataset, item: Item) -> np.ndarray:
-        both = (pairs if dataset is a else partners).get(item.key)
-        if both is None:
-            return np.full(dataset.load(item).target.shape, unknown, np.uint32)
-        first, second = a.load(both[0]).target.astype(np.uint32), b.load(both[1]).target
-        if first.shape != second.shape:
-            raise UserError(
-                f"{both[0].labels} is {first.shape[1]}×{first.shape[0]} and {both[1].labels} {second.shape[1]}×{second.shape[0]}, expected "
-                "labels of one size for one picture"
-            )
-        return np.where((first == VOID) | (second == VOID), unknown, first * labels + second).astype(np.uint32)
+        own = dataset.load(item).target
+        other = (mine if dataset is a else theirs).get(item.key)
+        if other is None:
+            return np.full(own.shape, unknown, np.uint32)
+        said = resized((b if dataset is a else a).load(other).target, own.shape)
+        first, second = (own, said) if dataset is a else (said, own)
+        return np.where((first == VOID) | (second == VOID), unknown, first.astype(np.uint32) * labels + second).astype(np.uint32)
 
     return Truth(names, (a, b), {name: table.astype(np.uint8) for name, table in tables.items()}, read)
+
+
+def resized(target: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Labels (H, W) at another size: of each of its pixels the label at its middle.
+
+    >>> resized(np.array([[1, 2], [3, 4]]), (4, 2)).tolist()
+    [[1, 2], [1, 2], [3, 4], [3, 4]]
+    """
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(target.shape, shape, strict=True))
+    return target[rows[:, None], columns]
 
 
 def truths_of(datasets: Sequence[Dataset]) -> list[Truth]:

@@ -112,3 +112,46 @@ def test_the_truth_of_pictures_that_two_labelled(tmp_path):
     assert counts[:-1].sum() == 2 * known > 0
     shares = truth.shares("first", "second", counts)
     assert shares[1, 1] == 0 and shares[1, 0] + shares[1, 2] + shares[1, 1] == pytest.approx(1)
+
+
+def test_a_photo_is_found_under_another_name_and_size_and_no_frame_of_a_video_is(tmp_path):
+    """The second dataset has the first's photos at half the size, compressed, under other names; and frames that look alike."""
+    rng = np.random.default_rng(0)
+    for folder in ("large/images", "large/labels", "small/images", "small/labels", "film/images", "film/labels"):
+        (tmp_path / folder).mkdir(parents=True)
+
+    def save(folder, name, photo, labels, size):
+        photo.resize(size, Image.Resampling.BOX).save(tmp_path / folder / "images" / f"{name}.jpg", quality=70)
+        Image.fromarray(labels).resize(size, Image.Resampling.NEAREST).save(tmp_path / folder / "labels" / f"{name}.png")
+
+    for n in range(5):
+        octaves = [Image.fromarray(rng.integers(0, 256, (3 * k, 4 * k, 3), dtype=np.uint8)) for k in (2, 4, 8)]
+        parts = [np.asarray(one.resize((192, 144), Image.Resampling.BICUBIC), float) for one in octaves]
+        photo = Image.fromarray(np.average(parts, 0, (3, 2, 1)).astype(np.uint8))
+        left = np.repeat([[0, 1]], [80, 112], 1).repeat(144, 0).astype(np.uint8)
+        top = np.repeat([[0], [1], [255]], [60, 64, 20], 0).repeat(192, 1).astype(np.uint8)
+        save("large", f"photo{n}", photo, left, (192, 144))
+        if n < 3:
+            save("small", f"{n:02}-copy", photo, top, (96, 72))
+        save("film", f"film_{n}", photo, top, (192, 144))
+    datasets = []
+    for name in ("large", "small", "film"):
+        about = {
+            "name": name, "images": "images/*.jpg", "labels": "labels/*.png", "encoding": "index", "void": [255],
+            "labelset": [f"{name}_0", f"{name}_1"], "split": {"fractions": {"test": 1}},
+            **({"sequence": "^(film)"} if name == "film" else {}),
+        }  # fmt: skip
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(about))
+        datasets.append(open_dataset(load_dataset_config(tmp_path / f"{name}.yaml"), tmp_path))
+    large, small, film = datasets
+    assert known_truths([large, film]) == []
+    (truth,) = known_truths([large, small])
+    for dataset, shape in ((large, (144, 192)), (small, (72, 96))):
+        for item in dataset.splits["test"]:
+            target = truth.target("small", dataset, item)
+            assert target.shape == shape and (target != VOID).any() == (item.key[-1] != "3" and item.key[-1] != "4")
+    shares = truth.shares("large", "small", truth.counts(["test"]))
+    by_hand = np.array([[30, 32], [30, 32]]) / 62
+    assert np.allclose(shares, by_hand, atol=0.01)
+    first = large.splits["test"][0]
+    assert (truth.target("large", large, first)[:120] == np.repeat([0, 1], [80, 112])).all()

@@ -356,6 +356,7 @@ class _Reader:
 def check_copies(surveys: Sequence[Survey], groups: Sequence[Sequence[Picture]]) -> list[Finding]:
     """A finding for each photo that occurs more than once."""
     together = _together(surveys)
+    tasks = {one.dataset.name: one.dataset.task.name for one in surveys}
     findings = []
     for group in groups:
         names = tuple(dict.fromkeys(picture.dataset for picture in group))
@@ -371,6 +372,8 @@ def check_copies(surveys: Sequence[Survey], groups: Sequence[Sequence[Picture]])
             findings.append(Finding("error", "leak", what, names, message))
         else:
             known = _stay_together(group, together)
+            if len({tasks[name] for name in names}) > 1:
+                message += "; labelled in two ways, it is truth that correlate is scored by"
             findings.append(Finding("known" if known else "warning", "duplicate", what, names, message))
     return findings
 
