@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +23,8 @@ from densemtmd.draw import (
     save_indexed,
     sheet,
 )
+from densemtmd.draw.attempt import drawing
+from densemtmd.draw.lettering import font_for, installed, short, width_of
 from densemtmd.errors import UserError
 from densemtmd.evaluation import report
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
@@ -194,8 +198,9 @@ def test_a_speck_is_painted_but_not_in_the_legend():
 def test_a_long_name_widens_the_picture():
     name = "a label whose name somebody took for a place to explain at length what it means " * 3
     picture = overlay(photo(480, 480), np.zeros((480, 480), np.uint8), Labelset("long", [name, "other"]))
-    assert picture.width > ImageFont.load_default(size=13).getlength(name)
-    assert (np.asarray(picture)[:, -3:] == 255).all()
+    assert picture.width > ImageFont.load_default(size=13).getlength(short(name))
+    longer = overlay(photo(480, 480), np.zeros((480, 480), np.uint8), Labelset("long", ["x" * 10_000, "other"]))
+    assert longer.width < 1000
 
 
 def test_names_beyond_ascii_are_not_drawn_as_boxes():
@@ -258,10 +263,10 @@ def test_a_long_name_widens_a_sheet():
     space = OutputSpace([Labelset("long", [name, "other"]), Labelset("t" * 200, ["a", "b"])])
     answers = {task: np.zeros((100, 100), np.uint8) for task in space.names}
     picture = sheet(photo(100, 100), answers, space, columns=1)
-    assert picture.width > ImageFont.load_default(size=13).getlength("t" * 200)
+    assert picture.width > ImageFont.load_default(size=13).getlength(short("t" * 200))
     assert (np.asarray(picture)[:, -3:] == 255).all()
     picture = sheet(photo(100, 100), {"long": answers["long"]}, space, columns=1)
-    assert picture.width > ImageFont.load_default(size=13).getlength(name)
+    assert picture.width > ImageFont.load_default(size=13).getlength(short(name))
     assert (np.asarray(picture)[:, -3:] == 255).all()
 
 
@@ -283,8 +288,8 @@ def drawn(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("labels", [2, 8, 33])
-def test_a_confusion_figure_shows_row_percents(tmp_path, drawn, labels):
+@pytest.mark.parametrize(("labels", "least"), [(2, 0.5), (8, 0.5), (33, 0.5), (55, 10)])
+def test_a_confusion_figure_shows_row_percents(tmp_path, drawn, labels, least):
     rng = np.random.default_rng(labels)
     matrix = rng.integers(0, 9, (labels, labels)) ** 4
     matrix[labels - 1] = 0  # never occurs
@@ -292,13 +297,13 @@ def test_a_confusion_figure_shows_row_percents(tmp_path, drawn, labels):
     confusion_figure(matrix, Labelset("some", names), tmp_path / "c.png")
 
     axes = drawn[0].axes[0]
-    percents = axes.images[0].get_array()
+    percents = 100 * axes.collections[0].get_array()
     texts = {(t.get_position(), t.get_text()) for t in axes.texts}
     for row in range(labels):
         for column in range(labels):
             expected = 100 * matrix[row, column] / matrix[row].sum() if matrix[row].sum() else 0
             assert percents[row, column] == pytest.approx(expected)
-            assert (((column, row), f"{expected:.0f}") in texts) == (expected >= 0.5)
+            assert (((column, row), f"{expected:.0f}") in texts) == (expected >= least)
     union = matrix[0].sum() + matrix[:, 0].sum() - matrix[0, 0]
     assert {f"{100 * matrix[0, 0] / union:.1f}", "none", "–"} <= {text for _, text in texts}
     assert [t.get_text() for t in axes.get_yticklabels()] == names
@@ -353,6 +358,20 @@ def test_curves_of_one_dataset_have_no_line_for_all_and_an_empty_history_is_refu
         curves_figure([], tmp_path / "none.png")
 
 
+def test_no_field_of_the_curves_is_empty_and_very_many_datasets_are_not_all_named(tmp_path, drawn):
+    curves_figure(history(["he"], 2), tmp_path / "four.png")
+    mm = {"pooled": {"mm": 3.0, "px": 2.0}, "datasets": {"nyu": {"mm": 3.0, "px": 2.0}}}
+    curves_figure([{"epoch": 1, "loss": 1.0, "scores": mm}], tmp_path / "three.png")
+    for figure in drawn:
+        fields = figure.axes[0].get_gridspec()
+        assert len(figure.axes) == fields.nrows * fields.ncols
+    curves_figure(history([f"_dataset {i}" for i in range(70)], 1), tmp_path / "many.png")
+    named = [text.get_text() for text in drawn[2].legends[0].get_texts()]
+    assert len(named) == figures.NAMED and named[0] == " _dataset 0" and named[-1] == "all together (41 more)"
+    with Image.open(tmp_path / "many.png") as picture:
+        assert picture.width < 2500
+
+
 def test_keypoints_have_no_sheet():
     with pytest.raises(UserError, match="keypoints"):
         sheet(photo(4, 4), {"nyu": np.zeros((4, 4), np.uint8)}, OutputSpace([KeypointSet("nyu", ["palm"])]))
@@ -400,3 +419,85 @@ def test_the_correlation_figure_holds_every_label_and_refuses_other_sizes(tmp_pa
     assert all(text.count(f"<!-- {label} -->") == 2 for label in ("road", "never", "everything else", "one", "two"))
     with pytest.raises(UserError, match=r"\(4, 4\).*\(5, 5\)"):
         correlation_figure(matrix[:4, :4], space, tmp_path / "figure.png")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Names, bounds, and what fails
+
+
+def test_a_name_is_shortened_in_its_middle_to_one_line():
+    assert short("car") == "car" and short("a\nb") == "a\\nb"
+    for name in ("x" * 10_000, "自動車" * 99, "ends alike but for this: 1" + "y" * 99 + "2"):
+        kept = short(name, 20)
+        assert 18 <= width_of(kept) <= 20 and kept[:4] == name[:4] and kept[-4:] == name[-4:] and kept.count("…") == 1
+
+
+def test_every_letter_has_a_font_or_a_placeholder_and_nothing_is_said(tmp_path, drawn, recwarn, caplog):
+    names = ["plain", "$\\frac", "straße", "سيارة", "θ", "自動車", "รถยนต์", "कार", "x" * 10_000]
+    confusion_figure(np.eye(9, dtype=int), Labelset("Straßen $x$", names), tmp_path / "c.png")
+    correlation_figure(np.eye(9), OutputSpace([Labelset("a", names[:4]), Labelset("二", names[4:])]), tmp_path / "k.png")
+    assert not recwarn.list and not caplog.records
+    assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()] == [*names[:8], short(names[8])]
+    for file in ("c.png", "k.png"):
+        with Image.open(tmp_path / file) as picture:
+            assert picture.width < 2000 and picture.height < 1500
+    assert font_for("car straße سيارة").name == "DejaVuSans.ttf"
+    if cjk := [file for family, file in installed().items() if "CJK" in family]:
+        assert font_for("自動車") == cjk[0]
+        boxes = [np.asarray(overlay(photo(480, 480), np.zeros((480, 480), np.uint8), Labelset("x", [n, "b"]))) for n in ("自動", "自車")]
+        assert not np.array_equal(*boxes)
+
+
+BOUNDED = """
+import resource, sys
+import numpy as np
+from densemtmd.draw import confusion_figure, correlation_figure
+from densemtmd.tasks import Labelset, OutputSpace
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+random, before = np.random.default_rng(0), peak()
+many = Labelset("many", [f"{i} " + "a name that goes on and on " * 9 for i in range(255)])
+confusion_figure(random.integers(0, 99, (255, 255)), many, sys.argv[1] + "/confusion.png")
+space = OutputSpace([Labelset(f"set {i}", [f"label {j}" for j in range(125)]) for i in range(8)])
+correlation_figure(random.random((1000, 1000)), space, sys.argv[1] + "/correlation.png")
+print(peak() - before)
+"""
+
+
+def test_matrices_of_255_and_1000_labels_are_pictures_of_a_size_that_one_can_open(tmp_path):
+    told = subprocess.run([sys.executable, "-c", BOUNDED, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(told.stdout) < 600, "megabytes"
+    for name in ("confusion", "correlation"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert 2000 < picture.width < 6000 and 2000 < picture.height < 6000
+
+
+def test_a_figure_of_any_size_has_a_bounded_number_of_pixels(tmp_path):
+    from matplotlib.figure import Figure
+
+    for size in ((100, 100), (2000, 1), (3, 900)):
+        figures._save_figure(Figure(figsize=size, dpi=150), tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as picture:
+            assert picture.width * picture.height < 1.1 * figures.MOST_PIXELS and max(picture.size) < 33_000
+
+
+def test_many_labels_stand_in_the_order_of_their_partners(tmp_path, drawn):
+    """Of two labelsets whose labels are the same ones, dealt out anew."""
+    dealt = np.random.default_rng(0).permutation(60)
+    space = OutputSpace([Labelset("one", [f"label {i}" for i in range(60)]), Labelset("two", [f"label {i}" for i in dealt])])
+    matrix = np.eye(120)
+    matrix[60 + np.arange(60), dealt] = matrix[dealt, 60 + np.arange(60)] = 0.9
+    correlation_figure(matrix, space, tmp_path / "k.png")
+    axes = drawn[0].axes[0]
+    assert np.allclose(np.diagonal(axes.collections[0].get_array(), 60), 0.9)
+    assert [text.get_text() for text in axes.get_yticklabels()] == [f"label {i}" for i in range(60)] * 2
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 9 GiB"), UserError("a.png cannot be written"), ValueError("two\nlines")])
+def test_what_cannot_be_drawn_is_told_in_a_line(error, capsys):
+    with drawing("figures/a.png"):
+        raise error
+    told = capsys.readouterr().err
+    assert told.startswith("note: figures/a.png could not be drawn, all else goes on: ") and told.count("\n") == 1
+    with pytest.raises(KeyboardInterrupt), drawing("figures/a.png"):
+        raise KeyboardInterrupt

@@ -180,7 +180,7 @@ def test_optional_libraries_are_imported_in_one_place():
         "segmentation_models_pytorch": set(),
         "torchvision": set(),
         "matplotlib": {
-            PACKAGE / "draw" / "labels.py", PACKAGE / "draw" / "figures.py",
+            PACKAGE / "draw" / "lettering.py", PACKAGE / "draw" / "figures.py",
         },
     }  # fmt: skip
     used = {library: set() for library in homes}

@@ -18,6 +18,7 @@ from densemtmd.commands import train
 from densemtmd.data import open_data, output_space
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_dataset
+from densemtmd.kinds import pixels
 from densemtmd.runs import run as runs
 from densemtmd.runs.folder import reopen
 from densemtmd.settings import RunSettings
@@ -196,6 +197,28 @@ def test_debug_shows_within_seconds_whether_everything_works(arguments, tmp_path
     assert scored["scoring"] == "strided" and scored["datasets"]["discs"]["pixels"] <= 2 * 10 * 13
 
 
+def test_what_cannot_be_drawn_costs_nothing_else(arguments, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise MemoryError("Unable to allocate 9.3 GiB")
+
+    monkeypatch.setattr(runs, "curves_figure", fails)
+    monkeypatch.setattr(pixels, "confusion_figure", fails)
+    monkeypatch.setattr(pixels, "overlay", fails)
+    assert train.main([*arguments, "debug=true"]) == 0
+    run, told = only_run(tmp_path), capsys.readouterr()
+    assert json.loads((run / "scores.json").read_text())["datasets"].keys() == {"squares", "discs"}
+    assert "all together" in told.out and "label pictures with it" in told.out
+    lines = told.err.splitlines()
+    assert [line for line in lines if "could not be drawn" in line] == [
+        f"note: {run / 'figures' / name} could not be drawn, all else goes on: MemoryError: Unable to allocate 9.3 GiB"
+        for name in ("curves.png", "confusion_squares.png", "confusion_discs.png")
+    ]
+    with np.load(run / "per_image.npz") as kept:
+        counted = kept["discs"].sum(0)
+    table = [line.split(",") for line in (run / "figures" / "confusion_discs.csv").read_text().splitlines()]
+    assert table[0] == ["", "other", "disc"] and [[int(n) for n in row[1:]] for row in table[1:]] == counted.tolist()
+
+
 def test_settings_can_be_chosen_without_a_look_at_the_test_pictures(arguments, tmp_path, capsys):
     assert train.main([*arguments, "score.split=val", "train.validation_pictures=0", "score.scoring=strided"]) == 0
     run = only_run(tmp_path)
@@ -322,7 +345,9 @@ def test_as_a_command(arguments, tmp_path):
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path)
     assert (run / "scores.json").is_file() and "infer.py" in done.stdout
-    assert {file.name for file in (run / "figures").iterdir()} == {"curves.png", "confusion_squares.png", "confusion_discs.png"}
+    assert {file.name for file in (run / "figures").iterdir()} == {
+        "curves.png", *(f"confusion_{name}.{suffix}" for name in ("squares", "discs") for suffix in ("png", "csv")),
+    }  # fmt: skip
     assert sorted(f.name for f in tmp_path.iterdir()) == ["runs"]  # nothing else is left behind
     shown = subprocess.run([sys.executable, ROOT / "tools" / "train.py", "--help"], capture_output=True, text=True)
     assert shown.returncode == 0 and "train.minutes=" in shown.stdout

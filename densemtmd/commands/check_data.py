@@ -208,12 +208,14 @@ def write_figures(surveys: Sequence[Survey], out: Path) -> None:
     """How often each label occurs, and a preview of each split."""
     from densemtmd.datasets.splits import SPLITS
     from densemtmd.draw import labels_figure, preview
+    from densemtmd.draw.attempt import drawing
     from densemtmd.files import atomic_write
 
     for one in surveys:
         dataset = one.dataset
         counts = {split: len(dataset.splits[split]) for split in SPLITS}
-        labels_figure(dataset.labelset, one.pixels, one.pictures, counts, out / f"{dataset.name}.labels.png")
+        with drawing(file := out / f"{dataset.name}.labels.png"):
+            labels_figure(dataset.labelset, one.pixels, one.pictures, counts, file)
         rows = []
         for split in SPLITS:
             items = dataset.splits[split]
@@ -224,7 +226,7 @@ def write_figures(surveys: Sequence[Survey], out: Path) -> None:
                     continue
                 rows.append((split, sample.name, sample.image, sample.target))
         if rows:
-            with atomic_write(out / f"{dataset.name}.preview.png") as temporary:
+            with drawing(file := out / f"{dataset.name}.preview.png"), atomic_write(file) as temporary:
                 preview(rows, dataset.labelset).save(temporary)
 
 

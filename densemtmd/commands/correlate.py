@@ -51,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
     splits = splits_of(arguments.split)
 
-    from densemtmd import correlation, draw
+    from densemtmd import correlation
     from densemtmd.draw import tables
+    from densemtmd.draw.attempt import drawing
+    from densemtmd.draw.figures import correlation_figure
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
     from densemtmd.progress import Progress
@@ -104,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text(out / "correspondences.txt", shown + "\n")
     write_text(out / "correlation.csv", tables.matrix_csv(evidence.matrix, space, evidence.counts))
     write_text(out / "shares.csv", tables.matrix_csv(share, space, evidence.counts))
-    draw.correlation_figure(evidence.matrix, space, out / "correlation.png")
+    with drawing(out / "correlation.png"):
+        correlation_figure(evidence.matrix, space, out / "correlation.png")
     print(f"{shown}\n\n{sum(map(len, pictures.values()))} {' and '.join(splits)} pictures; written to {out}")
     return 0
 

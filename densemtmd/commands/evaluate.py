@@ -148,10 +148,12 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     """The scores of a file of answers about hands."""
     import numpy as np
 
-    from densemtmd import draw, keypoints
+    from densemtmd import keypoints
     from densemtmd.datasets.hands.predictions import read_predictions
     from densemtmd.datasets.hands.sets import hand_set
     from densemtmd.draw import tables
+    from densemtmd.draw.attempt import drawing
+    from densemtmd.draw.figures import within_figure
     from densemtmd.files import atomic_write, check_writable, write_json, write_text
 
     hands = hand_set(arguments.keypoints)
@@ -168,12 +170,13 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     print(f"{tables.keypoints_table(scored)}\n\n{tables.errors_table(scored)}\n")
     print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
     if arguments.out:
-        draw.within_figure({name: mm}, arguments.out / "figures" / "within.png")
         with atomic_write(arguments.out / "per_image.npz") as temporary:
             kept: dict[str, Any] = {"mm": mm, "px": errors[name].px, "pictures": np.array(frames.keys)}
             np.savez_compressed(temporary, **{f"{name}/{key}": array for key, array in kept.items()})
         write_text(arguments.out / "scores.md", tables.errors_markdown(scored))
         write_json(arguments.out / "scores.json", scored)
+        with drawing(file := arguments.out / "figures" / "within.png"):
+            within_figure({name: mm}, file)
     return 0
 
 

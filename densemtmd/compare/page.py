@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import re
+from functools import partial
 from pathlib import Path
 
 from densemtmd.compare.figures import draw_curve, draw_differences
 from densemtmd.compare.reading import Comparison
 from densemtmd.compare.statistics import against, along
 from densemtmd.compare.tables import Shown, compared, curved
+from densemtmd.draw.attempt import drawing
 from densemtmd.files import write_text
 
 STYLE = """
@@ -34,21 +36,23 @@ def write_comparison(table: Comparison, out: Path | None = None, baseline: str |
     Raises:
         UserError: there is no such row.
     """
-    figure = out and out / "figure.png"
     if table.curve is not None and baseline is None:
         points = along(table)
         shown, drawn = curved(table, points), True
-        if figure:
-            draw_curve(table, points, figure)
+        draw = partial(draw_curve, table, points)
     else:
         base, found = against(table, baseline)
         shown, drawn = compared(table, base, found), bool(found)
-        if figure and found:
-            draw_differences(table, base, found, figure)
+        draw = partial(draw_differences, table, base, found)
     if out:
-        files = {**shown.files, "compare.html": page(table.name, shown.files["table.md"], figure if drawn else None, again)}
-        for name, text in files.items():
+        for name, text in shown.files.items():
             write_text(out / name, text)
+        figure = None
+        if drawn:
+            with drawing(file := out / "figure.png"):
+                draw(file)
+                figure = file
+        write_text(out / "compare.html", page(table.name, shown.files["table.md"], figure, again))
     return shown
 
 

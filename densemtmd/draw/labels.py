@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from densemtmd.draw.colours import FAINT, INK, PAPER
+from densemtmd.draw.lettering import font_for, short
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
 from densemtmd.tasks import VOID, Colour, Labelset, OutputSpace
@@ -199,7 +200,7 @@ def sheet(
             raise UserError(f"{name!r} names keypoints, expected a labelset: a sheet shows label maps")
         legend = _Legend.of(ids, labelset, size, width=panel[0])
         photo, small = _resized(image, ids, panel)
-        panels.append(_Panel(name, f"{labelset.channels} labels", _painted(photo, small, labelset, opacity), legend))
+        panels.append(_Panel(short(name), f"{labelset.channels} labels", _painted(photo, small, labelset, opacity), legend))
     return _arranged(panels, columns, size)
 
 
@@ -239,7 +240,7 @@ def preview(pictures: Sequence[tuple[str, str, np.ndarray, np.ndarray]], labelse
         flat = Image.fromarray(colourise(small, labelset.palette))
         legend = _Legend.of(ids, labelset, size, width=panel[0])
         panels += [
-            _Panel(title, f"{width} x {height}", photo, None),
+            _Panel(short(title), f"{width} x {height}", photo, None),
             _Panel("", _shortened(note, 2 * panel[0] // size), flat, None),
             _Panel("", "", painted, legend),
         ]
@@ -270,7 +271,7 @@ def _entries(ids: np.ndarray, labelset: Labelset) -> list[_Entry]:
 
 @dataclass(frozen=True)
 class _Legend:
-    """Swatch, name and share of each class in a grid of equal cells; made before it is drawn: others need its size."""
+    """Swatch, name (:func:`short`) and share of each class in a grid of equal cells; made before it is drawn: others need its size."""
 
     entries: list[_Entry]
     size: int     # of the font, pixels; every distance is a multiple of it
@@ -282,7 +283,7 @@ class _Legend:
     def of(cls, ids: np.ndarray, labelset: Labelset, size: int, width: int) -> _Legend:
         """The legend of a label map, in as many columns as ``width`` pixels hold; wider where one name needs it."""
         entries = _entries(ids, labelset)
-        name = max((_text_width(e.name, size) for e in entries), default=0)
+        name = max((_text_width(short(e.name), size) for e in entries), default=0)
         share = max((_text_width(_percent(e.share), size) for e in entries), default=0)
         legend = cls(entries, size, 1, name, share)
         fit = max(1, (width - 2 * legend.margin + legend.gap) // (legend.cell + legend.gap))
@@ -322,7 +323,7 @@ class _Legend:
             half = round(0.5 * self.size)
             swatch = (left, middle - half, left + 2 * half, middle + half)
             pen.rounded_rectangle(swatch, radius=self.size // 5, fill=entry.colour, outline=FAINT)
-            _write(pen, (left + round(1.55 * self.size), middle), entry.name, self.size, INK, "lm")
+            _write(pen, (left + round(1.55 * self.size), middle), short(entry.name), self.size, INK, "lm")
             _write(pen, (left + self.cell, middle), _percent(entry.share), self.size, FAINT, "rm")
 
 
@@ -417,19 +418,20 @@ def _percent(share: float) -> str:
 
 
 @cache
-def _font(size: int, ascii_only: bool) -> Any:
-    """Pillow's own font; it knows little beyond ASCII, so other texts are set in the one that comes with matplotlib."""
-    if ascii_only:
-        return ImageFont.load_default(size=size)
-    import matplotlib
+def _font(size: int, file: Path | None) -> Any:
+    """Pillow's own font, or that of a file, which is a little larger."""
+    return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, round(0.92 * size))
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), round(0.92 * size))
+
+def _font_of(text: str, size: int) -> Any:
+    """Pillow's own font knows little beyond ASCII, so other texts are set in one that has their letters."""
+    return _font(size, None if text.isascii() else font_for(text))
 
 
 def _text_width(text: str, size: int) -> int:
-    return math.ceil(_font(size, text.isascii()).getlength(text))
+    return math.ceil(_font_of(text, size).getlength(text))
 
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: Colour, anchor: str) -> None:
     """Set one line of text; ``anchor`` as Pillow knows it."""
-    pen.text(at, text, fill=colour, font=_font(size, text.isascii()), anchor=anchor)
+    pen.text(at, text, fill=colour, font=_font_of(text, size), anchor=anchor)

@@ -226,6 +226,14 @@ def _correspondence_rows(scored: Mapping[str, Any]) -> tuple[list[str], list[lis
     return ["", "true", "found", "right", "precision", "recall"], rows
 
 
+def confusion_csv(matrix: np.ndarray, labels: Sequence[str]) -> str:
+    """A confusion matrix (L, L) as CSV: in each row a true label, then the pixels that got each label."""
+    text = io.StringIO()
+    rows = [[label, *row] for label, row in zip(labels, matrix.tolist(), strict=True)]
+    csv.writer(text, lineterminator="\n").writerows([["", *labels], *rows])
+    return text.getvalue()
+
+
 def matrix_csv(matrix: np.ndarray, space: OutputSpace, pixels: np.ndarray) -> str:
     """A matrix over all labels as CSV: in each row ``labelset.label``, its pixels, then the values; empty where there is none."""
     labels = [f"{task.name}.{label}" for task in space.tasks for label in task.channel_names]

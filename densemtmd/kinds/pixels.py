@@ -27,9 +27,11 @@ from densemtmd.datasets.maps import KeptMaps
 from densemtmd.datasets.mixing import Mixture, Source, check_samples
 from densemtmd.datasets.sample import Batch, Batches, Sample, as_input
 from densemtmd.draw import tables
+from densemtmd.draw.attempt import drawing
 from densemtmd.draw.figures import confusion_figure
 from densemtmd.draw.labels import overlay
 from densemtmd.errors import UserError
+from densemtmd.files import write_text
 from densemtmd.inference import strided_logits
 from densemtmd.kind import Across, Criterion, Kind, Measure
 from densemtmd.losses import selective_cross_entropy, selective_shares
@@ -268,8 +270,10 @@ class Pixels(Kind):
 
     def figures(self, found: Mapping[str, np.ndarray], tasks: Mapping[str, Task], folder: Path) -> None:
         for name, matrices in found.items():
-            if matrices.sum():
-                confusion_figure(matrices.sum(0), labelset(tasks[name]), folder / f"confusion_{name}.png")
+            if (whole := matrices.sum(0)).any():
+                write_text(folder / f"confusion_{name}.csv", tables.confusion_csv(whole, labelset(tasks[name]).labels))
+                with drawing(file := folder / f"confusion_{name}.png"):
+                    confusion_figure(whole, labelset(tasks[name]), file)
 
     def drawn(self, network: JointNetwork, data: Loaded, at_most: int, device: torch.device) -> list[tuple[str, Image]]:
         task = labelset(data.dataset.task)

@@ -28,6 +28,7 @@ from densemtmd.datasets.augment import check_scale
 from densemtmd.datasets.folder import Dataset, Loaded
 from densemtmd.datasets.mixing import shares
 from densemtmd.datasets.sample import Item
+from densemtmd.draw.attempt import drawing
 from densemtmd.draw.figures import curves_figure
 from densemtmd.draw.labels import strip
 from densemtmd.errors import UserError
@@ -267,7 +268,8 @@ def carry_out(
         with nullcontext(tracker) if home == folder else child(tracker, stage.name, folder) as log:
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
             pictures = show_answers(network, data, "pictures", state.step, device, log)
-            curves_figure(state.history, home / "figures" / "curves.png")
+            with drawing(curves := home / "figures" / "curves.png"):
+                curves_figure(state.history, curves)
             training[stage.name] = trained(stage, state, data, list(loaded.values()), network, settings)
             if stage.answers:
                 found = score_all(network, data, settings.score, device)
@@ -533,9 +535,10 @@ def show_answers(
         return []
     kind, shown = kind_of(network.space.kind), []
     for d in data:
-        for n, (name, picture) in enumerate(kind.drawn(network, d, max(1, VALIDATION_PICTURES // len(data)), device)):
-            tracker.image(picture, f"{key}/{d.name}/{name}", step=step)
-            shown.append((n, picture))
+        with drawing(f"validation pictures of {d.name}"):
+            for n, (name, picture) in enumerate(kind.drawn(network, d, max(1, VALIDATION_PICTURES // len(data)), device)):
+                tracker.image(picture, f"{key}/{d.name}/{name}", step=step)
+                shown.append((n, picture))
     return [picture for _, picture in sorted(shown, key=itemgetter(0))]
 
 
@@ -767,4 +770,5 @@ def keep_scores(
         np.savez_compressed(temporary, **arrays, **about)  # type: ignore[arg-type]
     write_text(folder / "scores.md", kind.markdown(scored))
     write_json(folder / "scores.json", scored)
-    kind.figures(found, tasks, folder / "figures")  # last: what can fail at drawing must not cost the scores
+    with drawing(folder / "figures"):  # last: what fails at drawing must not cost the scores
+        kind.figures(found, tasks, folder / "figures")
