@@ -175,6 +175,7 @@ def test_optional_libraries_are_imported_in_one_place():
         "hydra": {PACKAGE / "composing.py", PACKAGE / "runs" / "launch.py"},
         "omegaconf": {PACKAGE / "composing.py", PACKAGE / "runs" / "launch.py", PACKAGE / "commands" / "train.py"},
         "kornia": {PACKAGE / "backbones" / "patchnet.py", PACKAGE / "datasets" / "augment.py"},
+        "pycocotools": {PACKAGE / "datasets" / "formats" / "regions.py"},
         "huggingface_hub": {PACKAGE / "backbones" / "weights.py"},
         "timm": set(),  # and the next two: asked for by name, in backbones/torchvision_cpu.py
         "segmentation_models_pytorch": set(),

@@ -427,11 +427,7 @@ def test_a_draft_is_called_as_its_folder_is(tmp_path, folder, name):
     assert yaml.safe_load(draft(tmp_path / folder))["name"] == name
 
 
-COCO = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": [{"segmentation": [[1, 2, 3]]}]}
 INSTEAD = {
-    "annotations/instances.json": (json.dumps(COCO), "COCO annotations (instances.json)", "annToMask"),
-    "big.json": (json.dumps({"images": ["x" * 200_000], "annotations": []}), "COCO annotations", "annToMask"),
-    "images/0.json": (json.dumps({"shapes": [], "imagePath": "0.jpg", "imageData": None}), "labelme's polygons (0.json)", "labelme2voc.py"),
     "labels/0.txt": ("0 0.5 0.5 0.25 0.25\n3 0.1 0.2 0.3 0.4\n", "boxes or polygons of YOLO (0.txt)", "boxes say nothing"),
     "labels/1.txt": ("2 0.1 0.1 0.9 0.1 0.5 0.9", "boxes or polygons of YOLO (1.txt)", "fill polygons"),
     "Annotations/0.xml": ("<annotation><object><bndbox/></object></annotation>", "boxes of Pascal VOC (0.xml)", "boxes say nothing"),

@@ -123,7 +123,7 @@ def survey(dataset: Dataset) -> Survey:
         except UserError as error:
             looked.broken.append(("unreadable", str(error)))
         try:
-            codes = read_codes(item.labels, config)
+            codes = read_codes(item.labels, config, item)
         except UserError as error:
             looked.broken.append(("unreadable", str(error)))
         if codes is not None:

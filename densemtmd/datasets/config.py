@@ -22,10 +22,19 @@ from densemtmd.tasks import VOID, Colour, Labelset, Task, nearest
 BUILT_IN = conf_folder() / "dataset"
 """The folder of the datasets that come with the project."""
 
-Code: TypeAlias = int | Colour
-"""What a file of labels says of a pixel: a number or, where labels are colours, an (R, G, B)."""
+Code: TypeAlias = int | Colour | str
+"""What a file of labels says of a pixel: a number, where labels are colours an (R, G, B), of an object the name of its label."""
 
-ENCODINGS = ("index", "colour", "mat", "text")
+NAMED = ("coco", "labelme")
+"""Encodings of objects whose labels have names."""
+
+OBJECTS = (*NAMED,)
+"""Encodings of objects, which leave pixels without any."""
+
+LISTING = ("coco",)
+"""Encodings of which one file speaks of many pictures."""
+
+ENCODINGS = ("index", "colour", "mat", "text", *OBJECTS)
 ONE_SEQUENCE = "one"
 REST = "rest"
 NEGATIVE = "negative"
@@ -85,8 +94,10 @@ class DatasetConfig:
     ``encoding``
         ``index``: pictures whose values are codes (8 or 16 bits of grey, or the indices of a palette); ``colour``:
         pictures whose colours are codes; ``mat``: a MATLAB file with a matrix of codes; ``text``: a matrix of codes as
-        text, a line per row. Or ``nyu`` and ``icvl``: hands in depth pictures, with the files, the keypoints and the split of these
-        datasets; of the other keys only ``name``, ``domain``, ``folder``, ``centres`` and ``where`` are then said.
+        text, a line per row. Or objects, as the tools write them that people label with, whose pixels are drawn and of which
+        the pixels of none are the ``rest``: ``coco``: COCO's JSON, of all pictures together; ``labelme``: labelme's JSON, of
+        each picture its own. Or ``nyu`` and ``icvl``: hands in depth pictures, with the files, the keypoints and the split of
+        these datasets; of the other keys only ``name``, ``domain``, ``folder``, ``centres`` and ``where`` are then said.
     ``centres``
         Of hands: files of their centres in the folder, ``{test: centres.txt}``, a line per frame (x, y upwards, z in mm). Without one
         a hand is looked for as the nearest blob.
@@ -95,12 +106,14 @@ class DatasetConfig:
     ``labelset``
         The labels in the order of their class ids. In full ``{label: car, colour: [64, 0, 128], codes: [7, 8]}``:
         ``colour`` is how the label is drawn (chosen where not given), ``codes`` is what the files say of its pixels
-        (by default the position in this list or, with ``encoding: colour``, the colour). In short ``car``. One label
+        (by default the position in this list; with ``encoding: colour`` the colour; where objects have names, the label itself). In
+        short ``car``. One label
         may have ``codes: rest``: every code that nothing else has. Instead of a list, the name of another dataset, or
         the path of its YAML: its labels, with their codes and void, which then share the outputs of the network.
     ``void``
         The codes of unlabelled pixels, which teach nothing and are not scored: a list; ``negative``, for every code
-        below 0; or ``rest``, for every code that no label has. Without ``rest``, a code that nothing has is an error.
+        below 0; or ``rest``, for every code that no label has. Without ``rest``, a code that nothing has is an error. Of objects,
+        either a label or void has the ``rest``.
     ``sequence``
         Which pictures are frames of one video sequence: they share a split (section 4.2). A regular expression,
         searched in the key: its groups, joined by ``/``, name the sequence, and the keys in which it finds nothing
@@ -614,7 +627,7 @@ def _labelset(name: str, raw: Any, raw_void: Any, encoding: str, path: Path) -> 
     codes: list[tuple[Code, ...]] = []
     rest = VOID if raw_void == REST else None
     for position, (label, entry) in enumerate(zip(labels, entries, strict=True)):
-        own = entry.get("codes", entry.get("colour") if encoding == "colour" else position)
+        own = entry.get("codes", entry.get("colour") if encoding == "colour" else [label] if encoding in NAMED else position)
         if own is None:
             raise UserError(f"{path}: {label!r} has neither colour nor codes, but with encoding: colour it needs one")
         if own == REST and rest is not None:
@@ -625,6 +638,12 @@ def _labelset(name: str, raw: Any, raw_void: Any, encoding: str, path: Path) -> 
         codes.append(() if own == REST else _codes(own, encoding, f"{path}: {label!r}"))
     listed = raw_void not in (None, [], REST, NEGATIVE)
     void = _codes(raw_void, encoding, f"{path}: void") if listed else ()
+
+    if encoding in OBJECTS and (rest is None or raw_void == NEGATIVE):
+        raise UserError(
+            f"{path} does not say what a pixel is that no object covers: write 'void: rest' if the annotators left things out, or give a "
+            "label '{label: other, codes: rest}' if they marked every object"
+        )
 
     owner: dict[Code, str] = {}
     for label, own in zip((*labels, "void"), (*codes, void), strict=True):
@@ -648,6 +667,8 @@ def _codes(raw: Any, encoding: str, what: str) -> tuple[Code, ...]:
     """One code or a list of codes, as a tuple: whole numbers, or (R, G, B)."""
 
     def is_code(value: Any) -> bool:
+        if encoding in NAMED:
+            return isinstance(value, str) and bool(value)
         if encoding != "colour":
             return type(value) is int and -(2**15) <= value < 2**24
         return isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
@@ -655,5 +676,6 @@ def _codes(raw: Any, encoding: str, what: str) -> tuple[Code, ...]:
     codes = [raw] if is_code(raw) else raw
     if not isinstance(codes, list) or not codes or not all(map(is_code, codes)):
         expected = "colours [R, G, B] with values 0..255" if encoding == "colour" else "whole numbers"
+        expected = f"names of labels{QUOTES}" if encoding in NAMED else expected
         raise UserError(f"{what} has {raw!r}, expected {expected}")
     return tuple(tuple(code) if isinstance(code, list) else code for code in codes)

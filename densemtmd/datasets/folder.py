@@ -94,7 +94,7 @@ class Dataset:
 
 def _load(item: Item, config: DatasetConfig, codes: CodeTable) -> Sample:
     image = read_picture(item.image)
-    target = read_labels(item.labels, config, codes)
+    target = read_labels(item.labels, config, codes, item)
     if image.shape[:2] != target.shape:
         raise UserError(
             f"{item.labels} has {target.shape[1]}×{target.shape[0]} pixels but its picture {item.image} has "

@@ -14,9 +14,11 @@ from textwrap import shorten
 
 import numpy as np
 
-from densemtmd.datasets.config import Code, DatasetConfig
+from densemtmd.datasets.config import OBJECTS, Code, DatasetConfig
+from densemtmd.datasets.formats.objects import numbered, read_objects
 from densemtmd.datasets.matlab import find_matrix
 from densemtmd.datasets.pictures import MAX_PIXELS, loss_of, open_picture
+from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
 from densemtmd.files import read_bounded
 from densemtmd.tasks import VOID
@@ -48,8 +50,9 @@ def code_table(config: DatasetConfig) -> CodeTable:
 
     For colours it has 2^24 entries, but takes little memory: the system gives memory to the pages that are touched.
     """
-    meanings = [(_number(code), i) for i, codes in enumerate(config.codes.labels) for code in codes]
-    meanings += [(_number(code), VOID) for code in config.codes.void]
+    names = numbered(config.codes) if config.encoding in OBJECTS else {}
+    meanings = [(_number(names.get(code, code)), i) for i, codes in enumerate(config.codes.labels) for code in codes]
+    meanings += [(_number(names.get(code, code)), VOID) for code in config.codes.void]
     lowest = min([0, *(code for code, _ in meanings)])
     highest = max([65535, *(code for code, _ in meanings)])
     ids = np.zeros(highest - lowest + 3, dtype=np.int16)
@@ -58,13 +61,14 @@ def code_table(config: DatasetConfig) -> CodeTable:
     return CodeTable(ids, lowest)
 
 
-def read_labels(path: str | Path, config: DatasetConfig, table: CodeTable) -> np.ndarray:
+def read_labels(path: str | Path, config: DatasetConfig, table: CodeTable, item: Item | None = None) -> np.ndarray:
     """Read one file of labels.
 
     Args:
         path: the file, in the format that ``config.encoding`` says.
         config: the dataset.
         table: ``code_table(config)``, made once.
+        item: the picture that it belongs to, without which objects cannot be drawn.
 
     Returns:
         (H, W) uint8 class ids, 255 = unlabelled.
@@ -76,20 +80,24 @@ def read_labels(path: str | Path, config: DatasetConfig, table: CodeTable) -> np
     path = Path(path)
     if (loss := loss_of_labels(path, config)) is not None and LOSSY not in config.known:
         raise UserError(f"{path} is {loss}: {LOSSY_ADVICE} of {config.path}")
-    codes = read_codes(path, config)
+    codes = read_codes(path, config, item)
     ids, unknown = class_ids(codes, config, table)
     if unknown.any():
         raise UserError(_unknown_codes(path, config, codes[unknown]))
     return ids
 
 
-def read_codes(path: str | Path, config: DatasetConfig) -> np.ndarray:
-    """The codes in one file of labels: (H, W) int32, a colour as one number of 24 bits.
+def read_codes(path: str | Path, config: DatasetConfig, item: Item | None = None) -> np.ndarray:
+    """The codes in one file of labels: (H, W) int32, a colour as one number of 24 bits, objects as :func:`read_objects` draws them.
 
     Raises:
         UserError: the file cannot be read, or is of another format than ``config.encoding`` says.
     """
     path = Path(path)
+    if config.encoding in OBJECTS:
+        if item is None:
+            raise ValueError(f"{path}: objects are drawn on a picture, expected the item")
+        return read_objects(path, config, item)
     read = {"index": _read_indices, "colour": _read_colours, "mat": _read_mat, "text": _read_text}[config.encoding]
     return read(path, config)
 
@@ -119,6 +127,7 @@ def code_name(number: int, config: DatasetConfig) -> str:
 
 def _number(code: Code) -> int:
     """A colour as one number of 24 bits; a number as it is."""
+    assert not isinstance(code, str)
     return code if isinstance(code, int) else code[0] << 16 | code[1] << 8 | code[2]
 
 

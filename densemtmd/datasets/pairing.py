@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from densemtmd.datasets.config import ONE_SEQUENCE, DatasetConfig, Exclusion
+from densemtmd.datasets.config import LISTING, ONE_SEQUENCE, DatasetConfig, Exclusion
 from densemtmd.datasets.expressions import TooSlow, search_all
+from densemtmd.datasets.formats.objects import pictures_in
 from densemtmd.datasets.names import Names, composed, forbidden, forms, is_left_by_a_system, lies_in, matching
 from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
@@ -53,9 +55,14 @@ class Pairs:
 
 def pair(config: DatasetConfig, folder: Path, strict: bool) -> Pairs:
     """All pictures that have labels, by key; with ``strict``, every file of labels must have a picture."""
-    labels = _scan(config, folder, "labels", config.labels, frozenset())
-    images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
     notes: list[str] = []
+    called: dict[str, str] = {}
+    if config.encoding in LISTING:
+        images = _scan(config, folder, "images", config.images, frozenset())
+        labels, called = _listed(config, folder, images, notes)
+    else:
+        labels = _scan(config, folder, "labels", config.labels, frozenset())
+        images = _scan(config, folder, "images", config.images, frozenset(labels.values()))
     paths = {key: [side[key] for side in (images, labels) if key in side] for key in sorted({*images, *labels})}
     excluded = {key for exclusion in config.exclude for key in _excluded(config, exclusion, Names(paths), folder, notes)}
     lonely = sorted(labels.keys() - images.keys() - excluded)
@@ -67,7 +74,7 @@ def pair(config: DatasetConfig, folder: Path, strict: bool) -> Pairs:
         )
     both = sorted(labels.keys() & images.keys())
     sequences = _sequences(config, both)
-    items = {key: Item(key, folder / images[key], folder / labels[key], sequences[key]) for key in both}
+    items = {key: Item(key, folder / images[key], folder / labels[key], sequences[key], called.get(key, "")) for key in both}
     bare = sorted(images.keys() - labels.keys() - excluded)  # a check tells of them
     unnamed = sum(item.sequence == "" for item in items.values())
     if unnamed and config.sequence != ONE_SEQUENCE:
@@ -114,12 +121,8 @@ def _scan(
 ) -> dict[str, Path]:
     """The files that match, by key, as paths below the folder; hidden files and ``others`` do not count."""
     found: dict[str, Path] = {}
-    for glob in globs:
+    for glob, relative in _matched(config, folder, what, globs, others):
         try:
-            with Progress(f"looking in {folder} for {glob}", None, "files") as progress:
-                paths = [path for path in matching(folder, glob, progress.tick) if is_file(path)]
-            relative = [path.relative_to(folder) for path in paths]
-            relative = [path for path in relative if path not in others and not is_left_by_a_system(path)]
             keys = _keys(config, what, glob, relative)
         except UserError:
             raise
@@ -136,7 +139,23 @@ def _scan(
                     f"{folder / other} and {folder / path} have the same key {key!r}, expected one file each: "
                     f"make '{what}' more exact or set 'key' in {config.path}"
                 )
-    if not found:
+    return found
+
+
+def _matched(
+    config: DatasetConfig, folder: Path, what: str, globs: Sequence[str], others: frozenset[Path]
+) -> list[tuple[str, list[Path]]]:
+    """Of each glob the files that match, as paths below the folder; of all together there is one at least."""
+    matched = []
+    for glob in globs:
+        try:
+            with Progress(f"looking in {folder} for {glob}", None, "files") as progress:
+                paths = [path for path in matching(folder, glob, progress.tick) if is_file(path)]
+        except Exception as error:  # whatever the library stumbles over
+            raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
+        relative = [path.relative_to(folder) for path in paths]
+        matched.append((glob, [path for path in relative if path not in others and not is_left_by_a_system(path)]))
+    if not any(paths for _, paths in matched):
         if (closed := forbidden(folder)) is not None:
             raise UserError(f"dataset {config.name}: {closed} may not be read by you, expected {what} in {folder}: ask for the right to")
         there = ", ".join(sorted(path.name for path in folder.glob("*") if not is_left_by_a_system(Path(path.name)))[:8])
@@ -144,7 +163,41 @@ def _scan(
             f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "
             f"there are {there or 'no files at all'}{where_to_get(config)}"
         )
-    return found
+    return matched
+
+
+def _listed(config: DatasetConfig, folder: Path, images: Mapping[str, Path], notes: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Where each picture's labels are, in files that speak of many pictures, and what these call it.
+
+    A file's names are compared with those of the pictures that were found: as paths from where it lies first, then by how paths end. So
+    none of them can lead anywhere else.
+    """
+    by_path = {composed(path.as_posix()): key for key, path in images.items()}
+    names = Names({key: [path] for key, path in images.items()})
+    labels: dict[str, Path] = {}
+    called: dict[str, str] = {}
+    for file in dict.fromkeys(path for _, paths in _matched(config, folder, "labels", config.labels, frozenset()) for path in paths):
+        listed = list(pictures_in(folder / file, config.encoding))
+        there = 0
+        for name in listed:
+            beside = composed(posixpath.normpath((file.parent / name.replace("\\", "/")).as_posix()))
+            if (key := by_path.get(beside) or names.key(name) or names.key(posixpath.basename(beside))) is None:
+                continue
+            there += 1
+            if key in labels:
+                raise UserError(
+                    f"{folder / file} lists {name!r}, whose labels are {called[key]!r} of {folder / labels[key]} already, expected each "
+                    f"picture once: make 'labels' more exact in {config.path}, or its pictures' names"
+                )
+            labels[key], called[key] = file, name
+        if listed and not there:
+            raise UserError(
+                f"{folder / file} lists pictures such as {listed[0]!r}, of which none is among those found, such as {min(images)!r}: see "
+                f"'images' in {config.path}"
+            )
+        if there < len(listed):
+            notes.append(f"{config.name}: {len(listed) - there} of {len(listed)} pictures that {file.name} lists are not there")
+    return labels, called
 
 
 def _keys(config: DatasetConfig, what: str, glob: str, paths: Sequence[Path]) -> list[str]:

@@ -71,6 +71,31 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         UserError: no such file, not a picture, cut off, or more pixels than ``max_pixels``.
     """
     path = Path(path)
+    picture = _opened(path, max_pixels)
+    try:
+        picture.load()
+    except Exception as error:
+        picture.close()
+        raise _damaged(path, error) from error
+    return picture
+
+
+def picture_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Rows and columns of a picture as people see it, from its head alone.
+
+    Raises:
+        UserError: no such file, not a picture, or more pixels than ``max_pixels``.
+    """
+    with _opened(Path(path), max_pixels) as picture:
+        width, height = picture.size
+        lies = False
+        with suppress(Exception):  # unreadable EXIF says nothing
+            lies = picture.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+    return (width, height) if lies else (height, width)
+
+
+def _opened(path: Path, max_pixels: int) -> Image.Image:
+    """A picture of which only the head was read."""
     try:
         found = path.stat()
     except OSError as error:
@@ -92,11 +117,6 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise UserError(
             f"{path} claims {width}×{height} pixels, expected at most {max_pixels / 1e6:g} million: make it smaller"
         )
-    try:
-        picture.load()
-    except Exception as error:
-        picture.close()
-        raise _damaged(path, error) from error
     return picture
 
 

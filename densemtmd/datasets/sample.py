@@ -24,6 +24,7 @@ class Item:
     image: Path
     labels: Path
     sequence: str  # pictures of one sequence share a split
+    within: str = ""  # what a file of labels that speaks of several pictures calls this one
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ known from files, whether a pixel without an object was looked at, is asked ther
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from densemtmd.datasets.config import parse_dataset_config
+from densemtmd.datasets.config import LISTING, NAMED, REST, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
+from densemtmd.datasets.formats.objects import pictures_in
+from densemtmd.datasets.formats.recognise import Objects, ends, recognise, refuse_many
 from densemtmd.datasets.matlab import find_matrix
 from densemtmd.datasets.names import composed, forbidden, is_left_by_a_system
 from densemtmd.datasets.pictures import loss_of, open_picture
@@ -43,6 +46,9 @@ SPLIT_WORDS = {
     "test": ("test", "testing", "tst", "testannot"),
 }
 
+SAYS_NOTHING = ("__ignore__", "ignore", "ignored", "void", "unlabeled", "unlabelled", "unlabeled_area")
+"""What people call objects of no label."""
+
 LISTS = (".txt", ".lst", ".csv")
 """Files that may list the pictures of a split."""
 
@@ -50,8 +56,6 @@ FRACTIONS = "split: {fractions: {train: 0.6, val: 0.1, test: 0.3}, seed: 0}"
 """The split where nothing tells another."""
 
 OUTLINES = (
-    ("json", ('"annotations"', '"images"'), "COCO annotations", "pycocotools' annToMask makes a mask of each object"),
-    ("json", ('"shapes"', '"imagePath"'), "labelme's polygons", "labelme's labelme2voc.py fills them"),
     ("json", ('"regions"', '"shape_attributes"'), "polygons of the VGG annotator", "fill them"),
     ("json", ('"objects"', '"polygon"'), "polygons", "fill them in their order"),
     ("xml", ("<annotation", "<bndbox"), "boxes of Pascal VOC", "boxes say nothing of single pixels"),
@@ -101,24 +105,20 @@ def draft(folder: str | Path) -> str:
     kinds = _kinds(folder)
     pairs = _pairs(kinds) or _pairs(_beheaded(kinds))
     if not pairs:
+        if (objects := recognise(folder)) is not None:
+            return _draft_of_objects(folder, objects)
         raise UserError(f"{folder} {_why_not(folder, kinds)}")
     encoding, mat_key = pairs[0][1].encoding, pairs[0][1].mat_key
     dataset = _opened(folder, pairs)
-    config, items = dataset.config, dataset.splits["train"]
+    items = dataset.splits["train"]
     files = [item.labels for item in items]
     covered = {*files, *dataset.without_picture, *(item.image for item in items)}
     others = [kind for kind in kinds if kind.encoding not in ("", "picture") and not covered.issuperset(kind.files)]
     text = [
         f"# A draft for {folder}, made by looking at {min(len(files), LOOKED_AT)} of {len(files)} files of labels.",
         "# Name the labels, answer what is asked, and check it: python tools/check_data.py THIS_FILE",
-        f"name: {_plain(folder.resolve().name)}",
-        f"folder: {_quoted(str(folder.resolve()))}",
-        f"images: {_listed(config.images)}",
-        f"labels: {_listed(config.labels)}",
+        *_where(folder, dataset),
     ]
-    for paths, what in ((dataset.without_labels, "pictures have no labels"), (dataset.without_picture, "files of labels have no picture")):
-        if paths:
-            text.append(f"# {len(paths)} {what}, the first is {paths[0].relative_to(folder)}")
     if others:
         text.append("# There is more that could be labels: " + ", ".join(kind.glob for kind in others[:6]))
     text.append(f"encoding: {encoding}")
@@ -128,6 +128,100 @@ def draft(folder: str | Path) -> str:
     text += _sequence([item.key for item in items])
     text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(dataset) or [FRACTIONS]
     return "\n".join(text) + "\n"
+
+
+def _where(folder: Path, dataset: Dataset) -> list[str]:
+    """The lines on where the files are, and which of them stand alone."""
+    text = [
+        f"name: {_plain(folder.resolve().name)}",
+        f"folder: {_quoted(str(folder.resolve()))}",
+        f"images: {_listed(dataset.config.images)}",
+        f"labels: {_listed(dataset.config.labels)}",
+    ]
+    for paths, what in ((dataset.without_labels, "pictures have no labels"), (dataset.without_picture, "files of labels have no picture")):
+        if paths:
+            text.append(f"# {len(paths)} {what}, the first is {paths[0].relative_to(folder)}")
+    return text
+
+
+def _draft_of_objects(folder: Path, objects: Objects) -> str:
+    """:func:`draft` of a folder whose pictures have files of objects."""
+    pairs = _pictures_of(folder, objects)
+    if not pairs:
+        raise UserError(f"{folder} has {objects.called}, but none of the pictures that they are about: put them into it")
+    dataset = _opened(folder, pairs, listing=objects.encoding in LISTING)
+    images, labels = [image for image, _ in pairs], [label for _, label in pairs]
+    keys = [item.key for item in dataset.splits["train"]]
+    text = [
+        f"# A draft for {folder}, made from {objects.called}.",
+        "# Answer what is asked, and check it: python tools/check_data.py THIS_FILE",
+        *_where(folder, dataset),
+        f"encoding: {objects.encoding}",
+        *_labels_of_objects(objects),
+        *_sequence(keys),
+        *(_by_folders(images, labels) or _by_files(folder, objects) or _by_lists(dataset) or [FRACTIONS]),
+    ]
+    return "\n".join(text) + "\n"
+
+
+def _labels_of_objects(objects: Objects) -> list[str]:
+    """The lines on labels and void: each with its objects, in the order of the files."""
+    refuse_many(objects, VOID - 1)
+    void = [label for label in objects.objects if str(label).lower() in SAYS_NOTHING]
+    lines = ["labelset:"]
+    for label, count in objects.objects.items():
+        if count and label not in void:
+            name, codes = objects.names.get(label, label), f", codes: [{label}]" if isinstance(label, int) else ""
+            lines.append(f"  - {{label: {_name(str(name))}{codes}}}  # {count} objects in {objects.pictures[label]} pictures")
+    names = {str(objects.names.get(label, label)) for label in objects.objects}
+    rest = next(name for name in ("other", "background", *(f"other_{n}" for n in range(VOID))) if name not in names)
+    lines.append(f"  - {{label: {rest}, codes: rest}}  # where none of these is: assumed. {ASKED}")
+    if void:
+        lines.append(f"void: [{', '.join(map(_name, map(str, void)))}]  # by its name")
+    if none := [str(objects.names.get(label, label)) for label, count in objects.objects.items() if not count]:
+        lines.append(f"# No object is called {', '.join(none[:20])}{', ...' if len(none) > 20 else ''}.")
+    return [
+        *lines, QUESTION[0],
+        f"# what an object is not. If they marked some and left the rest alone, it says nothing: delete {rest} and write void: rest.",
+    ]
+
+
+def _pictures_of(folder: Path, objects: Objects) -> list[tuple[_Kind, _Kind]]:
+    """The pictures that files of objects are about, by folder, each with files of objects."""
+    pictures: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.suffix.lower() in PICTURES and path.is_file() and not is_left_by_a_system(relative):
+            pictures.setdefault(relative.parent.as_posix().removeprefix("."), []).append(path)
+    if objects.encoding in LISTING:
+        listed = {Path(name.replace("\\", "/")).name for path in objects.files for name in pictures_in(path, objects.encoding)}
+        images = [(place, [path for path in paths if path.name in listed]) for place, paths in pictures.items()]
+        return [
+            (_Kind(place, "", "picture", "", files=found), _Kind("", "", objects.encoding, "", files=objects.files))
+            for place, found in images if found
+        ]  # fmt: skip
+    labels: dict[str, list[Path]] = {}
+    for path in objects.files:
+        labels.setdefault(path.relative_to(folder).parent.as_posix().removeprefix("."), []).append(path)
+    pairs = []
+    for place, files in labels.items():
+        stems = {composed(path.stem) for path in files}
+        counts = {other: sum(composed(path.stem) in stems for path in paths) for other, paths in pictures.items()}
+        # the folder that has most of them; of equal ones the one beside it, then the one of the same split
+        best = max(counts, key=lambda other: (counts[other], other == place, _split_of(other) == _split_of(place)), default=None)
+        if best is not None and counts[best]:
+            image = _Kind(best, "", "picture", "", files=[path for path in pictures[best] if composed(path.stem) in stems])
+            pairs.append((image, _Kind(place, "", objects.encoding, "", files=files)))
+    return pairs
+
+
+def _by_files(folder: Path, objects: Objects) -> list[str]:
+    """The lines on the split, where each has a file of objects of its own, called after it."""
+    patterns: dict[str, list[str]] = {}
+    for path in objects.files if objects.encoding in LISTING else []:
+        if split := _split_of(path.stem):
+            patterns.setdefault(split, []).append(path.relative_to(folder).as_posix())
+    return _split_line("patterns", patterns, "the files")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -275,17 +369,22 @@ def _pairs(kinds: Sequence[_Kind]) -> list[tuple[_Kind, _Kind]]:
     return found
 
 
-def _opened(folder: Path, pairs: Sequence[tuple[_Kind, _Kind]]) -> Dataset:
+def _opened(folder: Path, pairs: Sequence[tuple[_Kind, _Kind]], listing: bool = False) -> Dataset:
     """The dataset with the globs that find most of the pairs, all of them to train on: so a draft says of files what will be read.
+
+    With ``listing``, the files of labels speak of many pictures each.
 
     Raises:
         UserError: what opening it by the simplest globs raises.
     """
     encoding, mat_key = pairs[0][1].encoding, pairs[0][1].mat_key
-    ids = [{"label": "a", "codes": "rest"}, {"label": "b", "codes": [[1, 2, 3]] if encoding == "colour" else [1]}]
+    code = ["b"] if encoding in NAMED else [[1, 2, 3]] if encoding == "colour" else [1]
+    ids = [{"label": "a", "codes": "rest"}, {"label": "b", "codes": code}]
     known = {"name": "draft", "folder": str(folder.resolve()), "encoding": encoding, "mat_key": mat_key or None, "labelset": ids}
     best, failed = None, None
     for images, labels in _globs(pairs):
+        if listing:
+            labels = [path.relative_to(folder).as_posix() for path in pairs[0][1].files]
         content = {**known, "images": images, "labels": labels, "split": {"fractions": {"train": 1}}}
         try:
             dataset = open_dataset(parse_dataset_config(content, folder / "draft.yaml"), folder, strict=False)
@@ -335,13 +434,13 @@ def _why_not(folder: Path, kinds: Sequence[_Kind]) -> str:
     for suffix in ("json", "xml"):
         files = [path for path in sorted(folder.rglob(f"*.{suffix}")) if not is_left_by_a_system(path.relative_to(folder))]
         for path in files[:20]:
-            text = _ends(path)
+            text = ends(path)
             for of_it, words, what, how in OUTLINES:
                 if of_it == suffix and all(word in text for word in words):
                     return _instead(len(files), path, what, how)
     texts = [path for path in sorted(folder.rglob("*.txt")) if not is_left_by_a_system(path.relative_to(folder))]
     for path in texts[:20]:
-        if _is_yolo(_ends(path)[:4000]):
+        if _is_yolo(ends(path)[:4000]):
             return _instead(len(texts), path, "boxes or polygons of YOLO", "fill polygons with their class; boxes say nothing of pixels")
     photos = [kind for kind in kinds if kind.encoding == "picture"]
     for kind in photos:
@@ -368,17 +467,6 @@ def _is_yolo(text: str) -> bool:
 def _instead(count: int, path: Path, what: str, how: str) -> str:
     files = f"{count} files such as {path.name}" if count > 1 else path.name
     return f"has no label for each pixel, but {what} ({files}): draw them into PNGs first, one per picture, a code per label ({how})"
-
-
-def _ends(path: Path, size: int = 65536) -> str:
-    """The beginning and the end of a file as text: annotations of a whole dataset may be one file of gigabytes."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(size)
-            file.seek(max(size, path.stat().st_size - size))
-            return (head + file.read(size)).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _is_flat(path: Path) -> bool:
@@ -541,6 +629,12 @@ def _plain(name: str) -> str:
     """A name without what would need quotes, but for one that YAML takes for a number or for true and false."""
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "mine"
     return plain if isinstance(yaml.safe_load(plain), str) else _quoted(plain)
+
+
+def _name(name: str) -> str:
+    """A name within a list or mapping, with quotes where it needs them."""
+    plain = re.fullmatch(r"[^\W\d][\w ./-]*", name) is not None and name == name.strip() and name != REST
+    return name if plain and isinstance(yaml.safe_load(name), str) else json.dumps(name, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:
