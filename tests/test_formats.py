@@ -112,7 +112,8 @@ def test_later_regions_lie_over_earlier_ones_and_areas_put_the_small_on_top():
     large, small = (from_mask(np.ones(size, bool), code, 2, 3) for code, size in enumerate([(9, 9), (4, 5)]))
     assert (painted([large, small], (20, 20), "it")[2:6, 3:8] == 1).all()
     assert (painted([small, large], (20, 20), "it")[2:11, 3:12] == 0).all()
-    assert by_area([[small], [large]]) == [large, small] and by_area([[small] * 5, [large], [small] * 4]) == [small] * 5 + [large] + [small] * 4
+    assert by_area([[small], [large]]) == [large, small]
+    assert by_area([[small] * 5, [large], [small] * 4]) == [small] * 5 + [large] + [small] * 4
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------

@@ -144,5 +144,5 @@ def painted(regions: Iterable[Region], size: tuple[int, int], what: str) -> np.n
 
 
 def by_area(objects: Sequence[Sequence[Region]]) -> list[Region]:
-    """The regions of objects, those of the largest first, so that what lies before or on another is over it; equal ones keep their order."""
+    """The regions of objects, the largest first, so that what lies before or on another is over it; equal ones keep their order."""
     return [region for parts in sorted(objects, key=lambda parts: -sum(part.area for part in parts)) for region in parts]
