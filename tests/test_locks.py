@@ -209,9 +209,9 @@ def test_killed_at_each_file_of_its_beginning_a_row_still_ends_the_same(table, t
     assert train.main(arguments) == 0
     expected, _ = checkpoint.load(folder / "a-seed0" / "best.safetensors")
     (planned,) = plan_table(Experiment("toys", {"a": ["strategy=jt"]}, SMALL, [0]), [one for one in arguments if one.startswith("data")])
-    row, killed_at = Table(tmp_path, None), []
+    row, killed_at = Table(tmp_path, None, ["densemtmd", "train"]), []
     rename = Path.replace
-    for kill in (*range(9), *range(4)):  # before it has begun, and after
+    for kill in (*range(10), *range(6)):  # before it has begun, and after
 
         def killed(say, kill=kill):
             left = [kill]

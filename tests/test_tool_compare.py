@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 from toy import write_run
+
+from densemtmd.origin import MADE, Origin
 
 KITTI = ("he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang")
 
@@ -133,10 +137,24 @@ def test_what_the_trainings_came_to(compare, tmp_path, capsys):
             write_run(folder / f"{row}-seed{seed}", row, seed, found, training=training, domains=domains)
     (folder / "table.yaml").write_text("{rows: {nf: [], jt: [], old: []}, seeds: [0, 1]}")
     assert compare.main(["street"]) == 0
-    assert (
-        "Networks of a row with one seed: nf: 2 networks, each of 138 to 1,152 steps and 1.9 to 2.0 passes, 2 of 4 stopped early; "
-        "jt: 1 network of 2,080 steps and 2.1 passes, none stopped early (a pass: as many labelled outputs as one strided pass"
-    ) in (printed := capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    rows = [re.split(r"  +", line) for line in printed.splitlines()]
+    assert ["nf", "2", "138 to 1,152", "1.9 to 2.0", "2 of 4", "–"] in rows and ["jt", "1", "2,080", "2.1", "none", "–"] in rows
+    assert "Made by" not in printed and "made by" not in printed
+    for seed, core_seconds in enumerate((100, 140)):
+        own = Origin("densemtmd train experiment=street", "2026-01-01 10:00:00", "0123456789", False, "2 cores, some", 60, core_seconds)
+        (folder / f"jt-seed{seed}" / MADE).write_text(json.dumps([asdict(own)]))
+    assert compare.main(["street"]) == 0
+    printed = capsys.readouterr().out
+    rows = [re.split(r"  +", line) for line in printed.splitlines()]
+    assert ["jt", "1", "2,080", "2.1", "none", "2 min 0 s"] in rows
+    assert printed.splitlines()[-1] == (
+        "6 runs, made by `densemtmd train experiment=street`, in 4 min 0 s of processor time (2 min 0 s by the clock), on 2 cores, some; "
+        "commit 0123456789."
+    )
+    (folder / "jt-seed0" / MADE).write_text("[1]")
+    assert compare.main(["street"]) == 1 and "made.json" in capsys.readouterr().err
+    (folder / "jt-seed0" / MADE).unlink()
     assert "names right by the features, percent (chance: 50.0): jt 81.0 ± 1.4, old 60.0." in printed
     damaged = json.loads((folder / "jt-seed0" / "scores.json").read_text())
     for training in ([], {"jt": {}}, {"jt": 1}, {"jt": {"steps": "a", "passes": 1, "stopped_early": False}}):

@@ -54,6 +54,7 @@ def test_gives_the_numbers_of_the_training(trained, strategy, capsys):
     assert list(before["discs/pictures"]) == listed and len(before["discs/sequences"]) == len(before["discs"]) == len(listed)
     printed = capsys.readouterr().out
     scored = json.loads((out / "scores.json").read_text())
+    assert "Made by `densemtmd evaluate " in (out / "scores.md").read_text()
     row = next(line for line in printed.splitlines() if line.startswith("all together"))
     assert row.split()[2:] == [f"{scored['pooled'][key]:.1f}" for key in ("global", "average", "iou")] + ["4"]
     assert f"| discs | {scored['datasets']['discs']['global']:.1f} |" in (out / "scores.md").read_text()

@@ -56,6 +56,7 @@ def test_one_network_for_all_datasets(arguments, data, tmp_path, capsys):
     assert "epoch  1  loss" in printed and "all together" in printed and str(run) in printed
 
     scored = json.loads((run / "scores.json").read_text())
+    assert "Made by `densemtmd train data=own model=patchnet " in (run / "scores.md").read_text()
     kept = np.load(run / "per_image.npz")
     matrices = {name: kept[name] for name in kept.files if "/" not in name}
     datasets = {d.name: d for d in (open_dataset(load_dataset_config(file), data[0]) for file in data[1])}

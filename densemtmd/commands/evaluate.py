@@ -77,19 +77,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("give one of CHECKPOINT, a run's folder or its network, and --predictions, a file of answers about hands")
     if (arguments.predictions is None) != (arguments.keypoints is None):
         raise UserError("--predictions and --keypoints belong together: --predictions FILE --keypoints nyu")
-    return score_network(arguments) if arguments.predictions is None else score_predictions(arguments)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return score_network(arguments, words) if arguments.predictions is None else score_predictions(arguments)
 
 
-def score_network(arguments: argparse.Namespace) -> int:
+def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     """The scores of a trained network."""
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
     from densemtmd.kind import kind_of
+    from densemtmd.origin import clocks, origin
     from densemtmd.runs.folder import EVALUATIONS
     from densemtmd.runs.run import keep_scores
     from densemtmd.runs.scoring import answered, check_labelsets, chosen, run_of
     from densemtmd.settings import ScoreSettings
 
+    since = clocks()
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
     predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
@@ -125,7 +128,7 @@ def score_network(arguments: argparse.Namespace) -> int:
     else:
         matrices, pictures = answered(predictor, datasets, split, how, cache)
     scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(how), **about}
-    keep_scores(out, matrices, pictures, scored, tasks)
+    keep_scores(out, matrices, pictures, scored, tasks, [origin(["densemtmd", "evaluate", *words], since)])
     print(f"{kind.details(scored)}\n\n{kind.table(scored)}\n")
     print(f"{sum(map(len, pictures.values()))} {split} pictures{kind.manner(scored)}; written to {out}")
     return 0

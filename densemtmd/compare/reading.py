@@ -22,6 +22,7 @@ import numpy as np
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
 from densemtmd.kind import Kind, Measure, kind_of_scores
+from densemtmd.origin import Origin, origins
 from densemtmd.settings import ScoreSettings, TrainSettings, from_plain
 from densemtmd.strategies import stages
 from densemtmd.tracking import download_runs
@@ -57,6 +58,7 @@ class Run:
     scores: Mapping[str, Any]                # scores.json
     found: Mapping[str, np.ndarray]          # of each dataset (N, ...): what its kind found of the pictures, such as confusion matrices
     units: Mapping[str, np.ndarray]          # of each dataset (N,): the name of the video that a picture is of, or its own
+    made: tuple[Origin, ...] = ()            # by which processes; empty of an older run, which does not say so
 
     @property
     def seed(self) -> int:
@@ -243,7 +245,7 @@ def read_run(folder: Path, row: str | None = None) -> Run:
             raise ValueError("its strategy or seed is damaged")
         found, units = read_found(folder / "per_image.npz", scores)
         check_scores(scores, found)
-        run = Run(folder, row or config["strategy"]["name"], config, scores, found, units)
+        run = Run(folder, row or config["strategy"]["name"], config, scores, found, units, tuple(origins(folder)))
         way_to_score(run)
         domains(run)
         _ = run.training, run.probe  # they raise what a damaged file makes them raise

@@ -16,6 +16,7 @@ from densemtmd.compare.statistics import Confusion, Difference, Differences, Poi
 from densemtmd.draw.tables import aligned, markdown
 from densemtmd.errors import UserError
 from densemtmd.kind import Measure
+from densemtmd.origin import duration, told
 from densemtmd.tasks import nearest
 
 NOT_THOSE = "These runs are of a rendered world: published numbers are of other pictures, and must not be compared with theirs."
@@ -29,7 +30,11 @@ SPLITS = {"test": "test", "val": "validation"}
 FEW_SEEDS = 5
 """With fewer the table says what that does to its intervals."""
 
-PASS = "a pass: as many labelled outputs as one strided pass over the pictures that it learns from has outputs"
+COST = (
+    "What the networks of a row came to, with one seed (a pass: as many labelled outputs as one strided pass over the pictures that a "
+    "network learns from has outputs; the processor time is that of the whole run, without what others had computed and kept before it):"
+)
+"""What stands above the table of costs."""
 
 Rows = tuple[list[str], list[list[str]]]
 """A table's head, and its rows."""
@@ -63,8 +68,9 @@ def compared(table: Comparison, base: str, found: Differences) -> Shown:
     if others := published(table):
         screen += [PUBLISHED, aligned(rows_of(published_table(table, others)))]
         page += [PUBLISHED, markdown(*published_table(table, others))]
-    screen += [*words, how(table, base, found, "marked *")]
-    page += [*words, how(table, base, found, "in bold")]
+    cost = costs_table(table.rows)
+    screen += [*words, how(table, base, found, "marked *"), *([COST, aligned(rows_of(cost))] if cost else []), *made(table)]
+    page += [*words, how(table, base, found, "in bold"), *([COST, markdown(*cost)] if cost else []), *made(table)]
     return Shown("\n\n".join(screen), {"table.md": "\n\n".join(page) + "\n", "table.csv": as_csv(table, found, paper, others)})
 
 
@@ -90,8 +96,10 @@ def curved(table: Comparison, points: Sequence[Point]) -> Shown:
     for p in points:
         gain = [""] * 3 if p.gain is None else [f"{v:.4f}" for v in (p.gain.value, p.gain.low, p.gain.high)]
         lines.append([str(p.share), *(f"{v:.4f}" for v in (p.alone.mean, p.alone.sd, p.joint.mean, p.joint.sd)), *gain])
-    files = {"table.md": f"{markdown(head, rows)}\n\n{sentence}\n", "table.csv": csv_of(lines)}
-    return Shown(f"{aligned([head, *rows])}\n\n{sentence}", files)
+    cost = costs_table(table.rows)
+    screen = [aligned([head, *rows]), sentence, *([COST, aligned(rows_of(cost))] if cost else []), *made(table)]
+    page = [markdown(head, rows), sentence, *([COST, markdown(*cost)] if cost else []), *made(table)]
+    return Shown("\n\n".join(screen), {"table.md": "\n\n".join(page) + "\n", "table.csv": csv_of(lines)})
 
 
 def confused(table: Comparison, a: str, b: str, dataset: str | None = None) -> Shown:
@@ -284,37 +292,40 @@ def measured(table: Comparison, best: str) -> list[str]:
         f"{what}; mean ± standard deviation over seeds ({seeds})" + (f", the best {best}." if best else "."),
         f"Budget of a row's networks together: {same({row: budgets(runs) for row, runs in rows.items()})}; "
         f"training: {same({row: protocols(runs) for row, runs in rows.items()})}.",
-        *trainings(rows),
         *probes(rows),
     ]
 
 
-def trainings(rows: Mapping[str, Sequence[Run]]) -> list[str]:
-    """The sentence about what the trainings came to; none where no run says so."""
-    told = {}
+def costs_table(rows: Mapping[str, Sequence[Run]]) -> Rows | None:
+    """Of each row how many networks a seed has, what the training of each came to, and what all of it cost; none where no run says so."""
+    lines = []
     for row, runs in rows.items():
-        if not all(run.training for run in runs):
-            continue
         each = [one for run in runs for one in run.training.values()]
-        networks = " or ".join(dict.fromkeys("1 network" if n == 1 else f"{n} networks, each" for n in (len(run.training) for run in runs)))
+        made = [sum(one.core_seconds for one in run.made) for run in runs if run.made]
+        if not each:
+            continue
+        networks = " or ".join(dict.fromkeys(str(len(run.training)) for run in runs))
         steps, passes = (span([getattr(one, key) for one in each], digits) for key, digits in (("steps", 0), ("passes", 1)))
         early = sum(one.stopped_early for one in each)
         stopped = "none" if not early else "all" if early == len(each) else f"{early} of {len(each)}"
-        told[row] = f"{networks} of {steps} steps and {passes} passes, {stopped} stopped early"
-    if not told:
-        return []
-    named = "; ".join(f"{row}: {text}" for row, text in told.items())
-    return [f"Networks of a row with one seed: {same(told) if len(told) == len(rows) else named} ({PASS})."]
+        lines.append([row, networks, steps, passes, stopped, duration(sum(made) / len(made)) if made else "–"])
+    return (["", "networks", "steps of each", "passes of each", "stopped early", "processor time"], lines) if lines else None
+
+
+def made(table: Comparison) -> list[str]:
+    """The sentence about how the runs were made; none where none of them says so."""
+    sentence = told([one for run in table.runs for one in run.made], f"{len(table.runs)} runs, made by")
+    return [sentence] if sentence else []
 
 
 def probes(rows: Mapping[str, Sequence[Run]]) -> list[str]:
     """The sentence about how far the domains can still be told apart by the features; none where no row learned from several."""
     found = {row: [run.probe for run in runs if run.probe is not None] for row, runs in rows.items()}
     each, chances = [], []
-    for row, told in found.items():
-        if told:
-            accuracy, chance = np.array(told).T
-            each.append(f"{row} {mean_and_sd(accuracy.mean(), accuracy.std(ddof=1) if len(told) > 1 else math.nan)}")
+    for row, pairs in found.items():
+        if pairs:
+            accuracy, chance = np.array(pairs).T
+            each.append(f"{row} {mean_and_sd(accuracy.mean(), accuracy.std(ddof=1) if len(pairs) > 1 else math.nan)}")
             chances += chance.tolist()
     if not each:
         return []

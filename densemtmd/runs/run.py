@@ -36,6 +36,7 @@ from densemtmd.files import atomic_write, check_writable, read_json, remove_stra
 from densemtmd.inference import checkpoints_of
 from densemtmd.kind import Kind, kind_of, kind_of_scores
 from densemtmd.network import JointNetwork
+from densemtmd.origin import MADE, Making, Origin, clocks, making, told
 from densemtmd.progress import Progress, duration, followed
 from densemtmd.runs.folder import (
     EVALUATIONS,
@@ -68,7 +69,8 @@ class Table:
     """The table that a run belongs to."""
 
     folder: Path
-    run_id: str | None  # under which the tracker knows it
+    run_id: str | None      # under which the tracker knows it
+    command: Sequence[str]  # that runs all of it, in words
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,12 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     Raises:
         UserError: whatever a person can mend.
     """
+    since = clocks()
     prepared = prepare(settings)
     settings = prepared.settings
     folder = new_folder(Path(settings.runs), settings.name or f"{settings.data.name}-{settings.strategy['name']}")
     with held(folder / LOCK, folder), begun_or_gone(folder):
-        begin(prepared, folder, overrides)
+        begin(prepared, folder, since, overrides)
     return folder
 
 
@@ -119,22 +122,29 @@ def prepare(settings: RunSettings) -> Prepared:
     return Prepared(settings, datasets, plan, load(datasets, outline, settings), name)
 
 
-def begin(prepared: Prepared, folder: Path, overrides: Sequence[str], table: Table | None = None) -> None:
+def begin(
+    prepared: Prepared, folder: Path, since: tuple[float, float], overrides: Sequence[str], table: Table | None = None
+) -> None:
     """Records a run in its folder and in the tracker, and carries it out.
 
     Args:
         prepared: what it begins with.
         folder: of the run, which this process holds the lock of.
+        since: the :func:`~densemtmd.origin.clocks` when the work on it began.
         overrides: settings that were asked for.
         table: the table that the run belongs to, in which it is called as its folder is.
     """
     settings, datasets = prepared.settings, prepared.datasets
     name, parent = (prepared.name, None) if table is None else (folder.name, table.run_id)
-    with open_tracker(settings.tracking, settings.data.name, name, settings.tracking_uri, parent=parent) as tracker:
+    command = ["densemtmd", "train", *overrides] if table is None else table.command
+    with (
+        making(folder, command, since) as made,
+        open_tracker(settings.tracking, settings.data.name, name, settings.tracking_uri, parent=parent) as tracker,
+    ):
         write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
         record(folder, settings, datasets)  # last: from now on the run goes on when it is resumed
-        carry_out(prepared.plan, prepared.loaded, settings, folder, tracker, table)
+        carry_out(prepared.plan, prepared.loaded, settings, folder, tracker, made, table)
         if table is None:
             describe_experiment(tracker, settings, datasets, folder, overrides)
 
@@ -178,7 +188,7 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
 
 def go_on(folder: Path, overrides: Sequence[str] = (), table: Table | None = None) -> None:
     """:func:`resume` of a run that this process holds the lock of."""
-    before = settings_of(folder)
+    since, before = clocks(), settings_of(folder)
     settings = composing.changed(before, overrides) if overrides else before
     new = differences(before, settings)
     check_may_change(folder, before, new)
@@ -195,12 +205,16 @@ def go_on(folder: Path, overrides: Sequence[str] = (), table: Table | None = Non
     run_id = tracked(folder).get("")
     unknown = run_id is None and "tracking" in new
     tracking = settings.tracking if run_id or unknown else "none"
-    with open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker:
+    command = ["densemtmd", "train", f"resume={folder}", *overrides] if table is None else table.command
+    with (
+        making(folder, command, since) as made,
+        open_tracker(tracking, settings.data.name, folder.name, settings.tracking_uri, resume=run_id) as tracker,
+    ):
         if unknown:
             write_json(folder / "tracking.json", {"": tracker.run_id})
             describe(tracker, settings, datasets, folder, overrides)
         tracker.tags({"resumed": datetime.now().isoformat(" ", "seconds"), **{f"resumed.{key}": value for key, value in new.items()}})
-        carry_out(plan, loaded, settings, folder, tracker, table)
+        carry_out(plan, loaded, settings, folder, tracker, made, table)
         if table is None:
             describe_experiment(tracker, settings, datasets, folder)
 
@@ -243,6 +257,7 @@ def carry_out(
     settings: RunSettings,
     folder: Path,
     tracker: Tracker,
+    made: Making,
     table: Table | None = None,
 ) -> None:
     """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again."""
@@ -284,7 +299,7 @@ def carry_out(
                     domains[stage.name] = {"names": named, **probe_domains(network, data, settings)}
                     log.metrics({"test/domain accuracy": domains[stage.name]["accuracy"]}, step=0)
     about = {"training": training, "domains": domains}
-    scored = finish(folder, matrices, about, {name: d.dataset for name, d in loaded.items()}, settings, tracker)
+    scored = finish(folder, matrices, about, {name: d.dataset for name, d in loaded.items()}, settings, tracker, made)
     tracker.describe(in_short(scored, settings.score.split), strip(drawn))
 
 
@@ -727,6 +742,7 @@ def finish(
     datasets: Mapping[str, Dataset],
     settings: RunSettings,
     tracker: Tracker,
+    made: Making,
 ) -> dict[str, Any]:
     """Writes, shows and returns the scores of the run, and ``about`` its networks what each ``training`` came to and how well ``domains``
     are told apart by the features."""
@@ -734,9 +750,9 @@ def finish(
     kind = kind_of(next(iter(tasks.values())).kind)
     scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(settings.score), "split": split}
     scored |= {key: told for key, told in about.items() if told}
-    keep_scores(folder, matrices, {name: dataset.splits[split] for name, dataset in datasets.items()}, scored, tasks)
+    keep_scores(folder, matrices, {name: dataset.splits[split] for name, dataset in datasets.items()}, scored, tasks, made.now())
     tracker.metrics(final_scores(scored, split), step=0)
-    for artifact in ("scores.json", "scores.md", "per_image.npz", "figures"):
+    for artifact in ("scores.json", "scores.md", "per_image.npz", MADE, "figures"):
         tracker.artifact(folder / artifact)
     if kind.task is Labelset:
         weights = {file.relative_to(folder).as_posix(): file for file in checkpoints_of(folder)}
@@ -755,8 +771,10 @@ def keep_scores(
     pictures: Mapping[str, Sequence[Item]],
     scored: Mapping[str, Any],
     tasks: Mapping[str, Task],
+    made: Sequence[Origin],
 ) -> None:
-    """Writes all that is known of an evaluation: the scores as JSON and markdown, what was found of each picture, and its figures.
+    """Writes all that is known of an evaluation: the scores as JSON and markdown, with how they were made, what was found of each picture,
+    and its figures.
 
     ``per_image.npz`` holds for each dataset what its kind keeps: ``<dataset>``, the (N, L, L) confusion matrices of its pictures, or of
     keypoints ``<dataset>/mm`` and ``<dataset>/px``, (N, J) errors; and of each picture its key in ``<dataset>/pictures`` and the name of
@@ -768,7 +786,7 @@ def keep_scores(
     about |= {f"{name}/sequences": [item.sequence for item in items] for name, items in pictures.items()}
     with atomic_write(folder / "per_image.npz") as temporary:
         np.savez_compressed(temporary, **arrays, **about)  # type: ignore[arg-type]
-    write_text(folder / "scores.md", kind.markdown(scored))
+    write_text(folder / "scores.md", f"{kind.markdown(scored).rstrip()}\n\n{told(made)}\n")
     write_json(folder / "scores.json", scored)
     with drawing(folder / "figures"):  # last: what fails at drawing must not cost the scores
         kind.figures(found, tasks, folder / "figures")

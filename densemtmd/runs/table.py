@@ -31,6 +31,7 @@ from densemtmd.data import open_data
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_yaml, remove_strays, write_json, write_text
 from densemtmd.kind import kind_of
+from densemtmd.origin import clocks
 from densemtmd.runs.folder import FOUND, make_folder, tracked
 from densemtmd.runs.lock import LOCK, Held, held, holder_of
 from densemtmd.runs.run import Table, begin, begun_or_gone, check, go_on, prepare, score_names
@@ -209,7 +210,7 @@ def run_table(
             return folder
         tracker = stack.enter_context(recorded(folder, name, plan[0].settings, experiment))
         opening.close()
-        table = Table(folder, tracker.run_id)
+        table = Table(folder, tracker.run_id, command_of(folder, experiment))
         publish(tracker, folder, experiment, plan)  # for whoever looks while it runs
         failed: dict[str, UserError] = {}
         while waiting:
@@ -256,8 +257,7 @@ def publish(tracker: Tracker, folder: Path, experiment: Experiment, plan: Sequen
         return
     rows = {row: [one for one in some if one.partition("=")[0] not in WHEREVER] for row, some in rows_of(folder, plan).items()}
     common = [one for one in next(iter(rows.values())) if all(one in other for other in rows.values())]
-    which = f"curve={experiment.curve}" if experiment.curve else f"experiment={experiment.name}"
-    again = shlex.join(["densemtmd", "train", which, *([] if folder.name == experiment.name else [f"name={folder.name}"])])
+    again = shlex.join(command_of(folder, experiment))
     lines = "\n".join(f"| {row} | `{' '.join(one for one in settings if one not in common)}` |" for row, settings in rows.items())
     parts = [
         f"The table `{folder.name}`: what each row trains on the same data, seed by seed.",
@@ -283,6 +283,12 @@ def publish(tracker: Tracker, folder: Path, experiment: Experiment, plan: Sequen
     names = score_names(kind, [dataset.name for dataset in datasets], first.score.split)
     tracker.experiment("\n\n".join(parts), names, kind.chief.less_is_better)
     print(f"the record: {tracker.viewer}")
+
+
+def command_of(folder: Path, experiment: Experiment) -> list[str]:
+    """The words of the command that runs a table, but for where its data lie."""
+    which = f"curve={experiment.curve}" if experiment.curve else f"experiment={experiment.name}"
+    return ["densemtmd", "train", which, *([] if folder.name == experiment.name else [f"name={folder.name}"])]
 
 
 def rows_of(folder: str | Path, plan: Sequence[Planned]) -> dict[str, list[str]]:
@@ -358,5 +364,6 @@ def carry_out(planned: Planned, table: Table) -> Path:
             if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         with begun_or_gone(folder):
-            begin(prepare(planned.settings), folder, planned.overrides, table)
+            since = clocks()
+            begin(prepare(planned.settings), folder, since, planned.overrides, table)
     return folder

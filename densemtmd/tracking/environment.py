@@ -5,14 +5,13 @@ from __future__ import annotations
 import getpass
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 
 from densemtmd.machine import cores, processor
+from densemtmd.origin import code
 
 
 def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
@@ -23,7 +22,10 @@ def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
     """
     import torch
 
-    tags = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL", **_git_tags()}
+    tags = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
+    commit, changed = code()
+    if commit:
+        tags |= {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": json.dumps(changed)}
     with suppress(OSError, KeyError, ImportError):  # in a container the user may have no name
         tags["mlflow.user"] = getpass.getuser()
     if overrides:
@@ -38,19 +40,3 @@ def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
     tags["hardware.cpu"] = processor()
     tags["hardware.cores"] = str(cores())
     return tags
-
-
-def _git_tags() -> dict[str, str]:
-    """The commit of the code and whether it was changed since; nothing where git or a repository is missing."""
-    folder = str(Path(__file__).resolve().parent)
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", folder, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        dirty = git("status", "--porcelain", "--untracked-files=no") != ""
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": json.dumps(dirty)}
