@@ -6,10 +6,9 @@ accent (NFD), and two names that look the same on screen would then be two.
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 
 LEFT_BY_SYSTEMS = frozenset(
@@ -37,28 +36,6 @@ def composed(text: str) -> str:
 def forms(text: str) -> list[str]:
     """A name in the forms in which a disk may have it, the given one first."""
     return list(dict.fromkeys((text, composed(text), unicodedata.normalize("NFD", text))))
-
-
-def matching(folder: Path, glob: str, found: Callable[[], None]) -> list[Path]:
-    """The paths below a folder that match a glob in any form of its letters, sorted; ``found`` is called for each.
-
-    Raises:
-        Exception: whatever a glob that is none makes the library raise.
-    """
-    paths = set()
-    for form in forms(glob):
-        for path in folder.glob(form):
-            paths.add(path)
-            found()
-    return sorted(paths, key=lambda path: path.parts)
-
-
-def forbidden(folder: Path) -> Path | None:
-    """A folder, or the first one in it, that may not be looked into, so that globs find nothing there."""
-    try:
-        return next((path for path in sorted(folder.iterdir()) if path.is_dir() and not os.access(path, os.R_OK | os.X_OK)), None)
-    except OSError:
-        return folder
 
 
 def lies_in(path: Path, folders: Iterable[Path]) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 from densemtmd.datasets.config import LISTING, ONE_SEQUENCE, DatasetConfig, Exclusion
 from densemtmd.datasets.expressions import TooSlow, search_all
 from densemtmd.datasets.formats.objects import pictures_in
-from densemtmd.datasets.names import Names, composed, forbidden, forms, is_left_by_a_system, lies_in, matching
+from densemtmd.datasets.globs import forbidden, matching
+from densemtmd.datasets.names import Names, composed, forms, is_left_by_a_system, lies_in
 from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
 from densemtmd.files import read_bounded
@@ -150,7 +151,9 @@ def _matched(
     for glob in globs:
         try:
             with Progress(f"looking in {folder} for {glob}", None, "files") as progress:
-                paths = [path for path in matching(folder, glob, progress.tick) if is_file(path)]
+                paths = matching(folder, glob, progress.tick)
+        except UserError:
+            raise
         except Exception as error:  # whatever the library stumbles over
             raise UserError(f"{config.path}: {what} has {glob!r}, which is no pattern of files: {error}") from error
         relative = [path.relative_to(folder) for path in paths]

@@ -22,8 +22,9 @@ from densemtmd.datasets.config import LISTING, NAMED, REST, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.formats.objects import pictures_in
 from densemtmd.datasets.formats.recognise import Objects, ends, recognise, refuse_many
+from densemtmd.datasets.globs import all_below, forbidden
 from densemtmd.datasets.matlab import find_matrix
-from densemtmd.datasets.names import composed, forbidden, is_left_by_a_system
+from densemtmd.datasets.names import composed
 from densemtmd.datasets.pictures import loss_of, open_picture
 from densemtmd.errors import UserError
 from densemtmd.tasks import VOID
@@ -102,12 +103,13 @@ def draft(folder: str | Path) -> str:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name one that holds pictures and their labels")
-    kinds = _kinds(folder)
+    there = all_below(folder)
+    kinds = _kinds(folder, there)
     pairs = _pairs(kinds) or _pairs(_beheaded(kinds))
     if not pairs:
-        if (objects := recognise(folder)) is not None:
-            return _draft_of_objects(folder, objects)
-        raise UserError(f"{folder} {_why_not(folder, kinds)}")
+        if (objects := recognise(there)) is not None:
+            return _draft_of_objects(folder, there, objects)
+        raise UserError(f"{folder} {_why_not(folder, there, kinds)}")
     encoding, mat_key = pairs[0][1].encoding, pairs[0][1].mat_key
     dataset = _opened(folder, pairs)
     items = dataset.splits["train"]
@@ -126,7 +128,7 @@ def draft(folder: str | Path) -> str:
         text.append(f"mat_key: {mat_key}")
     text += _labels(files, encoding, mat_key)
     text += _sequence([item.key for item in items])
-    text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(dataset) or [FRACTIONS]
+    text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(dataset, there) or [FRACTIONS]
     return "\n".join(text) + "\n"
 
 
@@ -144,9 +146,9 @@ def _where(folder: Path, dataset: Dataset) -> list[str]:
     return text
 
 
-def _draft_of_objects(folder: Path, objects: Objects) -> str:
+def _draft_of_objects(folder: Path, there: Sequence[Path], objects: Objects) -> str:
     """:func:`draft` of a folder whose pictures have files of objects."""
-    pairs = _pictures_of(folder, objects)
+    pairs = _pictures_of(folder, there, objects)
     if not pairs:
         raise UserError(f"{folder} has {objects.called}, but none of the pictures that they are about: put them into it")
     dataset = _opened(folder, pairs, listing=objects.encoding in LISTING)
@@ -159,7 +161,7 @@ def _draft_of_objects(folder: Path, objects: Objects) -> str:
         f"encoding: {objects.encoding}",
         *_labels_of_objects(objects),
         *_sequence(keys),
-        *(_by_folders(images, labels) or _by_files(folder, objects) or _by_lists(dataset) or [FRACTIONS]),
+        *(_by_folders(images, labels) or _by_files(folder, objects) or _by_lists(dataset, there) or [FRACTIONS]),
     ]
     return "\n".join(text) + "\n"
 
@@ -186,13 +188,12 @@ def _labels_of_objects(objects: Objects) -> list[str]:
     ]
 
 
-def _pictures_of(folder: Path, objects: Objects) -> list[tuple[_Kind, _Kind]]:
+def _pictures_of(folder: Path, there: Sequence[Path], objects: Objects) -> list[tuple[_Kind, _Kind]]:
     """The pictures that files of objects are about, by folder, each with files of objects."""
     pictures: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix.lower() in PICTURES and path.is_file() and not is_left_by_a_system(relative):
-            pictures.setdefault(relative.parent.as_posix().removeprefix("."), []).append(path)
+    for path in there:
+        if path.suffix.lower() in PICTURES:
+            pictures.setdefault(path.relative_to(folder).parent.as_posix().removeprefix("."), []).append(path)
     if objects.encoding in LISTING:
         listed = {Path(name.replace("\\", "/")).name for path in objects.files for name in pictures_in(path, objects.encoding)}
         images = [(place, [path for path in paths if path.name in listed]) for place, paths in pictures.items()]
@@ -228,13 +229,12 @@ def _by_files(folder: Path, objects: Objects) -> list[str]:
 # Which files
 
 
-def _kinds(folder: Path) -> list[_Kind]:
+def _kinds(folder: Path, there: Sequence[Path]) -> list[_Kind]:
     """The files below a folder, sorted by where they lie, how they are named and what is in them."""
     by_folder: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix.lower() in (*PICTURES, *MATRICES) and path.is_file() and not is_left_by_a_system(relative):
-            by_folder.setdefault(relative.parent.as_posix().removeprefix("."), []).append(path)
+    for path in there:
+        if path.suffix.lower() in (*PICTURES, *MATRICES):
+            by_folder.setdefault(path.relative_to(folder).parent.as_posix().removeprefix("."), []).append(path)
     everywhere = Counter(tag for paths in by_folder.values() for path in paths for tag in _tags(path))
     named: dict[tuple[str, str, str], list[Path]] = {}
     for place, paths in by_folder.items():
@@ -427,18 +427,18 @@ def _template(folders: Sequence[str]) -> tuple[str, list[tuple[str, ...]] | None
     return "/".join("*" if len(set(column)) > 1 else column[0] for column in columns), wild
 
 
-def _why_not(folder: Path, kinds: Sequence[_Kind]) -> str:
+def _why_not(folder: Path, there: Sequence[Path], kinds: Sequence[_Kind]) -> str:
     """Why a folder makes no dataset: what its files are instead of labels for each pixel."""
     if (closed := forbidden(folder)) is not None:
         return f"cannot be drafted: {closed} may not be read by you, ask for the right to"
     for suffix in ("json", "xml"):
-        files = [path for path in sorted(folder.rglob(f"*.{suffix}")) if not is_left_by_a_system(path.relative_to(folder))]
+        files = [path for path in there if path.suffix == f".{suffix}"]
         for path in files[:20]:
             text = ends(path)
             for of_it, words, what, how in OUTLINES:
                 if of_it == suffix and all(word in text for word in words):
                     return _instead(len(files), path, what, how)
-    texts = [path for path in sorted(folder.rglob("*.txt")) if not is_left_by_a_system(path.relative_to(folder))]
+    texts = [path for path in there if path.suffix == ".txt"]
     for path in texts[:20]:
         if _is_yolo(ends(path)[:4000]):
             return _instead(len(texts), path, "boxes or polygons of YOLO", "fill polygons with their class; boxes say nothing of pixels")
@@ -591,14 +591,14 @@ def _by_folders(images: Sequence[_Kind], labels: Sequence[_Kind]) -> list[str]:
     return _split_line("patterns", patterns, "the folders")
 
 
-def _by_lists(dataset: Dataset) -> list[str]:
+def _by_lists(dataset: Dataset, there: Sequence[Path]) -> list[str]:
     """The lines on the split, where lists of pictures lie in the dataset's folder that are called after splits and name its pictures."""
     folder = dataset.folder
     places: dict[Path, dict[str, list[tuple[bool, str]]]] = {}
-    for path in sorted(path for suffix in LISTS for path in folder.rglob(f"*{suffix}") if path.is_file()):
+    for path in there:
         relative = path.relative_to(folder)
         split = "train" if path.stem.lower() == "trainval" else _split_of(path.stem)
-        if split and not is_left_by_a_system(relative):
+        if split and path.suffix in LISTS:
             exact = path.stem.lower() not in SPLIT_WORDS[split]  # train.txt before street_train.txt
             places.setdefault(relative.parent, {}).setdefault(split, []).append((exact, relative.as_posix()))
     found = []

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from densemtmd.datasets.formats import coco, labelme
-from densemtmd.datasets.names import is_left_by_a_system
 from densemtmd.errors import UserError
 
 
@@ -30,15 +29,15 @@ class Objects:
         return f"{what} ({self.files[0].name})" if len(self.files) == 1 else f"{len(self.files)} files of {what}"
 
 
-def recognise(folder: Path) -> Objects | None:
-    """The files of objects below a folder, those of the format of most files; None where there are none.
+def recognise(there: Sequence[Path]) -> Objects | None:
+    """Those of some files that are files of objects, of the format of most; None where there are none.
 
     Raises:
         UserError: a file that is of a format, and cannot be read.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.json")):
-        if path.is_file() and not is_left_by_a_system(path.relative_to(folder)) and (encoding := _format_of(path)) is not None:
+    for path in there:
+        if path.suffix == ".json" and (encoding := _format_of(path)) is not None:
             found.setdefault(encoding, []).append(path)
     if not found:
         return None
