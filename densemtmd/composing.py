@@ -275,7 +275,8 @@ def change(config: DictConfig, name: str, value: Any) -> None:
     try:
         OmegaConf.update(config, name, value, merge=False)
     except OmegaConfBaseException:
-        raise UserError(f"{name} is {'null' if value is None else repr(value)}, expected {kind(node)}") from None
+        quotes = ": leave out the quotes around it" if isinstance(value, str) and re.fullmatch(r"\[.*]|{.*}", value) else ""
+        raise UserError(f"{name} is {'null' if value is None else repr(value)}, expected {kind(node)}{quotes}") from None
 
 
 def keys(node: Any) -> list[str]:

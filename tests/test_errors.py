@@ -128,6 +128,7 @@ def test_unknown_settings_and_choices(says, arguments, argument, words):
         ("train.flip=maybe", ["train.flip is 'maybe', expected true or false"]),
         ("train=3", ["train is 3, expected settings in braces"]),
         ("data.datasets=a", ["data.datasets is 'a', expected a list in brackets, such as [a,b]"]),
+        ("data.datasets='[a,b]'", ["data.datasets is '[a,b]', expected a list in brackets", "leave out the quotes around it"]),
         ("data.datasets=a,b", ["data.datasets is 'a', expected a list in brackets"]),
         ("data.add=3", ["data.add has 3, expected the name of a dataset"]),
         ("data.world.images=3", ["unknown setting data.world.images"]),

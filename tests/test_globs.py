@@ -113,3 +113,35 @@ def test_one_of_several_folders_that_is_closed(tmp_path, monkeypatch):
         (folder / "lost+found").mkdir()
         patch.setattr(os, "scandir", lambda place: refusing("more/images") if str(place).endswith("lost+found") else scandir(place))
         assert len(matching(folder, "**/*.png", lambda: None)) == 48
+
+
+def test_a_folder_that_is_given_whole_and_was_moved(tmp_path):
+    """As drafts give it: by the data root it is found where it lies now."""
+    path = write_toy(tmp_path / "before", "squares", "square")
+    data = yaml.safe_load(path.read_text()) | {"folder": str(tmp_path / "before" / "squares")}
+    path = tmp_path / "squares.yaml"
+    path.write_text(yaml.safe_dump(data))
+    found = open_dataset(load_dataset_config(path), tmp_path)
+    (tmp_path / "before").rename(tmp_path / "after")
+    with refused(f"{tmp_path / 'before' / 'squares'} is not a folder; set data_root to the folder that holds it"):
+        open_dataset(load_dataset_config(path), tmp_path)
+    for root in ("after", "after/squares"):
+        assert open_dataset(load_dataset_config(path), tmp_path / root).splits.keys() == found.splits.keys()
+
+
+def test_pictures_that_are_all_taken_for_labels_are_not_said_to_be_missing(tmp_path):
+    path = write_toy(tmp_path, "squares", "square")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"labels": "**/*.png"}))
+    with refused("all files in", "that match images/*.png", "are its labels already: make 'images' or 'labels' more exact"):
+        open_dataset(load_dataset_config(path), tmp_path)
+
+
+def test_a_draft_from_where_the_folder_lies(tmp_path, monkeypatch):
+    """Lists in it are found by a relative path and by a link too."""
+    write_toy(tmp_path, "squares", "square")
+    (tmp_path / "link").symlink_to("squares")
+    for name, keys in (("train", range(8)), ("test", range(8, 12))):
+        (tmp_path / "squares" / f"{name}.txt").write_text("".join(f"{n:03}\n" for n in keys))
+    monkeypatch.chdir(tmp_path)
+    drafts = [yaml.safe_load(draft(folder)) for folder in (tmp_path / "squares", "squares", "link")]
+    assert drafts[0] == drafts[1] == drafts[2] and drafts[0]["split"]["lists"]["train"] == "train.txt"

@@ -129,6 +129,18 @@ def test_a_file_system_that_cannot_lock_is_said_so_of(tmp_path, monkeypatch, cap
     assert "cannot be locked (No locks available)" in capsys.readouterr().out
 
 
+def test_a_full_disk_does_not_keep_a_lock_from_being_held(tmp_path, monkeypatch):
+    """Only who holds it cannot be noted then."""
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", refuse)
+    with held(tmp_path / LOCK, "it"):
+        assert (tmp_path / LOCK).stat().st_size == 0
+    assert not (tmp_path / LOCK).exists()
+
+
 def test_workers_end_with_the_process_that_launched_them():
     """It is killed, and can tell them nothing."""
     said, say = multiprocessing.Pipe(False)

@@ -18,6 +18,7 @@ from densemtmd.commands import train
 from densemtmd.data import open_data, output_space
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_dataset
+from densemtmd.errors import UserError
 from densemtmd.kinds import pixels
 from densemtmd.runs import run as runs
 from densemtmd.runs.folder import reopen
@@ -248,6 +249,26 @@ def test_what_cannot_be_trained_on_leaves_no_folder(arguments, tmp_path, capsys,
     assert train.main([*arguments, *changes]) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_a_test_picture_nothing_is_scored(arguments, data, tmp_path, capsys):
+    file = Path(data[1][0])
+    content = yaml.safe_load(file.read_text()) | {"folder": str(data[0] / "squares")}
+    untested = tmp_path / "untested.yaml"
+    untested.write_text(yaml.safe_dump(content | {"split": {"fractions": {"train": 0.7, "val": 0.3, "test": 0}}}))
+    assert train.main([*arguments, f"data.datasets=[{untested}]", "train.outputs=300"]) == 0
+    assert "test has no picture, so that nothing is scored" in capsys.readouterr().out
+    assert json.loads((only_run(tmp_path) / "scores.json").read_text())["pooled"]["iou"] is None
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left_behind(arguments, tmp_path, monkeypatch):
+    """As on a disk that has room for a folder, and for no file."""
+
+    def refuse(*_):
+        raise UserError("lock.json could not be written")
+
+    monkeypatch.setattr(runs, "held", refuse)
+    assert train.main(arguments) == 1 and not list((tmp_path / "runs").iterdir())
 
 
 def test_overfitting_counts_a_labelset_once(arguments, tmp_path):

@@ -24,12 +24,14 @@ LISTED = 0.8
 
 
 def find_folder(config: DatasetConfig, data_root: Path) -> Path:
-    """The dataset's folder: beneath the data root, or the data root itself."""
-    for form in forms(config.folder):
-        folder = data_root / form  # an absolute config.folder is taken as it is
+    """The dataset's folder: beneath the data root, or the data root itself; one that is given whole, where it has been moved to there."""
+    given = Path(config.folder)
+    names = dict.fromkeys([config.folder, given.name] if given.is_absolute() and given.name else [config.folder])
+    for form in (form for name in names for form in forms(name)):
+        folder = data_root / form  # an absolute one is taken as it is
         if os.path.isdir(folder):  # noqa: PTH112 (of a name that is too long, Path.is_dir raises)
             return folder
-    folder, parts = data_root / config.folder, Path(config.folder).parts
+    folder, parts = data_root / given, Path(list(names)[-1]).parts
     if data_root.is_dir() and data_root.resolve().parts[-len(parts) :] == parts:
         return data_root
     if data_root.parts[-len(parts) :] == parts:  # it was the dataset's folder, as far as its name tells
@@ -161,6 +163,11 @@ def _matched(
     if not any(paths for _, paths in matched):
         if (closed := forbidden(folder)) is not None:
             raise UserError(f"dataset {config.name}: {closed} may not be read by you, expected {what} in {folder}: ask for the right to")
+        if others and any(matching(folder, glob, lambda: None) for glob in globs):
+            raise UserError(
+                f"dataset {config.name}: all files in {folder} that match {' or '.join(globs)} ('{what}' in {config.path}) are its labels "
+                "already: make 'images' or 'labels' more exact"
+            )
         there = ", ".join(sorted(path.name for path in folder.glob("*") if not is_left_by_a_system(Path(path.name)))[:8])
         raise UserError(
             f"dataset {config.name}: no file in {folder} matches {' or '.join(globs)} ('{what}' in {config.path}), "

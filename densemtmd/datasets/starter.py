@@ -128,7 +128,7 @@ def draft(folder: str | Path) -> str:
         text.append(f"mat_key: {mat_key}")
     text += _labels(files, encoding, mat_key)
     text += _sequence([item.key for item in items])
-    text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(dataset, there) or [FRACTIONS]
+    text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(folder, there, dataset) or [FRACTIONS]
     return "\n".join(text) + "\n"
 
 
@@ -161,7 +161,7 @@ def _draft_of_objects(folder: Path, there: Sequence[Path], objects: Objects) -> 
         f"encoding: {objects.encoding}",
         *_labels_of_objects(objects),
         *_sequence(keys),
-        *(_by_folders(images, labels) or _by_files(folder, objects) or _by_lists(dataset, there) or [FRACTIONS]),
+        *(_by_folders(images, labels) or _by_files(folder, objects) or _by_lists(folder, there, dataset) or [FRACTIONS]),
     ]
     return "\n".join(text) + "\n"
 
@@ -591,9 +591,8 @@ def _by_folders(images: Sequence[_Kind], labels: Sequence[_Kind]) -> list[str]:
     return _split_line("patterns", patterns, "the folders")
 
 
-def _by_lists(dataset: Dataset, there: Sequence[Path]) -> list[str]:
+def _by_lists(folder: Path, there: Sequence[Path], dataset: Dataset) -> list[str]:
     """The lines on the split, where lists of pictures lie in the dataset's folder that are called after splits and name its pictures."""
-    folder = dataset.folder
     places: dict[Path, dict[str, list[tuple[bool, str]]]] = {}
     for path in there:
         relative = path.relative_to(folder)

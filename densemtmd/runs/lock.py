@@ -112,9 +112,9 @@ def _taken(file: Path) -> tuple[IO[str] | None, dict[str, Any]]:
                     break
             opened.close()  # whoever held it has removed it in the meantime: another file has the name now, or none
         own = {"host": socket.gethostname(), "process": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-        opened.truncate(0)
-        json.dump(own, opened)
-        opened.flush()
+        with suppress(OSError):  # of a full disk: it is locked all the same
+            os.ftruncate(opened.fileno(), 0)
+            os.write(opened.fileno(), json.dumps(own).encode())
         _own[key] = own
         return opened, own
 

@@ -98,7 +98,7 @@ def run(settings: RunSettings, overrides: Sequence[str] = ()) -> Path:
     prepared = prepare(settings)
     settings = prepared.settings
     folder = new_folder(Path(settings.runs), settings.name or f"{settings.data.name}-{settings.strategy['name']}")
-    with held(folder / LOCK, folder), begun_or_gone(folder):
+    with begun_or_gone(folder), held(folder / LOCK, folder):
         begin(prepared, folder, since, overrides)
     return folder
 
@@ -610,6 +610,8 @@ def in_short(scored: Mapping[str, Any], split: str) -> str:
     """``IoU on the test pictures: **all 46.2**, kundu 41.0, ...``"""
     measure = kind_of_scores(scored).chief
     rows = {name.rpartition("/")[2]: value for name, value in flat_scores("", scored).items() if name.startswith(f"{measure.name}/")}
+    if not rows:
+        return f"No {split} pictures, so no scores."
     first, *others = (f"{name} {value:.1f}" for name, value in rows.items())
     return f"{measure.name} on the {split} pictures: {', '.join([f'**{first}**', *others])}"
 
