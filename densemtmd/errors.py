@@ -37,10 +37,14 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+NO_MEMORY = ("allocate memory", "out of memory", "can't start new thread", "could not create a primitive")
+"""Words of errors that mean it: of the system and CUDA, of Python, and of oneDNN, which computes torch's convolutions."""
+
+
 def about_memory(error: Exception) -> str | None:
     """The sentence about an allocation that failed, of the computer's memory or of a GPU's; None of any other error."""
     text = str(error)
-    if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:
+    if not isinstance(error, MemoryError) and not any(words in text for words in NO_MEMORY):
         return None
     reason = f" ({shorten(text, 160, placeholder=' ...')})" if text else ""
     return f"there is not enough memory{reason}: train with a smaller train.batch, train.crop or network, or label smaller pictures"

@@ -6,11 +6,12 @@ picture takes a minute. Of work within work, such as a validation within a train
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
@@ -46,7 +47,7 @@ class Progress:
         self.part = self.more = ""  # which part of it is being done, and what else there is to say
         self.due = FIRST
         self.ended = threading.Event()
-        self.watcher = threading.Thread(target=self._watch, daemon=True)
+        self.speaking = threading.Lock()
 
     def tick(self, count: float = 1) -> None:
         """So many more are done."""
@@ -73,23 +74,28 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self.going_on.append(self)
-        self.watcher.start()
+        # Not threading.Thread, whose start waits for the thread to run, for ever where there is no memory left to do so.
+        with suppress(RuntimeError):  # no thread can be started: then nothing is said
+            _thread.start_new_thread(self._watch, ())
         return self
 
     def __exit__(self, *_: object) -> None:
         self.going_on.remove(self)
         self.ended.set()
-        self.watcher.join()
+        with self.speaking:  # the bar is gone, or the line is written
+            pass
 
     def _watch(self) -> None:
         began = time.monotonic()
-        if sys.stderr.isatty():
-            if not self.ended.wait(BAR):
-                self._draw(began)
-            return
-        while not self.ended.wait(min(1.0, FIRST / 4)):
-            if line := self.said(time.monotonic() - began):
-                print(line, file=sys.stderr, flush=True)
+        bar = sys.stderr.isatty()
+        while not self.ended.wait(BAR if bar else min(1.0, FIRST / 4)):
+            with self.speaking:
+                if self.ended.is_set():
+                    return
+                if bar:
+                    self._draw(began)
+                elif line := self.said(time.monotonic() - began):
+                    print(line, file=sys.stderr, flush=True)
 
     def _draw(self, began: float) -> None:
         form: dict[str, Any] = {"bar_format": PERCENT} if self.unit == "%" else {"unit": f" {self.unit}"}

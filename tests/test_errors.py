@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from toy import write_toy
 
 from densemtmd import Predictor, checkpoint, composing, training
+from densemtmd.commands import cli
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable
 

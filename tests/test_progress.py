@@ -149,3 +149,11 @@ def test_what_several_runs_have_to_say_is_said_once(capsys):
                 note(line)
     note("a")
     assert capsys.readouterr().out.split() == ["a", "b", "a", "b", "a"]
+
+
+def test_where_no_thread_can_be_started_the_work_goes_on_unseen(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
+    assert list(followed("abc", "counting")) == ["a", "b", "c"]

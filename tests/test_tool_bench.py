@@ -131,6 +131,7 @@ def test_labels(bench, tmp_path):
 def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
     for module in (label, about):
         monkeypatch.setattr(module, "cores", lambda: 3)
+    monkeypatch.setitem(label.SIDES, "cpu", 128)
     sizes = {(9, 20): "the whole picture", (23, 31): "a tile of 12×16"}
     told, text = run(bench, tmp_path, "label", "--sizes", "9x20", "23x31", "--labels", 5, "--turns", 3, "--bfloat16", "--threads", 1)
     # by hand: 7×7 weights of 3 to 4, 4 to 6 and 6 to 8 channels, then 8 to 8 and 8 to 5; 40², 14² and 1 positions in a patch
@@ -164,7 +165,7 @@ def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
         assert sizes[size] in one["ways"]["dilated"]["part"] and f"4 of 16 shifts, {sizes[size]}" == one["ways"]["shift and stitch"]["part"]
         assert one["whole"] is None if small else one["whole"]["seconds"] > 0
         for precision in ("float32", "bfloat16"):  # the small network has no large convolution: only the product tells
-            best = [1024.0**3 / turn[f"rate of a product of matrices in {precision}"][0] for turn in one["turns"]]
+            best = [128.0**3 / turn[f"rate of a product of matrices in {precision}"][0] for turn in one["turns"]]
             assert one["gflops_best"][precision] == pytest.approx(2e-9 * sorted(best)[1])
     assert "**23×31.** The best rate of a core: " in text and "bfloat16 changes the label of" in text
     assert text.count("The whole picture once, with its labels") == 1

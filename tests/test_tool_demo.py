@@ -3,6 +3,7 @@
 import json
 
 from PIL import Image
+from toy import undraw
 
 from densemtmd import composing
 
@@ -19,6 +20,7 @@ def test_from_nothing_to_a_labelled_picture(tmp_path, monkeypatch, capsys):
         return settings
 
     monkeypatch.setattr(composing, "compose", small)
+    undraw(monkeypatch, "confusion_figure")
     assert demo.main(["--minutes", "0.03", "--images", "9", "--tracking", "none"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     scored = json.loads((run / "scores.json").read_text())

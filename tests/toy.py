@@ -137,10 +137,10 @@ def refused(*words: object) -> Iterator[pytest.ExceptionInfo[UserError]]:
         assert str(word) in message, f"{word!r} is not in: {message}"
 
 
-def undraw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs draw no figures, which take most of the time of a small one: in every room that has the function by its name."""
+def undraw(monkeypatch: pytest.MonkeyPatch, *figures: str) -> None:
+    """Runs draw no figures, or not these, which take most of the time of a small one: in every room that has the function by its name."""
     import_module("densemtmd.runs.run")
     for name, module in list(sys.modules.items()):
-        for figure in ("curves_figure", "confusion_figure"):
+        for figure in figures or ("curves_figure", "confusion_figure"):
             if name.startswith("densemtmd.") and hasattr(module, figure):
                 monkeypatch.setattr(module, figure, lambda *_: None)
