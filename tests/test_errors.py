@@ -513,6 +513,15 @@ def test_a_training_that_diverges(says, arguments, monkeypatch, what):
     assert_same_network(run, whole)
 
 
+@pytest.mark.parametrize("text", ["can't start new thread", "could not create a primitive", "Unable to allocate memory for an array"])
+def test_a_limit_of_memory_is_said_whoever_meets_it(text, capsys):
+    @cli.tool
+    def main(argv=None):
+        raise RuntimeError(text)
+
+    assert main([]) == 1 and capsys.readouterr().err.startswith(f"error: there is not enough memory ({text}): ")
+
+
 def test_memory_that_does_not_suffice(says, arguments, monkeypatch):
     from densemtmd.commands import train
 
