@@ -32,7 +32,7 @@ from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_yaml, remove_strays, write_json, write_text
 from densemtmd.kind import kind_of
 from densemtmd.origin import clocks
-from densemtmd.runs.folder import FOUND, make_folder, tracked
+from densemtmd.runs.folder import EVALUATIONS, FOUND, make_folder, tracked
 from densemtmd.runs.lock import LOCK, Held, held, holder_of
 from densemtmd.runs.run import Table, begin, begun_or_gone, check, go_on, prepare, score_names
 from densemtmd.settings import RunSettings, from_plain
@@ -200,6 +200,9 @@ def run_table(
         for file in (folder / RECORD, *(folder / planned.name / LOCK for planned in plan)):
             holder_of(file)  # those of killed processes are gone now
         waiting = [planned for planned in plan if not finished(folder / planned.name, planned)]
+        for row in (folder / planned.name for planned in plan if planned not in waiting):
+            with suppress(UserError), held(row / LOCK, row):  # nobody draws its figures at the moment
+                remove_strays(row, apart=EVALUATIONS)
         seeds = sorted({planned.settings.seed for planned in plan})
         about = {"name": name, "rows": rows_of(folder, plan), "seeds": seeds}
         about |= {key: value for key in ("paper", "curve") if (value := getattr(experiment, key)) is not None}
@@ -356,6 +359,7 @@ def carry_out(planned: Planned, table: Table) -> Path:
     make_folder(folder)
     with held(folder / LOCK, folder):
         if finished(folder, planned):  # by another process, while this one trained another row
+            remove_strays(folder, apart=EVALUATIONS)
             return folder
         if (folder / "config.yaml").exists():
             go_on(folder, table=table)
