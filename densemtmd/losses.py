@@ -1,7 +1,8 @@
 """The losses of the paper, as pure functions of the network's outputs and an :class:`~densemtmd.tasks.OutputSpace`.
 
 Every sample is annotated by one task and speaks about that task's channels alone. Which channels these are is a table
-lookup, so batches mix datasets freely and no loop runs over datasets, images or pixels.
+lookup, so batches mix datasets freely and no loop runs over datasets, images or pixels. Where several processes train together, each loss
+is that of the samples of all of them (:mod:`densemtmd.parallel`).
 
 Shapes: ``B`` batch, ``C`` channels of the output space, ``H``, ``W`` pixels, ``K`` tasks, ``L`` channels of the largest
 task.
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densemtmd.errors import UserError
+from densemtmd.parallel import mean, total
 from densemtmd.tasks import VOID, OutputSpace
 
 
@@ -121,7 +123,7 @@ def _mean_over_labelled(
 ) -> Tensor:
     """The sum of the weighted pixel losses over the number of labelled pixels."""
     weight = _weights(task, sample_weight, task_weight, pixel_loss).view(-1, *[1] * (pixel_loss.ndim - 1))
-    return (pixel_loss * weight).sum() / labelled.sum().clamp(min=1)
+    return total((pixel_loss * weight).sum()) / total(labelled.sum()).clamp(min=1)
 
 
 def _of_own_labels(class_weight: Tensor, task: Tensor, space: OutputSpace, like: Tensor) -> Tensor:
@@ -232,8 +234,8 @@ def selective_shares(
         truth = truth * _of_own_labels(class_weight, task, space, logits).to(truth)
     loss = -(truth * log_p).sum(-1)
     weight = _weights(task, sample_weight, task_weight, loss).view(-1, *[1] * (loss.ndim - 1))
-    total = labelled.sum()
-    return (loss * weight).sum() / total.where(total > 0, 1)
+    number = total(labelled.sum())
+    return total((loss * weight).sum()) / number.where(number > 0, 1)
 
 
 def selective_focal(
@@ -322,9 +324,9 @@ def selective_dice(
     if real is not None:  # what pads smaller labelsets is nothing, and may be added anywhere
         mask = real.flatten(1, -2)[:, 0]
         own, index = own * mask, index.where(mask, 0)
-    hits, answered, true = p.new_zeros(3, space.channels).index_add(1, index.flatten(), own.flatten(1))
+    hits, answered, true = total(p.new_zeros(3, space.channels).index_add(1, index.flatten(), own.flatten(1)))
     pixels = labelled.flatten(1).sum(1).to(weight)
-    per_task = p.new_zeros(2, len(space)).index_add(1, task, torch.stack([pixels * weight, pixels]))
+    per_task = total(p.new_zeros(2, len(space)).index_add(1, task, torch.stack([pixels * weight, pixels])))
     of_label = (per_task[0] / per_task[1].clamp(min=1))[tables.owner]
     if task_weight is not None:
         of_label = of_label * task_weight.to(of_label)[tables.owner]
@@ -348,7 +350,7 @@ def domain_loss(logits: Tensor, domain: Tensor, sample_weight: Tensor | None = N
     """
     target = domain.long().view(-1, *[1] * (logits.ndim - 2)).expand(logits.shape[0], *logits.shape[2:])
     loss = F.cross_entropy(_at_least_float32(logits), target, reduction="none").flatten(1).mean(1)
-    return loss.mean() if sample_weight is None else (loss * sample_weight.to(loss)).mean()
+    return mean(loss if sample_weight is None else loss * sample_weight.to(loss))
 
 
 def equilibrium_weights(shares: Sequence[float]) -> Tensor:
@@ -402,4 +404,4 @@ def selective_l2(
     number = counted.sum(1)
     sample_loss = error.square().sum(1) / number.clamp(min=1)
     weight = _weights(task, sample_weight, task_weight, sample_loss)
-    return (sample_loss * weight).sum() / (number > 0).sum().clamp(min=1)
+    return total((sample_loss * weight).sum()) / total((number > 0).sum()).clamp(min=1)

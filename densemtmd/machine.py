@@ -67,3 +67,8 @@ def array_bytes(value: object) -> int:
     if is_dataclass(value):
         return sum(array_bytes(getattr(value, field.name)) for field in fields(value))
     return int(getattr(value, "nbytes", 0))
+
+
+def processes() -> int:
+    """How many processes ``torchrun`` has started to train together; 1 where it has not."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1

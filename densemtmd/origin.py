@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePath
 
@@ -92,6 +92,7 @@ class Making:
 
     def __init__(self, folder: Path, command: Sequence[str], since: tuple[float, float]) -> None:
         self.folder, self.command, self.since = folder, command, since
+        self.helped = 0.0  # core seconds of other processes that torchrun started
         self.earlier = origins(folder)
         self.write(origin(command))  # should this process be killed, then it is known that it was there
 
@@ -103,7 +104,8 @@ class Making:
 
     def now(self) -> list[Origin]:
         """All of them, this one's cost up to now."""
-        return self.write(origin(self.command, self.since))
+        own = origin(self.command, self.since)
+        return self.write(replace(own, core_seconds=round(own.core_seconds + self.helped, 2)))
 
 
 @contextmanager

@@ -163,6 +163,9 @@ class TrainSettings:
         "float32; bfloat16 for the layers where it is safe; auto: bfloat16 where the hardware computes in it",
         choices=("auto", "float32", "bfloat16"),
     )
+    sync_norms: bool = setting(
+        True, "of several processes (torchrun): batch norms see the crops of all of them, as of one; false: each process its own"
+    )
     device: str = setting("auto", "auto (a GPU where there is one), cpu, cuda, ...")
     workers: int = setting(
         0,

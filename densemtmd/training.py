@@ -14,7 +14,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemtmd import checkpoint, evaluation
+from densemtmd import checkpoint, evaluation, parallel
 from densemtmd.datasets.mixing import made_ahead
 from densemtmd.datasets.sample import Batch, Batches, as_input
 from densemtmd.errors import UserError
@@ -161,6 +161,7 @@ def train_step(
     reversal: float = 0.0,
     clip: float = 0.0,
     accumulate: int = 1,
+    learner: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """One step: the selective loss, and where the network has a discriminator the domain loss, whose gradient is reversed.
 
@@ -175,29 +176,51 @@ def train_step(
         clip: the most that the gradient's norm may be; 0: whatever it is.
         accumulate: parts of the batch that go through the network one after the other. What is learned is the same but for batch norms,
             which see one part at a time, and for losses that are no means over labelled outputs, as Dice and that of partly void cells are.
+        learner: of several processes what computes the losses and the mean of all processes' gradients, :class:`Learner` in PyTorch's
+            DistributedDataParallel. The batch is then this process's share of each of the parts.
 
     Returns:
         What to record, on the network's device: ``loss`` and, with a discriminator, ``domain_loss`` and ``domains``, the confusion matrix
         (D, D) of the domains that it names.
     """
-    if criterion is None:
-        loss_of = kind_of(network.space.kind).loss
-        criterion = lambda outputs, batch: loss_of(outputs, batch, network.space)  # noqa: E731
     optimizer.zero_grad(set_to_none=True)
-    parts, records = batch.parts(accumulate), []
+    whole = int(parallel.sums([len(batch.task)])[0])
+    sizes = [len(one) for one in torch.arange(whole).chunk(accumulate)]
+    own = parallel.positions(whole, accumulate)
+    parts, records = batch.split(sizes if own is None else [len(one) for one in own]), []
+    learner = learner or Learner(network, precision, criterion or kind_criterion(network), inner_weight)
     # Both losses are means over the outputs of a part, which may have more or fewer of them than another. A whole batch is not counted:
     # a GPU would have to be waited for.
-    labelled = [part.labelled for part in parts] if len(parts) > 1 else [1]
-    for part, count in zip(parts, labelled, strict=True):
-        shares = {"loss": count / max(1, sum(labelled)), "domain_loss": len(part.task) / len(batch.task)}
-        loss, of_domains, record = losses_of(network, part, precision, criterion, inner_weight, reversal)
-        loss = shares["loss"] * loss
-        (loss if of_domains is None else loss + shares["domain_loss"] * of_domains).backward()
+    labelled = parallel.sums([part.labelled for part in parts]) if len(parts) > 1 else [1]
+    for n, (part, count, size) in enumerate(zip(parts, labelled, sizes, strict=True)):
+        shares = {"loss": count / max(1, sum(labelled)), "domain_loss": size / whole}
+        with parallel.part_of(size), nullcontext() if n + 1 == len(parts) else parallel.unshared(learner):
+            loss, of_domains, record = learner(part, reversal)
+            loss = shares["loss"] * loss
+            (loss if of_domains is None else loss + shares["domain_loss"] * of_domains).backward()
         records.append({name: value * shares.get(name, 1) for name, value in record.items()})
     if clip:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     return {name: torch.stack([record[name] for record in records]).sum(0) for name in records[0]}
+
+
+def kind_criterion(network: JointNetwork) -> Criterion:
+    """What training makes small where nothing else is said."""
+    kind = kind_of(network.space.kind)
+    return lambda outputs, batch: kind.loss(outputs, batch, network.space)
+
+
+class Learner(nn.Module):
+    """What :func:`losses_of` a network's answers to a batch are, as a module: PyTorch's DistributedDataParallel sees what its forward
+    computes, and nothing that is computed around it."""
+
+    def __init__(self, network: JointNetwork, precision: str, criterion: Criterion, inner_weight: float) -> None:
+        super().__init__()
+        self.network, self.precision, self.criterion, self.inner_weight = network, precision, criterion, inner_weight
+
+    def forward(self, batch: Batch, reversal: float) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        return losses_of(self.network, batch, self.precision, self.criterion, self.inner_weight, reversal)
 
 
 def losses_of(
@@ -218,7 +241,8 @@ def losses_of(
         return loss, None, record
     of_domains = domain_loss(domains, batch.domain, batch.weight)
     truth = batch.domain[:, None, None].expand(domains[:, 0].shape)
-    record |= {"domain_loss": of_domains.detach(), "domains": evaluation.confusion(domains.argmax(1), truth, domains.shape[1])}
+    named = parallel.total(evaluation.confusion(domains.argmax(1), truth, domains.shape[1]))
+    record |= {"domain_loss": of_domains.detach(), "domains": named}
     return loss, of_domains, record
 
 
@@ -308,7 +332,7 @@ def fit(
     optimizer = make_optimizer(network, settings, reversal.lr)
     last, best = folder / "last.safetensors", folder / "best.safetensors"
     state, average = State(), Average(network, settings.average)
-    if last.exists():
+    if parallel.of_first(last.exists):
         state = load_state(last, network, optimizer, average)
         state.done = state.done and is_over(state, budget.progress(state.outputs, state.seconds) >= 1, settings)  # it may have more now
     else:
@@ -316,16 +340,26 @@ def fit(
         if started:
             state.best_score = quality(scored)
             state.history.append({"epoch": 0, "step": 0, "outputs": 0, "loss": None, "scores": scored})
-            checkpoint.save_network(best, network, model, {"scores": scored, "epoch": 0})
-            after_epoch(state)
-        save_state(last, network, optimizer, state, model, average)
-    began, saved = time.monotonic() - state.seconds, time.monotonic()
+            parallel.of_first(checkpoint.save_network, best, network, model, {"scores": scored, "epoch": 0})
+            with parallel.alone() as first:
+                if first:
+                    after_epoch(state)
+        parallel.of_first(save_state, last, network, optimizer, state, model, average)
+    own = parallel.positions(mixture.batch_size, settings.accumulate)
+    mine = None if own is None else torch.cat(own)
+    learner = Learner(network, precision, criterion or kind_criterion(network), context.inner_weight)
+    shared: nn.Module | None = None
+    saved, asked = agreed(0, time.monotonic(), 0)[1:]
+    began = saved - state.seconds
     outputs, seconds = state.outputs, state.seconds
     unread: list[dict[str, Tensor]] = []  # losses stay on the device for a while: reading one makes a GPU wait
     done = 100 * budget.progress(state.outputs, state.seconds)
-    with Interruption() as interruption, Progress(title, 100, "%", done=done) as shown:
+    with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        shown = stack.enter_context(Progress(title, 100, "%", done=done))
+        stack.enter_context(parallel.as_one(network, settings.sync_norms))
         for batch in made_ahead(
-            lambda step: mixture.batch(step % settings.overfit if settings.overfit else step), state.step, workers=settings.workers
+            lambda step: mixture.batch(step % settings.overfit if settings.overfit else step, mine), state.step, workers=settings.workers
         ):
             if state.done:
                 break
@@ -336,25 +370,29 @@ def fit(
             network.train()
             network.hold_encoder(progress < settings.freeze)
             strength = reversal.strength_at(progress)
-            seen = mixture.augmented(batch.to(device))
+            seen = mixture.augmented(batch.to(device), mine)
+            shared = parallel.shared(learner, shared)
             record = train_step(
-                network, optimizer, seen, precision, criterion=criterion, inner_weight=context.inner_weight,
-                reversal=strength, clip=settings.clip, accumulate=settings.accumulate,
+                network, optimizer, seen, precision, reversal=strength, clip=settings.clip, accumulate=settings.accumulate,
+                learner=shared or learner,
             )  # fmt: skip
             unread.append(record)
             state.step += 1
             average.update(state.step)
-            state.outputs += (batch if batch.target.shape == seen.target.shape else seen).labelled  # not to wait for a GPU where it can be
-            state.seconds = time.monotonic() - began
+            labelled = (batch if batch.target.shape == seen.target.shape else seen).labelled  # not to wait for a GPU where it can be
+            now = time.monotonic()
+            labelled, now, asked = agreed(labelled, now, interruption.asked)
+            state.outputs += labelled
+            state.seconds = now - began
             used = budget.progress(state.outputs, state.seconds)
             ended, shown.done = used >= 1, min(100.0, 100 * used)
             epoch_over = ended or state.outputs >= (state.epoch + 1) * budget.epoch_outputs
-            save = epoch_over or interruption.asked or time.monotonic() - saved >= settings.checkpoint_seconds
+            save = epoch_over or asked or now - saved >= settings.checkpoint_seconds
             if len(unread) < STEPS_UNREAD and not save:
                 continue
             values = read_records(unread, state, settings)
             if save:
-                check_weights(network, state, settings)
+                parallel.of_first(check_weights, network, state, settings)
             if network.discriminator is not None:
                 values["reversal"] = strength
             losses(state.step, {**values, "lr": optimizer.param_groups[0]["lr"], "outputs": state.outputs})
@@ -362,22 +400,36 @@ def fit(
             shown.more = f"loss {values['loss']:.3f}, {rate / 1000:.1f}k outputs/s"
             if epoch_over:
                 with average.inside():
+                    parallel.same(network, buffers_only=True)  # batch norms may have counted each their own
                     scored = validate(network)
                     end_epoch(state, scored, ended, settings)
                     if state.best_epoch == state.epoch:
-                        checkpoint.save_network(best, network, model, {"scores": scored, "epoch": state.epoch})
-                    with aside():
-                        after_epoch(state)
+                        about = {"scores": scored, "epoch": state.epoch}
+                        parallel.of_first(checkpoint.save_network, best, network, model, about)
+                    with aside(), parallel.alone() as first:
+                        if first:
+                            after_epoch(state)
             if save:
-                state.seconds = time.monotonic() - began
-                save_state(last, network, optimizer, state, model, average)
-                saved = time.monotonic()
-                if interruption.asked:
+                _, now, asked = agreed(0, time.monotonic(), interruption.asked)
+                state.seconds = now - began
+                parallel.of_first(save_state, last, network, optimizer, state, model, average)
+                saved = agreed(0, time.monotonic(), 0)[1]
+                if asked:
                     break
     if not state.done:
-        raise Stopped(interruption.asked)
-    checkpoint.load_weights(network, checkpoint.load(best)[0])
+        raise Stopped(asked)
+    checkpoint.load_weights(network, parallel.of_first(checkpoint.load, best)[0])
     return state
+
+
+def agreed(labelled: int, now: float, asked: int) -> tuple[int, float, int]:
+    """What all processes that train together go by: the labelled outputs of all of them, the first one's time, and the signal that one of
+    them was sent, or 0."""
+    if parallel.size() == 1:
+        return labelled, now, asked
+    signals = [float(number == asked) for number in REASONS]
+    outputs, seconds, *sent = parallel.sums([labelled, now if parallel.rank() == 0 else 0.0, *signals])
+    return round(outputs), seconds, next((number for number, count in zip(REASONS, sent, strict=True) if count), 0)
 
 
 def read_records(unread: list[dict[str, Tensor]], state: State, settings: TrainSettings) -> dict[str, float]:
@@ -493,7 +545,7 @@ def load_state(path: Path, network: JointNetwork, optimizer: torch.optim.Optimiz
     Raises:
         UserError: the file cannot be read, or is not of such a training.
     """
-    tensors, about = checkpoint.load(path)
+    tensors, about = parallel.of_first(checkpoint.load, path)
     kept = {"exp_avg", "exp_avg_sq", "step"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
     try:
         checkpoint.load_weights(network, tensors)

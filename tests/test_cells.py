@@ -50,6 +50,13 @@ def blocks(mixture):
     return found
 
 
+def test_part_of_a_batch_is_drawn_as_in_the_whole_one():
+    own = torch.tensor([0, 7, 63])
+    for rare in (0.0, 0.5):
+        batch, part = made(rare).batch(2), made(rare).batch(2, own)
+        assert all(torch.equal(getattr(batch, name)[own], getattr(part, name)) for name in ("image", "target", "task", "domain", "weight"))
+
+
 def test_a_cell_is_asked_for_the_shares_of_its_own_labels():
     mixture = made()
     truth = blocks(mixture)

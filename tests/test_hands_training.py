@@ -128,6 +128,15 @@ def test_crops_are_kept(datasets, tmp_path, monkeypatch):
     assert (load_hands(datasets[1], tmp_path, 24, 1.0)["val"].depth == first["val"].depth).all()
 
 
+@pytest.mark.parametrize("augmentation", [Augmentation(0, 0, 0), Augmentation(rotate=90, scale=0.2, shift=10)])
+def test_part_of_a_batch_is_drawn_as_in_the_whole_one(datasets, augmentation):
+    batch = mixture(datasets, batch=6, augmentation=augmentation).batch(3)
+    for own in ([1, 3, 5], [0, 1]):  # the second of one dataset alone
+        part = mixture(datasets, batch=6, augmentation=augmentation).batch(3, torch.tensor(own))
+        assert torch.equal(part.target.nan_to_num(), batch.target[own].nan_to_num())
+        assert all(torch.equal(getattr(batch, name)[own], getattr(part, name)) for name in ("image", "task", "domain", "weight"))
+
+
 def test_batches_have_exact_halves_and_every_coordinate_in_its_place(datasets):
     drawn = mixture(datasets, batch=10)
     batch = drawn.batch(3)

@@ -30,6 +30,18 @@ def make_mixture(sources, where=SMALL, **settings):
     return Mixture(sources, where, **{**defaults, **settings})
 
 
+def batches_are_parts(whole, other, own=(1, 4, 5)):
+    """Of a batch the samples at some positions are those of the whole batch."""
+    positions = torch.tensor(own)
+    batch, part = whole.batch(3), other.batch(3, positions)
+    assert batches_equal(batch.some(positions), part) and len(part.task) == len(own) < len(batch.task)
+
+
+@pytest.mark.parametrize("settings", [{"flip": True}, {"crop": 1}, {"rare": 0.5, "flip": True}])
+def test_part_of_a_batch_is_drawn_as_in_the_whole_one(settings):
+    batches_are_parts(*(make_mixture(two_sources(), **settings) for _ in range(2)))
+
+
 def one_source(*samples):
     return [Source("one", 0, 0, samples)]
 

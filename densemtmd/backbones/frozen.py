@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from densemtmd import parallel
 from densemtmd.backbones import weights as pretrained
 from densemtmd.backbones.encoder_decoder import CONTEXT, ENCODER
 from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, padded
@@ -402,12 +403,12 @@ class Features(nn.Module):
             return answer
         if not self.training:
             return torch.cat([layers(one) for layers, one in zip(rest, own, strict=True)], 1) / number
-        member = torch.randint(number, (len(x),), device=x.device)
+        member = parallel.drawn(lambda count: torch.randint(number, (count,), device=x.device), len(x))
         sides = []
         for n, (layers, one, width) in enumerate(zip(rest, own, self.widths, strict=True)):
             seen = (member == n).nonzero()[:, 0]
             blank = one.new_zeros(len(x), width, *one.shape[2:])
-            sides.append(blank.index_copy(0, seen, layers(one[seen])) if len(seen) else blank)
+            sides.append(blank.index_copy(0, seen, layers(one[seen])) if len(seen) or parallel.size() > 1 else blank)
         return torch.cat(sides, 1)
 
     def _first_layers(self, x: Tensor) -> list[Tensor]:

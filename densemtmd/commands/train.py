@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from densemtmd.commands.cli import as_called, make_parser, tool
 from densemtmd.errors import UserError
+from densemtmd.machine import processes
 
 if TYPE_CHECKING:  # imported where it is used, so that --help answers at once
     from densemtmd.composing import Source
@@ -185,6 +186,16 @@ def whole_list(own: dict[str, Any], key: str, kind: type, example: str) -> list[
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
+    if processes() == 1:
+        return train(argv)
+    from densemtmd import parallel
+
+    with parallel.joined() as first:
+        return train(argv) if first else parallel.serve()
+
+
+def train(argv: Sequence[str] | None) -> int:
+    """What the command does, in one process or in the first of several."""
     arguments = make_arguments().parse_intermixed_args(argv)
     if arguments.help:
         print(help_page())

@@ -136,9 +136,9 @@ class CellMixture:
             for source, cells, share, weight in zip(self.sources, self.cells, self.shares, self.weights, strict=True)
         }  # fmt: skip
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: the same for the same settings, whatever was drawn before."""
-        image, target, chosen = self._drawn(np.random.default_rng([self.seed, step]), self.batch_size, self.rare)
+    def batch(self, step: int, own: Tensor | None = None) -> Batch:
+        """The batch of a step: the same for the same settings, whatever was drawn before; or of it the samples at the positions ``own``."""
+        image, target, chosen = self._drawn(np.random.default_rng([self.seed, step]), self.batch_size, self.rare, own)
         return Batch(
             image=image[..., None, None],
             target=torch.from_numpy(target)[..., None, None],
@@ -147,7 +147,7 @@ class CellMixture:
             weight=self.weights[chosen],
         )
 
-    def augmented(self, batch: Batch) -> Batch:
+    def augmented(self, batch: Batch, own: Tensor | None = None) -> Batch:
         """As it is: a trunk's maps are of pictures as they are."""
         return batch
 
@@ -157,10 +157,16 @@ class CellMixture:
         for _ in range(FIT_CELLS // FIT_PART):
             yield self._drawn(random, FIT_PART, 0.0)[0][..., None, None]
 
-    def _drawn(self, random: np.random.Generator, number: int, rare: float) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        """Some cells: (N, M) float32, the shares of their labels (N, L) float32, and which dataset each is of, (N,)."""
+    def _drawn(
+        self, random: np.random.Generator, number: int, rare: float, wanted: Tensor | None = None
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Some cells: (N, M) float32, the shares of their labels (N, L) float32, and which dataset each is of, (N,); or of them those at
+        some positions."""
         chosen = random.choice(len(self.sources), number, p=self.shares)
         place, first, label = random.random((3, number))
+        if wanted is not None:
+            chosen, place, first, label = (drawn[wanted.numpy()] for drawn in (chosen, place, first, label))
+            number = len(chosen)
         maps: list[Maps] = number * [self.maps[0][0]]
         rows, columns = np.empty((2, number), np.int64)
         pixels = np.full((number, self.grid, self.grid), VOID, np.uint8)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densemtmd import parallel
 from densemtmd.datasets.folder import Dataset, Item
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.files import WriteError, atomic_write
@@ -134,6 +135,19 @@ class KeptMaps:
         if folder is not None and not folder.is_dir():
             tell_others(folder)
         allow_files(len(self.opened) + len(samples))
+        wanting = self._unopened(samples, trunk, key, folder)
+        if folder is not None and parallel.size() > 1:  # each process makes some of them, which the others open
+            names = parallel.of_first(lambda: [sample.name for sample in wanting])
+            own = set(names[parallel.rank() :: parallel.size()])
+            self._make([sample for sample in wanting if sample.name in own], network, key, folder)
+            parallel.sums([0])  # all are there
+            wanting = self._unopened(samples, trunk, key, folder)
+        if wanting:
+            self._make(wanting, network, key, folder)
+        return [self.opened[key, sample.name] for sample in samples]
+
+    def _unopened(self, samples: Sequence[Sample], trunk: Trunk, key: str, folder: Path | None) -> list[Sample]:
+        """Opens the maps of the pictures that are there, and gives the others."""
         wanting = []
         for sample in samples:
             if (key, sample.name) in self.opened:
@@ -143,9 +157,7 @@ class KeptMaps:
                 wanting.append(sample)
             else:
                 self.opened[key, sample.name] = found
-        if wanting:
-            self._make(wanting, network, key, folder)
-        return [self.opened[key, sample.name] for sample in samples]
+        return wanting
 
     def _make(self, samples: Sequence[Sample], network: JointNetwork, key: str, folder: Path | None) -> None:
         trunk = network.quick_trunk()

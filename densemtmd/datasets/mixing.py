@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from densemtmd.datasets.augment import Augment, check_scale
@@ -305,15 +306,22 @@ class Mixture:
             starts.append(max(self.margin[0], min(start, last)))
         return sample, starts[0], starts[1]
 
-    def augmented(self, batch: Batch) -> Batch:
-        """A batch as the network sees it: its pictures at another size, in another light, blurred."""
-        return batch if self.augment is None else self.augment(batch)
+    def augmented(self, batch: Batch, own: Tensor | None = None) -> Batch:
+        """A batch as the network sees it: its pictures at another size, in another light, blurred. Chance changes a whole batch, of which
+        the samples at the positions ``own`` are taken afterwards."""
+        return batch if self.augment is None else self.augment(batch).some(own)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: the same for the same settings, whatever was drawn before."""
+    def batch(self, step: int, own: Tensor | None = None) -> Batch:
+        """The batch of a step: the same for the same settings, whatever was drawn before.
+
+        Args:
+            step: of the training.
+            own: positions of the samples that are wanted, and cut; None: all. All are cut, too, where :meth:`augmented` changes them.
+        """
         random = np.random.default_rng([self.seed, step])
         chosen = random.choice(len(self.sources), self.batch_size, p=self.shares)
-        images, targets = [], []
+        wanted = range(self.batch_size) if own is None or self.augment is not None else own.tolist()
+        places = []
         for k in chosen:
             flip = self.flip and random.random() < 0.5
             if self.rare and random.random() < self.rare:
@@ -322,9 +330,14 @@ class Mixture:
                 sample, row, column = self.labelled[flip][k].draw(random)
             else:
                 sample, row, column = self._crop(random, k)
+            places.append((sample, row, column, flip))
+        images, targets = [], []
+        for n in wanted:
+            sample, row, column, flip = places[n]
             image, target = cut(sample, row, column, self.rows, self.columns, self.geometry, flip=flip, valid=self.border == "valid")
             images.append(image)
             targets.append(target)
+        chosen = chosen[wanted]
         return Batch(
             image=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
             target=torch.from_numpy(np.stack(targets)),

@@ -5,6 +5,7 @@ Shapes: ``B`` batch, ``H``, ``W`` pixels, ``h``, ``w`` outputs of the strided ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
@@ -58,6 +59,14 @@ class Batch:
         """The batch in so many parts, or in as many as it has samples."""
         return [Batch(*some) for some in zip(*(getattr(self, f.name).chunk(number) for f in fields(self)), strict=True)]
 
+    def split(self, sizes: Sequence[int]) -> list[Batch]:
+        """The batch in parts of so many samples each."""
+        return [Batch(*some) for some in zip(*(getattr(self, f.name).split(list(sizes)) for f in fields(self)), strict=True)]
+
+    def some(self, samples: Tensor | None) -> Batch:
+        """Some of its samples, by their positions; None: all."""
+        return self if samples is None else Batch(*(getattr(self, f.name)[samples] for f in fields(self)))
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
@@ -67,15 +76,19 @@ class Batches(Protocol):
     """What training draws from: the batch of each step, the same for the same seed."""
 
     seed: int
+    batch_size: int
 
     def about(self) -> dict[str, dict[str, float]]:
         """Of each dataset its pictures, its share of the batches and its weight in the losses, for the record."""
         ...
 
-    def batch(self, step: int) -> Batch: ...
+    def batch(self, step: int, own: Tensor | None = None) -> Batch:
+        """The batch of a step; of it only the samples at the positions ``own``, which are the same as in the whole one."""
+        ...
 
-    def augmented(self, batch: Batch) -> Batch:
-        """A batch as the network is to see it, changed at random where the network is."""
+    def augmented(self, batch: Batch, own: Tensor | None = None) -> Batch:
+        """A batch as the network is to see it, changed at random where the network is. Of several processes that see one batch ``own`` is
+        as it was for :meth:`batch`."""
         ...
 
 

@@ -31,6 +31,7 @@ from densemtmd.errors import UserError
 from densemtmd.kind import Across, Kind, Measure
 from densemtmd.losses import selective_l2
 from densemtmd.network import JointNetwork
+from densemtmd.parallel import shared_out
 from densemtmd.progress import Progress, note
 from densemtmd.settings import HandsSettings, RunSettings, ScoreSettings
 from densemtmd.tasks import KeypointSet, OutputSpace, Task
@@ -130,9 +131,12 @@ class Keypoints(Kind):
         most_pixels: int = 0,
     ) -> np.ndarray:
         hands: Hands = data.pictures[split]
-        some = hands.take(spread(range(len(hands)), at_most))
-        errors = poses.errors_of(network, data.dataset.task.name, some, annotator(data.dataset), device, tick)
-        return np.stack([errors.mm, errors.px], -1)
+
+        def of_some(numbers: Sequence[int]) -> np.ndarray:
+            errors = poses.errors_of(network, data.dataset.task.name, hands.take(numbers), annotator(data.dataset), device, tick)
+            return np.stack([errors.mm, errors.px], -1)
+
+        return shared_out(of_some, spread(range(len(hands)), at_most))
 
     def for_scoring(self, dataset: Dataset, split: str, network: JointNetwork, cache: Path | None) -> Loaded:
         return cropped(replace(dataset, splits={split: dataset.splits[split]}), cache, poses.size_of(network), 1.0)

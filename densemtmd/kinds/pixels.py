@@ -36,6 +36,7 @@ from densemtmd.inference import strided_logits
 from densemtmd.kind import Across, Criterion, Kind, Measure
 from densemtmd.losses import selective_cross_entropy, selective_shares
 from densemtmd.network import JointNetwork
+from densemtmd.parallel import shared_out
 from densemtmd.progress import Progress, note
 from densemtmd.settings import LossSettings, RunSettings, ScoreSettings
 from densemtmd.tasks import Labelset, OutputSpace, Task
@@ -197,16 +198,23 @@ class Pixels(Kind):
         precision: str = "float32",
         most_pixels: int = 0,
     ) -> np.ndarray:
-        samples = spread(data.pictures[split], at_most)
+        samples, name = spread(data.pictures[split], at_most), data.dataset.task.name
         if network.trunk is not None and data.maps is not None and precision == "float32" and not how.copies:
-            return evaluation.score_kept(
-                network, data.dataset.task.name, samples, data.maps.of(network, samples), interior=how.interior, device=device,
-                tick=lambda: tick(1),
+            maps = data.maps.of(network, samples)
+
+            def of_kept(numbers: Sequence[int]) -> np.ndarray:
+                own, kept = [samples[n] for n in numbers], [maps[n] for n in numbers]
+                return evaluation.score_kept(network, name, own, kept, interior=how.interior, device=device, tick=lambda: tick(1))
+
+            return shared_out(of_kept, range(len(samples)))
+
+        def of_pictures(numbers: Sequence[int]) -> np.ndarray:
+            own = [middle(samples[n], most_pixels) for n in numbers]
+            return evaluation.score_pictures(
+                network, name, own, **self.way(how), precision=precision, device=device, tick=lambda: tick(1),
             )  # fmt: skip
-        samples = [middle(sample, most_pixels) for sample in samples]
-        return evaluation.score_pictures(
-            network, data.dataset.task.name, samples, **self.way(how), precision=precision, device=device, tick=lambda: tick(1),
-        )  # fmt: skip
+
+        return shared_out(of_pictures, range(len(samples)))
 
     def for_scoring(self, dataset: Dataset, split: str, network: JointNetwork, cache: Path | None) -> Loaded:
         samples = load_all(dataset, cache).splits[split] if cache else load_split(dataset, split)

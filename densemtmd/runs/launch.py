@@ -40,7 +40,7 @@ from densemtmd.composing import Source, at_home, is_hydras, parse, to_settings
 from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_json
 from densemtmd.kind import kind_of_scores
-from densemtmd.machine import cores
+from densemtmd.machine import cores, processes
 from densemtmd.progress import Progress, say, told_once
 from densemtmd.runs.lock import Held
 from densemtmd.runs.run import check, run
@@ -208,6 +208,11 @@ def score_of(folder: Path) -> float:
 def settle(config: DictConfig, logs: Path, several: int) -> None:
     """Keeps Hydra from leaving things where people do not look for them, and says what its launchers cannot know."""
     hydra, launcher = config.hydra, config.hydra.launcher
+    if apart(config) and processes() > 1:
+        raise UserError(
+            f"torchrun trains one run at a time in {processes()} processes, and hydra/launcher={launched_by(config)} several at once in "
+            "processes of their own: leave out one of both"
+        )
     said = [str(override).partition("=")[0].lstrip("+") for override in hydra.overrides.hydra]
     with open_dict(config):
         if "hydra.sweep.dir" not in said:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from densemtmd import backbones, checkpoint, composing, evaluation
+from densemtmd import backbones, checkpoint, composing, evaluation, parallel
 from densemtmd.data import domains_of, load, open_data, output_space
 from densemtmd.datasets.augment import check_scale
 from densemtmd.datasets.folder import Dataset, Loaded
@@ -35,6 +35,7 @@ from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text, yaml_text
 from densemtmd.inference import checkpoints_of
 from densemtmd.kind import Kind, kind_of, kind_of_scores
+from densemtmd.machine import processes
 from densemtmd.network import JointNetwork
 from densemtmd.origin import MADE, Making, Origin, clocks, making, told
 from densemtmd.progress import Progress, duration, followed
@@ -144,7 +145,8 @@ def begin(
         write_json(folder / "tracking.json", {"": tracker.run_id})
         describe(tracker, settings, datasets, folder, overrides)
         record(folder, settings, datasets)  # last: from now on the run goes on when it is resumed
-        carry_out(prepared.plan, prepared.loaded, settings, folder, tracker, made, table)
+        with parallel.together(help_out, settings, datasets, folder, table):
+            carry_out(prepared.plan, prepared.loaded, settings, folder, tracker, made, table)
         if table is None:
             describe_experiment(tracker, settings, datasets, folder, overrides)
 
@@ -214,7 +216,8 @@ def go_on(folder: Path, overrides: Sequence[str] = (), table: Table | None = Non
             write_json(folder / "tracking.json", {"": tracker.run_id})
             describe(tracker, settings, datasets, folder, overrides)
         tracker.tags({"resumed": datetime.now().isoformat(" ", "seconds"), **{f"resumed.{key}": value for key, value in new.items()}})
-        carry_out(plan, loaded, settings, folder, tracker, made, table)
+        with parallel.together(help_out, settings, datasets, folder, table):
+            carry_out(plan, loaded, settings, folder, tracker, made, table)
         if table is None:
             describe_experiment(tracker, settings, datasets, folder)
 
@@ -251,21 +254,34 @@ def amend_run(folder: Path, settings: RunSettings, datasets: Sequence[Dataset], 
     amend(folder, settings, datasets)
 
 
+def help_out(settings: RunSettings, datasets: Sequence[Dataset], folder: Path, table: Table | None) -> None:
+    """What another process of ``torchrun`` than the first does of a run: the same, but that it writes nothing."""
+    plan = stages(settings.strategy, [dataset.name for dataset in datasets])
+    carry_out(plan, load(datasets, check(settings), settings), settings, folder, Tracker(), None, table)
+
+
 def carry_out(
     plan: Sequence[Stage],
     loaded: Mapping[str, Loaded],
     settings: RunSettings,
     folder: Path,
     tracker: Tracker,
-    made: Making,
+    made: Making | None,
     table: Table | None = None,
 ) -> None:
-    """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again."""
+    """Trains the stages one after the other and scores what they learned; what an earlier attempt has finished is not trained again.
+
+    Of several processes each does so, and the first one, which alone knows how the run is ``made``, keeps what comes of it.
+    """
+    used = clocks()[1]
     device = checkpoint.device_of(settings.train.device)
     counts = ", ".join(f"{name} {d.counts}" for name, d in loaded.items())
     print(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
     if settings.train.minutes is not None and any(d.dataset.splits[settings.score.split] for d in loaded.values()):
-        print(time_of_scoring(plan, loaded, settings, device), flush=True)
+        helpers = parallel.size()
+        with parallel.alone() as first:
+            if first:
+                print(time_of_scoring(plan, loaded, settings, device, helpers), flush=True)
     several = sum(stage.answers for stage in plan) > 1  # networks that answer, each for its datasets
     homes = {stage.name: folder / stage.name if several or not stage.answers else folder for stage in plan}
     matrices: dict[str, Any] = {}
@@ -279,12 +295,14 @@ def carry_out(
         start = None if stage.start is None else homes[stage.start] / "best.safetensors"
         recipes[stage.name] = recipe(stage, data, loaded, settings, recipes.get(stage.start or ""))
         if table is not None:
-            take_over(recipes[stage.name], home, table.folder)
+            parallel.of_first(take_over, recipes[stage.name], home, table.folder)
         with nullcontext(tracker) if home == folder else child(tracker, stage.name, folder) as log:
             network, state = train_stage(stage, data, list(loaded.values()), settings, home, start, device, log)
-            pictures = show_answers(network, data, "pictures", state.step, device, log)
-            with drawing(curves := home / "figures" / "curves.png"):
-                curves_figure(state.history, curves)
+            with parallel.alone() as first:
+                pictures = show_answers(network, data, "pictures", state.step, device, log)
+                if first:
+                    with drawing(curves := home / "figures" / "curves.png"):
+                        curves_figure(state.history, curves)
             training[stage.name] = trained(stage, state, data, list(loaded.values()), network, settings)
             if stage.answers:
                 found = score_all(network, data, settings.score, device)
@@ -296,11 +314,15 @@ def carry_out(
                     log.metrics(final_scores(scored, settings.score.split), step=0)
                     log.describe(in_short(scored, settings.score.split), strip(pictures))
                 if settings.score.probe and (named := domains_of(data)):
-                    domains[stage.name] = {"names": named, **probe_domains(network, data, settings)}
+                    domains[stage.name] = {"names": named, **parallel.of_first(probe_domains, network, data, settings)}
                     log.metrics({"test/domain accuracy": domains[stage.name]["accuracy"]}, step=0)
     about = {"training": training, "domains": domains}
-    scored = finish(folder, matrices, about, {name: d.dataset for name, d in loaded.items()}, settings, tracker, made)
-    tracker.describe(in_short(scored, settings.score.split), strip(drawn))
+    helped = parallel.sums([0.0 if made else clocks()[1] - used])[0]
+    with parallel.alone():
+        if made is not None:
+            made.helped = helped
+            scored = finish(folder, matrices, about, {name: d.dataset for name, d in loaded.items()}, settings, tracker, made)
+            tracker.describe(in_short(scored, settings.score.split), strip(drawn))
 
 
 def trained(
@@ -389,8 +411,28 @@ def check(settings: RunSettings) -> JointNetwork:
     opener(settings.tracking)
     if settings.name and Path(settings.name).name != settings.name:
         raise UserError(f"name is {settings.name!r}, expected one without {os.sep}: it becomes the name of a folder below {settings.runs}")
-    checkpoint.device_of(settings.train.device)
+    check_processes(checkpoint.device_of(settings.train.device), settings)
     return outline
+
+
+def check_processes(device: torch.device, settings: RunSettings) -> None:
+    """Refuses what the processes of ``torchrun`` cannot share."""
+    number, train = processes(), settings.train
+    if number == 1:
+        return
+    least = min(map(len, torch.empty(train.batch, device="meta").chunk(train.accumulate)))
+    if least < number:
+        parts = f" in train.accumulate={train.accumulate} parts" if train.accumulate > 1 else ""
+        raise UserError(
+            f"train.batch={train.batch}{parts} shows the network {least} crops at a time, too few for each of the {number} processes of "
+            "torchrun to have one: use a larger train.batch, or fewer processes"
+        )
+    if device.type == "cuda":
+        on_machine, there = int(os.environ.get("LOCAL_WORLD_SIZE", number)), torch.cuda.device_count()
+        if device.index is not None:
+            raise UserError(f"train.device is {train.device}, which {number} processes cannot share: use auto, which gives each its own")
+        if on_machine > there:
+            raise UserError(f"torchrun started {on_machine} processes on a machine of {there} GPUs: use --nproc-per-node {there}")
 
 
 def check_batch(outline: JointNetwork, settings: RunSettings) -> None:
@@ -401,7 +443,8 @@ def check_batch(outline: JointNetwork, settings: RunSettings) -> None:
         settings: of the run.
     """
     train = settings.train
-    if min(map(len, torch.empty(train.batch, device="meta").chunk(train.accumulate))) > 1:  # as Batch.parts
+    of_all = min(map(len, torch.empty(train.batch, device="meta").chunk(train.accumulate)))  # as Batch.parts
+    if of_all // (1 if train.sync_norms else processes()) > 1:
         return
     network = copy.deepcopy(outline)
     if any(isinstance(stage, Mapping) and stage.get("context") for stage in settings.strategy.get("stages", ())):
@@ -472,9 +515,10 @@ def train_stage(
     space = output_space([d.dataset for d in data])
     kind, domains = kind_of(space.kind), domains_of(data)
     torch.manual_seed(settings.seed)
-    last = folder / "last.safetensors"
+    last, first = folder / "last.safetensors", parallel.rank() == 0
+    begun = parallel.of_first(last.exists)
     # A checkpoint has all weights, and the file of the pretrained ones may be gone by now.
-    network = backbones.build(settings.model, space, pretrained=start is None and not last.exists())
+    network = backbones.build(settings.model, space, pretrained=first and start is None and not begun)
     if stage.context:
         network.add_context(settings.context.form, settings.context.hidden)
     if stage.reversal and not domains:
@@ -482,13 +526,15 @@ def train_stage(
     frozen = stage.context and settings.context.trunk == "frozen"
     if stage.reversal and domains and not frozen:
         network.add_discriminator(len(domains), settings.reversal.hidden, settings.reversal.at)
-    if last.exists():
+    if begun and first:
         checkpoint.restore(last, network)
-    elif start is not None:
+    elif start is not None and first:
         checkpoint.start_from(start, network, features_only=stage.take == "features")
     if frozen:
         network.freeze()
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parallel.same(network)
+    network.pretrained = parallel.of_first(lambda: network.pretrained)
     print(f"{stage.name}: {network}")
     train = settings.train
     # Of its own for each stage: one that goes on from another would see the other's batches again.
@@ -496,7 +542,7 @@ def train_stage(
     mixture = kind.mixture(
         data, "train", network, settings, seed, domains=domains, mixing=train.mixing, equilibrium=stage.equilibrium
     )
-    if start is None and not last.exists():
+    if start is None and not begun:
         kind.prepare(network, mixture)
     tracker.text(yaml_text(mixture.about()), "mixture.yaml")
     strided_pass = sum(kind.outputs_of(d, network) for d in everything)
@@ -517,8 +563,9 @@ def train_stage(
             tracker.metrics({"train/epoch_loss": loss}, step=state.step)
         show_answers(network, data, "val", state.step, device, tracker)
 
-    if not (folder / "last.safetensors").exists():
-        show_answers(network, data, "val", 0, device, tracker)
+    if not begun:
+        with parallel.alone():
+            show_answers(network, data, "val", 0, device, tracker)
     state = fit(
         network,
         mixture,
@@ -623,13 +670,17 @@ def score_all(
     """What the kind's ``score`` finds of each dataset's pictures of a split: of all, or of at most so many and so many pixels of each."""
     kind, counts = kind_of(network.space.kind), [len(d.dataset.splits[how.split]) for d in data]
     with Progress(title or f"scoring ({how.scoring})", sum(min(count, at_most or count) for count in counts)) as progress:
-        return {d.name: kind.score(network, d, how.split, at_most, how, device, progress.tick, most_pixels=most_pixels) for d in data}
+        tick = lambda count: progress.tick(count * parallel.size())  # noqa: E731
+        return {d.name: kind.score(network, d, how.split, at_most, how, device, tick, most_pixels=most_pixels) for d in data}
 
 
-def time_of_scoring(plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: RunSettings, device: torch.device) -> str:
+def time_of_scoring(
+    plan: Sequence[Stage], loaded: Mapping[str, Loaded], settings: RunSettings, device: torch.device, helpers: int = 1
+) -> str:
     """A sentence on how long scoring will take, which does not count among the minutes of a training, and on how it takes less.
 
-    Measured on one picture, for which a network that has not learned takes as long, and scaled by what is asked of all of them.
+    Measured on one picture, for which a network that has not learned takes as long, and scaled by what is asked of all of them, which so
+    many processes share.
     """
     how, counts = settings.score, {name: len(d.dataset.splits[settings.score.split]) for name, d in loaded.items()}
     measured = loaded[max(counts, key=lambda name: counts[name])]
@@ -643,7 +694,7 @@ def time_of_scoring(plan: Sequence[Stage], loaded: Mapping[str, Loaded], setting
     def seconds(how: ScoreSettings) -> float:
         began = perf_counter()
         kind.score(network, measured, how.split, 1, how, device, most_pixels=QUICK)
-        return asked * (perf_counter() - began)
+        return asked * (perf_counter() - began) / helpers
 
     first = seconds(how)
     takes = first if kept else min(first, seconds(how))  # what is done for the first time takes longer
@@ -658,9 +709,9 @@ def time_of_scoring(plan: Sequence[Stage], loaded: Mapping[str, Loaded], setting
 
 def child(tracker: Tracker, stage: str, folder: Path) -> Tracker:
     """The tracker of one stage's network: a new child of the run's, or the one that an earlier attempt began."""
-    known = tracked(folder)
     if tracker.run_id is None:
         return Tracker()
+    known = tracked(folder)
     if (run_id := known.get(stage)) is not None:
         return tracker.child(stage, resume=run_id)
     opened = tracker.child(stage)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from densemtmd.datasets.hands.augment import Augmentation
 from densemtmd.datasets.hands.crop import Cube, crop_again
@@ -105,14 +106,23 @@ class HandMixture:
             parts.append((hands, self.augmentation.draw(hands.cube, random) if self.augmentation else hands.cube))
         return parts
 
-    def augmented(self, batch: Batch) -> Batch:
+    def augmented(self, batch: Batch, own: Tensor | None = None) -> Batch:
         """As it is: hands are turned, scaled and moved before they are cut out."""
         return batch
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: the same for the same settings, whatever was drawn before."""
+    def batch(self, step: int, own: Tensor | None = None) -> Batch:
+        """The batch of a step: the same for the same settings, whatever was drawn before; or of it the samples at the positions ``own``, in
+        ascending order."""
         images, targets, of, weights = [], [], [], []
+        before = 0
         for k, (hands, cube) in enumerate(self.drawn(step)):
+            if own is not None:
+                mine = own[(own >= before) & (own < before + len(hands))].numpy() - before
+                before += len(hands)
+                if not len(mine):
+                    continue
+                some, as_kept = hands.take(mine), cube is hands.cube
+                hands, cube = some, some.cube if as_kept else Cube(cube.centre[mine], cube.side[mine], cube.angle[mine])
             count = len(hands)
             images.append(as_seen(hands, self.size, cube))
             target = np.full((count, self.length), np.nan, np.float32)
