@@ -1,6 +1,7 @@
 """Tables of runs: their order, what is run again and what is not, what rows share, and curves over the number of labels."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -196,7 +197,10 @@ def test_a_curve_has_each_share_alone_and_with_the_others(data, tmp_path, monkey
     assert compare.main(["own-curve-squares", "--out", "out"]) == 0
     table = Path("out/table.md").read_text()
     gain = joint["datasets"]["squares"]["iou"] - alone["datasets"]["squares"]["iou"]
-    assert "| 50% of its pictures | " in table and f"{gain:+.1f} [".replace("-", "−") in table
+    low, high = (float(n.replace("−", "-")) for n in re.findall(r"\[([^,]+), ([^]]+)\]", table)[0])
+    verdict = "helped at" if low > 0 else "hurt at" if high < 0 else "no clear difference at"
+    assert f"to squares: {verdict} 50%." in table
+    assert "| 50% of its pictures: 3 | " in table and f"{gain:+.1f} [".replace("-", "−") in table
     assert Path("out/figure.png").stat().st_size > 1000 and Path("out/table.csv").read_text().startswith("share,alone,")
     for name, words in [("squars", "did you mean 'squares'"), ("squares", "has no other")]:
         capsys.readouterr()

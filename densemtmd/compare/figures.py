@@ -26,4 +26,5 @@ def draw_curve(table: Comparison, points: Sequence[Point], file: Path) -> None:
         "alone": {p.share: (p.alone.mean, p.alone.sd) for p in points},
         "with others": {p.share: (p.joint.mean, p.joint.sd) for p in points},
     }
-    label_curve_figure(drawn, file, f"What labelled pictures of {table.curve} are worth")
+    pictures = {p.share: p.pictures for p in points if p.pictures}
+    label_curve_figure(drawn, file, f"What labelled pictures of {table.curve} are worth", pictures)

@@ -98,6 +98,11 @@ class Run:
         told = list(self.scores.get("domains", {}).values())
         return (float(told[-1]["accuracy"]), float(told[-1]["chance"])) if told else None
 
+    def pictures(self, dataset: str) -> int | None:
+        """How many of a dataset's pictures it learned from; None of a run that was read from elsewhere, which does not say so."""
+        listed = self.folder / "splits" / dataset / "train.txt"
+        return len(listed.read_text("utf-8").splitlines()) if listed.is_file() else None
+
     @property
     def videos(self) -> dict[str, int]:
         """Of how many videos the pictures of a dataset are, where several are of one."""

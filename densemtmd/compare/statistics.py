@@ -305,6 +305,7 @@ class Point:
     joint: Spread
     gain: Difference | None  # of joint over alone; None where they have no seed in common
     seeds: int               # that they have in common
+    pictures: int | None     # that were learned from; None where the runs do not say so
 
 
 def along(table: Comparison) -> list[Point]:
@@ -323,7 +324,8 @@ def along(table: Comparison) -> list[Point]:
     columns, key = {table.curve: (table.curve,)}, (table.curve, table.kind.chief.key)
     points = [
         Point(share, spreads(both["alone"], columns)[key], spreads(both["joint"], columns)[key],
-              differences(both["alone"], both["joint"], columns).get(key), len(paired(both["alone"], both["joint"])[0]))
+              differences(both["alone"], both["joint"], columns).get(key), len(paired(both["alone"], both["joint"])[0]),
+              both["alone"][0].pictures(table.curve))
         for share, both in sorted(found.items())
         if len(both) == 2
     ]  # fmt: skip

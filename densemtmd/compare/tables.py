@@ -85,21 +85,37 @@ def curved(table: Comparison, points: Sequence[Point]) -> Shown:
     head = [f"{table.curve}, {chief.name}", "alone", "with others", "gain"]
     rows = [
         [
-            f"{p.share:.0%} of its pictures", mean_and_sd(p.alone.mean, p.alone.sd, chief.digits),
+            f"{p.share:.0%} of its pictures" + (f": {p.pictures}" if p.pictures else ""),
+            mean_and_sd(p.alone.mean, p.alone.sd, chief.digits),
             mean_and_sd(p.joint.mean, p.joint.sd, chief.digits), "" if p.gain is None else signed(p.gain, chief.digits),
         ]
         for p in points
     ]  # fmt: skip
     pairs = {f"{p.share:.0%}": p.seeds for p in points if p.seeds}
+    words = worth(table, points)
     sentence = " ".join([*measured(table, ""), *intervals(table, pairs)])
     lines = [["share", "alone", "alone_sd", "joint", "joint_sd", "gain", "low", "high"]]
     for p in points:
         gain = [""] * 3 if p.gain is None else [f"{v:.4f}" for v in (p.gain.value, p.gain.low, p.gain.high)]
         lines.append([str(p.share), *(f"{v:.4f}" for v in (p.alone.mean, p.alone.sd, p.joint.mean, p.joint.sd)), *gain])
     cost = costs_table(table.rows)
-    screen = [aligned([head, *rows]), sentence, *([COST, aligned(rows_of(cost))] if cost else []), *made(table)]
-    page = [markdown(head, rows), sentence, *([COST, markdown(*cost)] if cost else []), *made(table)]
+    screen = [aligned([head, *rows]), *words, sentence, *([COST, aligned(rows_of(cost))] if cost else []), *made(table)]
+    page = [markdown(head, rows), *words, sentence, *([COST, markdown(*cost)] if cost else []), *made(table)]
     return Shown("\n\n".join(screen), {"table.md": "\n\n".join(page) + "\n", "table.csv": csv_of(lines)})
+
+
+def worth(table: Comparison, points: Sequence[Point]) -> list[str]:
+    """The sentence about where the others' labels help; none where nothing was run alone and with them by one seed."""
+    less, known = table.kind.chief.less_is_better, [p for p in points if p.gain is not None]
+    if not known:
+        return []
+    by: dict[str, list[str]] = {"helped at": [], "hurt at": [], "no clear difference at": []}
+    for p in known:
+        assert p.gain is not None
+        low, high = (-p.gain.high, -p.gain.low) if less else (p.gain.low, p.gain.high)
+        by["helped at" if low > 0 else "hurt at" if high < 0 else "no clear difference at"].append(f"{p.share:.0%}")
+    said = "; ".join(f"{what} {', '.join(shares)}" for what, shares in by.items() if shares)
+    return [f"By {table.kind.chief.name}, the labels of the others, to {table.curve}: {said}."]
 
 
 def confused(table: Comparison, a: str, b: str, dataset: str | None = None) -> Shown:

@@ -497,13 +497,16 @@ def differences_figure(
 
 
 @lettered
-def label_curve_figure(lines: Mapping[str, Mapping[float, tuple[float, float]]], path: str | Path, title: str) -> None:
+def label_curve_figure(
+    lines: Mapping[str, Mapping[float, tuple[float, float]]], path: str | Path, title: str, pictures: Mapping[float, int] | None = None
+) -> None:
     """Draw a score over the share of a dataset's pictures that were labelled: a line for it alone, and one for it with others.
 
     Args:
         lines: of each line, by share in (0, 1], the mean score in percent and its standard deviation over seeds (NaN for one seed).
         path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
         title: above it.
+        pictures: how many a share is, where that is known.
 
     Raises:
         UserError: nothing to draw, or a place that cannot be written.
@@ -520,8 +523,9 @@ def label_curve_figure(lines: Mapping[str, Mapping[float, tuple[float, float]]],
         mean, spread = (np.array(values, float) for values in zip(*points.values(), strict=True))
         axes.fill_between(at, mean - np.nan_to_num(spread), mean + np.nan_to_num(spread), color=colour, alpha=0.18, linewidth=0)
         axes.plot(at, mean, color=colour, marker=marker, linewidth=2, markersize=6, label=_legible(name))
-    axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
-    axes.set_xlabel("of its labelled pictures", fontsize=10, color=hex_of(FAINT))
+    known = pictures or {}
+    axes.set_xticks(range(len(shares)), [f"{share:.0%}" + (f"\n{known[share]}" if share in known else "") for share in shares])
+    axes.set_xlabel("of its labelled pictures" + (": so many to learn from" if known else ""), fontsize=10, color=hex_of(FAINT))
     axes.set_ylabel("IoU, percent; shaded: one standard deviation", fontsize=9, color=hex_of(FAINT))
     axes.grid(color=hex_of(LINE), linewidth=0.8)
     axes.set_axisbelow(True)
