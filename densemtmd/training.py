@@ -14,7 +14,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -358,9 +358,10 @@ def fit(
         interruption = stack.enter_context(Interruption())
         shown = stack.enter_context(Progress(title, 100, "%", done=done))
         stack.enter_context(parallel.as_one(network, settings.sync_norms))
-        for batch in made_ahead(
+        made = made_ahead(
             lambda step: mixture.batch(step % settings.overfit if settings.overfit else step, mine), state.step, workers=settings.workers
-        ):
+        )
+        for batch in stack.enter_context(closing(made)):  # and not closed when it is collected, where a second Ctrl-C would be lost
             if state.done:
                 break
             progress = budget.progress(state.outputs, state.seconds)

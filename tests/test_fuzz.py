@@ -37,6 +37,8 @@ from densemtmd import Labelset, OutputSpace, backbones, checkpoint, training
 from densemtmd.datasets import labels
 from densemtmd.datasets.config import load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import open_dataset
+from densemtmd.datasets.hands import nyu
+from densemtmd.datasets.hands.dataset import load_hands
 from densemtmd.datasets.labels import code_table, read_labels
 from densemtmd.datasets.pictures import open_picture, read_picture
 from densemtmd.datasets.starter import draft
@@ -426,6 +428,70 @@ def test_a_matrix_that_ends_the_process_in_other_readers(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="'S' is a complex matrix, expected whole numbers"):
         read_labels(path, config, code_table(config))
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Hands
+
+
+def write_hands(root: Path, encoding: str) -> list[Path]:
+    """A dataset of a few hands, balls before a camera, in the files of NYU or ICVL; the files that may be damaged, the labels twice."""
+    rows, columns = np.mgrid[:72, :96]
+    depth = np.where(np.hypot(rows - 36, columns - 48) < 30, 600, 0)
+    uvd = np.array([48.0, 36.0, 600.0]) + np.zeros((3, 6, 36, 3))
+    pictures = []
+    for split, home in (("train", "Training"), ("test", "Testing")):
+        for n in range(6):
+            name = nyu.picture_name(n + 1) if encoding == "nyu" else f"image_{n:04}.png"
+            folder = root / split if encoding == "nyu" else root / home / "Depth" / ("a" if split == "train" else f"test_seq_{1 + n % 2}")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(nyu.pack(depth) if encoding == "nyu" else depth.astype(np.uint16)).save(folder / name)
+            pictures.append(folder / name)
+        if encoding == "nyu":
+            savemat(root / split / "joint_data.mat", {"joint_uvd": uvd, "joint_xyz": uvd})
+            continue
+        lines = [f"{path.parent.name}/{path.name} {' '.join(['48 36 600'] * 16)}\n" for path in pictures[-6:]]
+        for name, some in (
+            [("labels.txt", lines)] if split == "train" else [("test_seq_1.txt", lines[::2]), ("test_seq_2.txt", lines[1::2])]
+        ):
+            (root / home / name).write_text("".join(some))
+    labels = sorted([*root.rglob("*.mat"), *root.rglob("*.txt")])
+    return [*labels, *labels, pictures[0], pictures[-1]]
+
+
+@pytest.mark.parametrize("encoding", ["nyu", "icvl"])
+def test_files_of_hands(tmp_path, encoding):
+    """Opened and cropped: what is damaged is refused, or left out with a note."""
+    files = write_hands(tmp_path / "hands", encoding)
+    config = parse_dataset_config({"name": "hands", "encoding": encoding}, tmp_path / "hands.yaml")
+    chance, attempt = random.Random(encoding), Attempts()
+
+    def work():
+        for hands in load_hands(open_dataset(config, tmp_path), None, 16, 1.0).values():
+            assert hands.depth.shape == (len(hands), 16, 16) and np.isfinite(hands.xyz).all()
+
+    work()
+    for n in range(40 * LONGER):
+        file = chance.choice(files)
+        content = file.read_bytes()
+        kind, damaged = damaged_bytes(content, chance, head=200)
+        if file.suffix == ".mat" and chance.random() < 0.5:  # what it is made of, and not its bytes
+            strange = chance.choice([np.nan, np.inf, -1e300, 0.0, 1e9])
+            shape = chance.choice([(3, 6, 36, 3), (3, 6, 36), (0, 0, 36, 3), (3, 0, 36, 3), (1, 1, 36, 3), (2, 6, 14, 3)])
+            kind, packed = f"{strange} {shape}", io.BytesIO()
+            savemat(packed, {chance.choice(["joint_uvd", "other"]): np.full(shape, strange)})
+            damaged = packed.getvalue()
+        file.write_bytes(damaged)
+        attempt(tmp_path / "hands", (n, file.name, kind), work)
+        file.write_bytes(content)
+    attempt.both()
+    for file in dict.fromkeys(files):
+        content = file.read_bytes()
+        file.unlink()
+        os.mkfifo(file)
+        attempt(tmp_path / "hands", (file.name, "a pipe"), work)
+        file.unlink()
+        file.write_bytes(content)
 
 
 def test_claims_of_a_huge_matrix(tmp_path):

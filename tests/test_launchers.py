@@ -1,7 +1,7 @@
 """Several runs by launchers of Hydra's: at once in processes of joblib's and of submitit's, whose local executor stands for a cluster."""
 
 import contextlib
-import functools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -118,20 +118,26 @@ def test_ctrl_c_ends_all(arguments):
     """A signal to the first process alone, as a scheduler sends it: from a terminal, all get one."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     table = ["experiment=toys", *arguments, "train.outputs=100000000", "hydra/launcher=submitit_local"]
-    # A shell that starts the tests in the background lets them ignore the signal, and so what they start.
-    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    command = [sys.executable, ROOT / "tools" / "train.py", *table]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=listening)
+
+    def work():
+        # A shell that starts the tests in the background lets them ignore the signal, and so what they start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.stdout = sys.stderr = open("out.txt", "w", buffering=1)  # noqa: PTH123, SIM115 (ends with the process)
+        os._exit(train.main(table))
+
+    process = multiprocessing.get_context("fork").Process(target=work)  # the imports are there already
+    process.start()
     first = psutil.Process(process.pid)
     deadline = time.monotonic() + 120
     while len(list(Path("runs").glob("*/*/config.yaml"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
-        assert process.poll() is None
+        assert process.exitcode is None, Path("out.txt").read_text()
     started = first.children(recursive=True)
     assert len(started) >= 2
     try:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130, process.stdout.read().decode()
+        first.send_signal(signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == 130, Path("out.txt").read_text()
         assert not psutil.wait_procs(started, timeout=10)[1]
     finally:
         for one in (first, *started):

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from densemtmd import Labelset, OutputSpace, checkpoint, evaluation
+from densemtmd import Labelset, OutputSpace, checkpoint, evaluation, training
 from densemtmd.backbones import build
 from densemtmd.datasets.mixing import Mixture, Source
 from densemtmd.datasets.sample import Sample, as_input
@@ -20,6 +21,7 @@ from densemtmd.dense import densify
 from densemtmd.errors import UserError
 from densemtmd.settings import RunSettings, TrainSettings, validate
 from densemtmd.stack import geometry_of, split_phases
+from densemtmd.stopping import Stopped
 from densemtmd.training import Budget, State, budget, check_workers, fit, learning_rate, make_optimizer
 
 SPACE = OutputSpace([Labelset("left", ["other", "red"]), Labelset("right", ["blue", "other", "grey"])])
@@ -279,6 +281,25 @@ def test_an_interrupted_training_saves_after_the_step_and_goes_on(tmp_path):
     assert step == 11  # one step more than where it was asked
     resumed, state = train(tmp_path / "b", 2_500)
     assert state.done and all(torch.equal(t, resumed.state_dict()[name]) for name, t in undisturbed.state_dict().items())
+
+
+def test_a_second_signal_while_it_ends_is_heard(tmp_path, monkeypatch):
+    """Here it comes while the thread that makes batches is waited for."""
+    ahead, lost = training.made_ahead, []
+
+    def batches(*given, **rest):
+        with closing(ahead(*given, **rest)) as made:
+            try:
+                yield from made
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(training, "made_ahead", batches)
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    with pytest.raises(Stopped) as stopped:
+        train(tmp_path, 2_500, losses=lambda step, values: step == 10 and signal.raise_signal(signal.SIGINT))
+    assert stopped.value.number == signal.SIGTERM and not lost
+    assert checkpoint.load(tmp_path / "last.safetensors")[1]["state"]["step"] >= 10
 
 
 def test_validation_and_saving_are_tried_before_the_first_step(tmp_path):

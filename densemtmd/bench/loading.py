@@ -34,7 +34,7 @@ def measure_loading(arguments: argparse.Namespace) -> Told:
     outputs = mean(batch.labelled for batch in ready)
 
     turns: list[dict[str, float]] = []
-    with closing(made_ahead(mixture.batch, 0, workers=arguments.workers)) as batches:  # type: ignore[type-var]
+    with closing(made_ahead(mixture.batch, 0, workers=arguments.workers)) as batches:
         waits = []
 
         def live(_: int) -> None:

@@ -107,7 +107,7 @@ def busy_share(one: Learner, device: Any, steps: int = 20) -> float:
 
     from densemtmd.datasets.mixing import made_ahead
 
-    with closing(made_ahead(one.load, 0)) as batches:  # type: ignore[type-var]
+    with closing(made_ahead(one.load, 0)) as batches:
         one.step(next(batches).to(device))
         began, _ = clocks(device)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:

@@ -9,7 +9,9 @@ bytes) and its data. A matrix is an element made of elements: flags, dimensions,
 
 from __future__ import annotations
 
+import errno
 import math
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -58,6 +60,8 @@ def find_matrix(path: str | Path, name: str) -> tuple[np.ndarray | None, list[st
         OSError: it cannot be read.
     """
     path = Path(path)
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting, a device may have no end
+        raise OSError(errno.EINVAL, "it is no file")
     content = memoryview(path.read_bytes())
     if 0 in content[:4]:  # level 4 begins with a number, level 5 with a text
         matrices = loadmat(str(path), appendmat=False, variable_names=[name])

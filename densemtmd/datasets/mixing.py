@@ -9,7 +9,7 @@ Shapes: ``B`` batch, ``K`` datasets, ``H``, ``W`` pixels, ``h``, ``w`` outputs o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -347,7 +347,7 @@ class Mixture:
         )
 
 
-def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers: int = 0) -> Iterator[Batch]:
+def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers: int = 0) -> Generator[Batch, None, None]:
     """``make(first)``, ``make(first + 1)``, ... without end, in order; the next ones are made while the network learns from this one.
 
     Args:

@@ -14,6 +14,10 @@ from PIL import Image
 
 from densemtmd.datasets.pictures import open_picture
 from densemtmd.errors import UserError
+from densemtmd.files import read_bounded
+
+MOST_BYTES = 1_000_000_000
+"""Of a file of numbers: ICVL's 331,006 lines take a seventh of that."""
 
 BROKEN = 0.001
 """The share of lines that may be cut short: in ICVL's file of 331,006 lines a few are, and nothing else is wrong with it."""
@@ -64,10 +68,9 @@ def text_lines(path: Path, what: str) -> Iterator[tuple[int, list[str]]]:
         UserError: it cannot be read; ``what`` says what was expected.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"{path} cannot be read: {reason}; expected {what}") from error
+        text = read_bounded(path, what, MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read: it is not text; expected {what}") from error
     for number, line in enumerate(text.splitlines(), 1):
         if words := line.split():
             yield number, words
