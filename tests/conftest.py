@@ -17,6 +17,17 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+LONGEST = (
+    "test_mlflow_pages", "test_wheel", "test_tool_demo", "test_launchers", "test_kill", "test_tool_bench", "test_experiments", "test_docs",
+)  # fmt: skip
+"""Files that take longest by far: they come first, so that no process waits at the end for the one that has them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of the real datasets: ``$DENSEMTMD_DATA``, else ``data/real`` in the checkout; skips without it."""
