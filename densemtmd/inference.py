@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from densemtmd.datasets.sample import as_input
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry, reflect
 from densemtmd.losses import dataset_softmax
+from densemtmd.machine import pool
 from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork, Labeller
 from densemtmd.tasks import Labelset, OutputSpace
@@ -194,8 +194,8 @@ def side_by_side(works: Sequence[Callable[[], Tensor]], device: torch.device) ->
             return work()
 
     try:
-        with ThreadPoolExecutor(min(threads, len(works)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(run, works))
+        with pool(min(threads, len(works)), initializer=torch.set_num_threads, initargs=(1,)) as workers:
+            return list(workers.map(run, works))
     finally:
         torch.set_num_threads(threads)
 

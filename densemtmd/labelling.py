@@ -15,7 +15,7 @@ import os
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from densemtmd.draw.labels import NOTE, SMALLEST_SHARE
 from densemtmd.errors import UserError, about_memory, one_line
 from densemtmd.files import WriteError, atomic_write
 from densemtmd.inference import Predictor, likeliest
-from densemtmd.machine import AHEAD_BYTES, ahead, array_bytes, cores
+from densemtmd.machine import AHEAD_BYTES, ahead, array_bytes, cores, pool
 from densemtmd.merging import Merged, load_merged
 from densemtmd.progress import Progress, say
 from densemtmd.tasks import Labelset, OutputSpace, nearest
@@ -191,7 +191,7 @@ def label_pictures(
     failures: list[str] = []
     finished = 0
     waiting: deque[tuple[_File, Future[list[str]]]] = deque()
-    with ThreadPoolExecutor(jobs) as pool, Progress("labelling", len(files)) as progress:
+    with pool(jobs) as workers, Progress("labelling", len(files)) as progress:
 
         def finish() -> None:
             file, future = waiting.popleft()
@@ -217,7 +217,7 @@ def label_pictures(
             else:
                 try:
                     answers = answer(predictor, image, labelsets, merged, "probabilities" in outputs)
-                    waiting.append((file, pool.submit(write_answers, image, answers, out / file.name, outputs, note)))
+                    waiting.append((file, workers.submit(write_answers, image, answers, out / file.name, outputs, note)))
                 except Exception as error:
                     failures.append(_reason(file, error))
                 while len(waiting) * array_bytes(image) > AHEAD_BYTES or len(waiting) > 2 * jobs:

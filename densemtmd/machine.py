@@ -10,10 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+ROOM = 2**24
+"""Bytes for a thread: its stack, and what it begins with."""
 
 AHEAD_BYTES = 2**28
 """That results may take which are made ahead and wait."""
@@ -33,6 +36,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def pool(threads: int, **options: Any) -> ThreadPoolExecutor:
+    """A pool of threads, which has :class:`~concurrent.futures.ThreadPoolExecutor`'s ``options``.
+
+    Raises:
+        MemoryError: there is less than :data:`ROOM` for each of them: Python would wait without an end for a thread that finds no memory.
+    """
+    bytearray(threads * ROOM)  # never written to: it takes no more than addresses
+    return ThreadPoolExecutor(threads, **options)
+
+
 def ahead(work: Callable[[S], T], items: Iterable[S], threads: int | None = None) -> Iterator[T]:
     """``work`` of each item, in their order; a few are worked on ahead, on as many threads as there are cores, at most eight.
 
@@ -46,10 +59,10 @@ def ahead(work: Callable[[S], T], items: Iterable[S], threads: int | None = None
     threads = threads or min(8, cores())
     waiting: deque[Future[T]] = deque()
     most, largest = 1, 1  # of how large they are, the first one tells
-    with ThreadPoolExecutor(threads) as pool:
+    with pool(threads) as workers:
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
+                waiting.append(workers.submit(work, item))
                 while len(waiting) > most:
                     largest = max(largest, array_bytes(waiting[0].result()))
                     most = min(4 * threads, max(1, AHEAD_BYTES // largest))
@@ -57,7 +70,7 @@ def ahead(work: Callable[[S], T], items: Iterable[S], threads: int | None = None
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after an error, do not work on the others first
+            workers.shutdown(wait=False, cancel_futures=True)  # after an error, do not work on the others first
 
 
 def array_bytes(value: object) -> int:

@@ -50,6 +50,12 @@ def test_an_error_of_what_is_made_ahead_comes_in_its_place():
         next(work)
 
 
+def test_threads_that_would_find_no_memory_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr("densemtmd.machine.ROOM", 2**60)
+    with pytest.raises(MemoryError):
+        next(ahead(str, "abc"))
+
+
 def test_the_bytes_of_arrays():
     image = np.zeros((4, 5, 3), np.uint8)
     assert array_bytes(image) == 60 and array_bytes((image, b"abc", [image])) == 120 and array_bytes(None) == 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -26,6 +25,7 @@ from densemtmd.datasets.sample import Batch, Sample
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry, Pair
 from densemtmd.losses import equilibrium_weights
+from densemtmd.machine import pool
 from densemtmd.stopping import left_to_the_parent
 from densemtmd.tasks import VOID, nearest
 
@@ -363,13 +363,13 @@ def made_ahead(make: Callable[[int], Batch], first: int, ahead: int = 2, workers
             batches, None, sampler=steps, num_workers=workers, prefetch_factor=ahead, multiprocessing_context="fork",
             worker_init_fn=_begin_worker,
         )  # fmt: skip
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        waiting = [pool.submit(make, first + i) for i in range(ahead)]
+    with pool(1, thread_name_prefix="batches") as worker:
+        waiting = [worker.submit(make, first + i) for i in range(ahead)]
         step = first + ahead
         try:
             while True:
                 batch = waiting.pop(0).result()
-                waiting.append(pool.submit(make, step))
+                waiting.append(worker.submit(make, step))
                 step += 1
                 yield batch
         finally:
