@@ -306,6 +306,14 @@ def test_damaged_runs_and_tables_are_a_sentence(compare, tmp_path, capsys):
         (lambda run: np.savez(run / "per_image.npz", **{**right, "he/sequences": ["a"]}), "names 1 sequences for 3 pictures"),
         (lambda run: (run / "scores.json").write_text(json.dumps({"datasets": {}})), "it has no 'pooled'"),
         (lambda run: (run / "config.yaml").write_text("strategy: {name: jt}"), "it has no 'train'"),
+        *(
+            (lambda run, line=line: (run / "config.yaml").write_text((run / "config.yaml").read_text() + line + "\n"), word)
+            for line, word in (
+                ("model: [patchnet]", "its model is damaged"), ("model: {name: [a]}", "its model is damaged"),
+                ("data: street7", "its data is damaged"),
+                ("data: {share: 3}", "its data.share is damaged"), ("data: {share: {he: x}}", "its data.share is damaged"),
+            )
+        ),
     ]):  # fmt: skip
         run = write_run(tmp_path / str(n), "jt", 0, right)
         damage(run)

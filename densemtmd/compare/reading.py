@@ -248,6 +248,7 @@ def read_run(folder: Path, row: str | None = None) -> Run:
         config["train"] = asdict(from_plain(TrainSettings, config["train"], "train"))
         if not isinstance(config["strategy"]["name"], str) or type(config["seed"]) is not int:
             raise ValueError("its strategy or seed is damaged")
+        check_choices(config)
         found, units = read_found(folder / "per_image.npz", scores)
         check_scores(scores, found)
         run = Run(folder, row or config["strategy"]["name"], config, scores, found, units, tuple(origins(folder)))
@@ -260,6 +261,21 @@ def read_run(folder: Path, row: str | None = None) -> Run:
         reason = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error), 200, placeholder=" ...")
         raise UserError(f"{folder} cannot be read as a run ({reason}): train it again, or leave it out") from None
     return run
+
+
+def check_choices(config: Mapping[str, Any]) -> None:
+    """Refuses a damaged ``model`` or ``data``, where there are some: a run may be older than they are.
+
+    Raises:
+        ValueError: one of them is damaged; says which.
+    """
+    for group in ("model", "data"):
+        about = config.get(group, {})
+        if not isinstance(about, Mapping) or not isinstance(about.get("name", ""), str):
+            raise ValueError(f"its {group} is damaged")
+    share = config.get("data", {}).get("share") or {}
+    if not isinstance(share, Mapping) or not all(type(value) in (int, float) for value in share.values()):
+        raise ValueError("its data.share is damaged")
 
 
 @contextmanager

@@ -318,7 +318,7 @@ def along(table: Comparison) -> list[Point]:
         raise UserError(f"{table.name} is no curve over labelled pictures: make one with tools/train.py curve=DATASET")
     found: dict[float, dict[str, list[Run]]] = {}
     for runs in table.rows.values():
-        share = float((runs[0].config["data"].get("share") or {}).get(table.curve, 1.0))
+        share = float((runs[0].config.get("data", {}).get("share") or {}).get(table.curve, 1.0))
         which = "alone" if list(runs[0].scores["datasets"]) == [table.curve] else "joint"
         found.setdefault(share, {})[which] = runs
     columns, key = {table.curve: (table.curve,)}, (table.curve, table.kind.chief.key)
