@@ -451,6 +451,7 @@ def test_only_dead_runs_of_this_machine_are_marked(opened, tags, status):
         ({"uri": "runs"}, r"folder such as runs: use a file such as sqlite:///mlflow.db"),
         ({"uri": "sqlite:///a_file/below/mlflow.db"}, r"a_file/below/mlflow.db cannot be used \(.*a_file.*tracking=none"),
         ({"uri": "sqlite:///a_file"}, r"a_file cannot be used \(file is not a database\)"),
+        ({"uri": "sqlite:///a_folder"}, r"a_folder cannot be used \(it is no file\): .*tracking=none"),
         ({"uri": "http://127.0.0.1:1"}, r"127.0.0.1:1 cannot be used \(.*refused"),
         ({"resume": "0" * 32}, r"run 0{32} is not in the MLflow store"),
         ({"parent": "0" * 32}, r"run 0{32} is not in the MLflow store"),
@@ -462,6 +463,7 @@ def test_only_dead_runs_of_this_machine_are_marked(opened, tags, status):
 def test_a_store_that_cannot_be_opened_is_the_users_to_mend(opened, monkeypatch, options, sentence):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     Path("a_file").write_text("no database")
+    Path("a_folder").mkdir()
     client().delete_experiment(client().create_experiment("deleted"))
     client().create_experiment("served", artifact_location="mlflow-artifacts:/9")
     with pytest.raises(UserError, match=sentence) as raised:

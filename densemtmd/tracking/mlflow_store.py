@@ -454,6 +454,11 @@ def _open_store(uri: str) -> MlflowClient:
     file = _sqlite_file(uri)
     if file is not None and not file.exists():
         _create_sqlite(file)
+    if file is not None and not (file.is_file() and os.access(file, os.R_OK)):  # MLflow would try again for two minutes
+        raise UserError(
+            f"the MLflow store {uri} cannot be used ({'it may not be read by you' if file.is_file() else 'it is no file'}): "
+            "mend it, name another one with MLFLOW_TRACKING_URI or set tracking=none"
+        )
     return MlflowClient(uri)
 
 
