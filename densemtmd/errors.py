@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from textwrap import shorten
 
 MOST = 2000
@@ -55,6 +56,17 @@ def about_files(error: Exception) -> str | None:
     if not isinstance(error, OSError) or error.filename is None or error.errno not in OF_THE_MACHINE:
         return None
     return f"{error.filename} cannot be used: {error.strerror}; {advice(error)}"
+
+
+def about_installation(error: Exception) -> str | None:
+    """The sentence about a library that is not installed; None of any other error, as of a module of our own that is not there."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.partition(".")[0] == "densemtmd":
+        return None
+    library = error.name.partition(".")[0]
+    return (
+        f"{library}, which densemtmd needs, is not installed for {sys.executable}: install densemtmd there with all that it needs, as make "
+        "demo does in a clone, or call it by the Python that it is installed for"
+    )
 
 
 def advice(error: OSError) -> str:

@@ -170,6 +170,9 @@ class Kind(ABC):
         if how.copies:
             raise UserError(f"score.mirror and score.scales average the labels of pixels, but these are {self.shows}: leave them out")
 
+    def before_scoring(self, network: JointNetwork, data: Loaded, split: str, at_most: int = 0) -> None:  # noqa: B027 (most need nothing)
+        """Makes what :meth:`score` needs of the same pictures and what is kept afterwards, so that a second time takes less."""
+
     @abstractmethod
     def score(
         self,

@@ -7,6 +7,7 @@ picture takes a minute. Of work within work, such as a validation within a train
 from __future__ import annotations
 
 import _thread
+import shutil
 import sys
 import threading
 import time
@@ -23,6 +24,15 @@ BAR, FIRST, NEXT = 2.0, 8.0, 60.0
 """Seconds after which a bar appears, a first line, and a next one: what takes no longer is not worth a word."""
 
 PERCENT = "{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}"
+
+
+ENDLESS = 10_000
+"""Columns of what is no terminal, such as a file."""
+
+
+def columns() -> int:
+    """How wide the terminal is, or what COLUMNS says of it; :data:`ENDLESS` where there is none, so that files hold all there is to say."""
+    return shutil.get_terminal_size((ENDLESS, 24)).columns
 
 
 class _Bar(tqdm):
@@ -46,12 +56,22 @@ class Progress:
         self.done = self.before = done
         self.part = self.more = ""  # which part of it is being done, and what else there is to say
         self.due = FIRST
+        self.waited = 0.0  # seconds in which something else had to be done
         self.ended = threading.Event()
         self.speaking = threading.Lock()
 
     def tick(self, count: float = 1) -> None:
         """So many more are done."""
         self.done += count
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done within is needed once, before the work goes on, and tells nothing of the time that the rest of it will take."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waited += time.monotonic() - began
 
     def said(self, seconds: float) -> str | None:
         """What is to be said after so many seconds, where it is time to: ``scoring, kundu: 3 of 40 pictures, about 5 min left``.
@@ -64,7 +84,8 @@ class Progress:
         self.due = seconds + (NEXT if moved or self.due > FIRST else FIRST)
         of_all = "" if self.total is None else f" of {self.total:.0f}"
         so_far = f"{self.done:.0f} %" if self.unit == "%" else f"{self.done:.0f}{of_all} {self.unit}"
-        left = "" if self.total is None or not moved else f"about {duration((self.total - self.done) / moved * seconds)} left"
+        each = max(0.0, seconds - self.waited) / moved if moved else 0.0
+        left = "" if self.total is None or not moved else f"about {duration((self.total - self.done) * each)} left"
         return f"{self.what}: {', '.join(filter(None, (so_far, left, self.more)))}"
 
     @property
@@ -100,8 +121,9 @@ class Progress:
     def _draw(self, began: float) -> None:
         form: dict[str, Any] = {"bar_format": PERCENT} if self.unit == "%" else {"unit": f" {self.unit}"}
         with _Bar(total=self.total, initial=self.before, leave=False, dynamic_ncols=True, **form) as bar:
-            bar.start_t += began - time.monotonic()  # its clock has not just begun
+            start = bar.start_t + began - time.monotonic()  # its clock has not just begun
             while True:
+                bar.start_t = start + self.waited
                 bar.n = self.done if self.total is None else min(self.done, self.total)
                 bar.set_description_str(self.what, refresh=False)
                 bar.set_postfix_str(self.more, refresh=False)

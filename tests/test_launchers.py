@@ -58,7 +58,7 @@ def test_a_table_by_submitit_and_one_after_the_other(arguments, capsys):
     assert "[1/2] jt-seed0" in printed and "jt-seed0: finished" in printed and "nf-seed0: finished" in printed
     for row in ("jt-seed0/best", "nf-seed0/discs/best"):
         assert same(weights(f"runs/one/{row}.safetensors"), weights(f"runs/two/{row}.safetensors"))
-    assert "epoch  1" in Path("runs/two/logs/jt-seed0.txt").read_text()
+    assert "epoch    loss" in Path("runs/two/logs/jt-seed0.txt").read_text()
     assert inside() == ["data", "mine", "runs"]
     assert inside("runs/one") == ["jt-seed0", "nf-seed0", "table.yaml", "tracking.json"]
 

@@ -54,7 +54,7 @@ def test_one_network_for_all_datasets(arguments, data, tmp_path, capsys):
     assert run.name.endswith("-try")
     assert {"config.yaml", "best.safetensors", "last.safetensors", "scores.json", "per_image.npz"} <= {f.name for f in run.iterdir()}
     printed = capsys.readouterr().out
-    assert "epoch  1  loss" in printed and "all together" in printed and str(run) in printed
+    assert "    1   " in printed and "epoch    loss" in printed and "all together" in printed and str(run) in printed
 
     scored = json.loads((run / "scores.json").read_text())
     assert "Made by `densemtmd train data=own model=patchnet " in (run / "scores.md").read_text()

@@ -61,7 +61,7 @@ def test_every_strategy(data, tmp_path, model, strategy, capsys):
     names = {"discs"} if strategy == "finetune" else {"squares", "discs"}
     assert set(scored["datasets"]) == names and all(one["pixels"] == 3 * 38 * 52 for one in scored["datasets"].values())
     printed = capsys.readouterr().out
-    assert "epoch  1  loss" in printed and (model != "frozen" or "frozen mobilenetv3_small_050" in printed)
+    assert "    1   " in printed and "epoch    loss" in printed and (model != "frozen" or "frozen mobilenetv3_small_050" in printed)
     if strategy != "finetune":
         assert evaluate.main([str(folder)]) == 0
         again = json.loads((folder / "evaluations" / "own-test-dense" / "scores.json").read_text())

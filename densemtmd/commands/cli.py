@@ -15,13 +15,14 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from densemtmd.errors import UserError, about_files, about_memory, one_line
+from densemtmd.errors import UserError, about_files, about_installation, about_memory, one_line
 from densemtmd.stopping import REASONS, Stopped, answering, reason_of
 
 Main = Callable[..., int]
@@ -62,7 +63,8 @@ def tool(main: Main) -> Main:
             _discard_stdout()
             return BROKEN_PIPE
         except Exception as error:
-            sentence = str(error) if isinstance(error, UserError) else about_memory(error) or about_files(error)
+            known = about_memory(error) or about_files(error) or about_installation(error)
+            sentence = str(error) if isinstance(error, UserError) else known
             if sentence is None:
                 raise
             if "--debug" in (sys.argv[1:] if argv is None else argv):
@@ -93,10 +95,60 @@ class Parser(argparse.ArgumentParser):
 def make_parser(description: str, add_help: bool = True) -> argparse.ArgumentParser:
     """The parser of a tool, with ``--help``, which shows ``description`` as it stands, and ``--debug``."""
     about = as_called(description.strip())
-    form = argparse.RawDescriptionHelpFormatter
-    parser = Parser(Path(sys.argv[0]).name, description=about, formatter_class=form, allow_abbrev=False, add_help=add_help)
+    parser = Parser(Path(sys.argv[0]).name, description=about, formatter_class=Page, allow_abbrev=False, add_help=add_help)
     parser.add_argument("--debug", action="store_true", help="show the traceback of every error")
     return parser
+
+
+class Page(argparse.HelpFormatter):
+    """A page of help whose description stays as it stands where the terminal is wide enough."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return fitted(text, width)
+
+
+def fitted(text: str, width: int) -> str:
+    """A text of paragraphs and indented lists of two columns, in lines of so many letters.
+
+    A paragraph with a longer line is wrapped anew. A list with one has its second column nearer to the first; where that is not enough, it
+    goes on below itself, or all of it stands below the first.
+
+    >>> print(fitted("One two three four." + chr(10) * 2 + "    a    first" + chr(10) + "    bb   and a second", 16))
+    One two three
+    four.
+    <BLANKLINE>
+      a
+          first
+      bb
+          and a
+          second
+    """
+    parts: list[str] = []
+    for indented, group in itertools.groupby(text.splitlines(), lambda line: None if not line.strip() else line.startswith(" ")):
+        lines = list(group)
+        if all(len(line) <= width for line in lines):
+            parts += lines
+        elif indented:
+            parts += _fitted_list([re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines], width)
+        else:
+            parts += textwrap.wrap(" ".join(lines), width, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(parts)
+
+
+def _fitted_list(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Rows of a first, and mostly of a second, column."""
+    column = 2 + max((len(row[0]) for row in rows if len(row) > 1), default=0) + 2
+    below = width - column < 30  # the second column would be a ladder of words
+    lines: list[str] = []
+    for first, *second in rows:
+        own: dict[str, Any] = {"width": width, "break_on_hyphens": False, "break_long_words": False}
+        if below or not second:
+            lines += textwrap.wrap(first, initial_indent="  ", subsequent_indent=" " * 8, **own)
+        if second and below:
+            lines += textwrap.wrap(second[0], initial_indent=" " * 6, subsequent_indent=" " * 6, **own)
+        elif second:
+            lines += textwrap.wrap(second[0], initial_indent=f"  {first}".ljust(column), subsequent_indent=" " * column, **own)
+    return lines
 
 
 def as_called(text: str) -> str:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import fitted, make_parser, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,12 +82,19 @@ def show(table: Comparison, arguments: argparse.Namespace) -> None:
     if arguments.confusions:
         a, b = arguments.confusions
         shown = confused(table, a, b, arguments.dataset)
-        print(shown.screen)
+        print(on_screen(shown.screen))
         if arguments.out:
             for name, text in shown.files.items():
                 write_text(arguments.out / name, text)
     else:
-        print(write_comparison(table, arguments.out, arguments.baseline).screen)
+        print(on_screen(write_comparison(table, arguments.out, arguments.baseline).screen))
+
+
+def on_screen(text: str) -> str:
+    """Tables as they are, which fit the terminal already, and sentences wrapped at words."""
+    from densemtmd.progress import columns
+
+    return "\n".join(line if "  " in line else fitted(line, columns()) for line in text.splitlines())
 
 
 if __name__ == "__main__":

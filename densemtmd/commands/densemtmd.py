@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
-from densemtmd.commands.cli import COMMAND, tool
+from densemtmd.commands.cli import COMMAND, fitted, tool
 from densemtmd.errors import UserError
 
 VERBS = ("demo", "train", "infer", "evaluate", "compare", "correlate", "check-data", "synthesize", "bench")
@@ -35,7 +35,7 @@ def help_page() -> str:
     """What the command is, and its verbs."""
     width, indent = shutil.get_terminal_size().columns, " " * 12
     lines = [line for verb, text in verbs().items() for line in wrap(f"{verb:12}{text}", width, subsequent_indent=indent)]
-    return "\n".join([(__doc__ or "").strip(), "", *lines])
+    return "\n".join([fitted((__doc__ or "").strip(), width), "", *lines])
 
 
 @tool

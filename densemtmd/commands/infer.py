@@ -27,9 +27,9 @@ Of a video, frame by frame, the class ids without loss (FFV1), and a video to lo
     OUT/clip.mp4.kundu.mkv
     OUT/clip.mp4.kundu.overlay.mp4
 
-With --recursive the folders below OUT
-are those below the folder given. Two pictures that would get one name below OUT are refused before anything is done.
-What a merged labelset's YAML says is described in densemtmd/merging.py; docs/camvid7_merged.yaml is one.
+With --recursive the folders below OUT are those below the folder given. Two pictures that would get one name below OUT are
+refused before anything is done. What a merged labelset's YAML says is described in densemtmd/merging.py;
+docs/camvid7_merged.yaml is one.
 
 With --keypoints the pictures are depth pictures, as NYU packs them in colours or ICVL in 16 bits, taken for one of that
 dataset's camera, with a hand nearer than all else; or about the centres in a file (--centres), as they are handed round

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import as_called, make_parser, tool
+from densemtmd.commands.cli import as_called, fitted, make_parser, tool
 from densemtmd.errors import UserError
 from densemtmd.machine import processes
 
@@ -61,7 +61,7 @@ def help_page(width: int | None = None) -> str:
     from densemtmd.settings import RunSettings
 
     width = width or shutil.get_terminal_size().columns
-    lines = as_called(__doc__ or "").rstrip().splitlines()
+    lines = fitted(as_called(__doc__ or "").rstrip(), width).splitlines()
 
     def show(name: str, text: str, column: int) -> None:
         name = f"  {name}"

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from densemtmd.correlation import Correspondence
+from densemtmd.draw.lettering import width_of
+from densemtmd.progress import columns
 from densemtmd.tasks import OutputSpace
 
 SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
@@ -245,10 +247,38 @@ def matrix_csv(matrix: np.ndarray, space: OutputSpace, pixels: np.ndarray) -> st
     return text.getvalue()
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as columns for the screen: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *(v.rjust(w) for v, w in zip(row[1:], widths[1:], strict=True))]) for row in rows)
+def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Rows as columns for the screen: the first to the left, the others to the right.
+
+    Columns for which a line has no place stand below, with the first column once more.
+
+    Args:
+        rows: of equal length.
+        width: of a line; None: the terminal's.
+
+    >>> print(aligned([["", "a", "bcd"], ["row", "10", "2"]]))
+          a  bcd
+    row  10    2
+    >>> print(aligned([["", "a", "bcd"], ["row", "10", "2"]], 9))
+          a
+    row  10
+    <BLANKLINE>
+         bcd
+    row    2
+    """
+    width = columns() if width is None else width
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    parts: list[list[int]] = [[]]
+    for n in range(1, len(widths)):
+        if parts[-1] and widths[0] + sum(2 + widths[k] for k in [*parts[-1], n]) > width:
+            parts.append([])
+        parts[-1].append(n)
+
+    def line(row: Sequence[str], part: Sequence[int]) -> str:
+        first = row[0] + " " * (widths[0] - width_of(row[0]))
+        return "  ".join([first, *(" " * (widths[n] - width_of(row[n])) + row[n] for n in part)])
+
+    return "\n\n".join("\n".join(line(row, part) for row in rows) for part in parts)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -186,6 +186,11 @@ class Pixels(Kind):
                 "picture are scored at every pixel, so use score.scoring=dense"
             )
 
+    def before_scoring(self, network: JointNetwork, data: Loaded, split: str, at_most: int = 0) -> None:
+        """The features of a trunk that is frozen, which says of them how far it is."""
+        if network.trunk is not None and data.maps is not None:
+            data.maps.of(network, spread(data.pictures[split], at_most))
+
     def score(
         self,
         network: JointNetwork,

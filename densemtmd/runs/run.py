@@ -31,6 +31,7 @@ from densemtmd.datasets.sample import Item
 from densemtmd.draw.attempt import drawing
 from densemtmd.draw.figures import curves_figure
 from densemtmd.draw.labels import strip
+from densemtmd.draw.lettering import short, width_of
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write, check_writable, read_json, remove_strays, write_json, write_text, yaml_text
 from densemtmd.inference import checkpoints_of
@@ -38,7 +39,7 @@ from densemtmd.kind import Kind, kind_of, kind_of_scores
 from densemtmd.machine import processes
 from densemtmd.network import JointNetwork
 from densemtmd.origin import MADE, Making, Origin, clocks, making, told
-from densemtmd.progress import Progress, duration, followed
+from densemtmd.progress import Progress, columns, duration, followed, say
 from densemtmd.runs.folder import (
     EVALUATIONS,
     amend,
@@ -556,8 +557,13 @@ def train_stage(
             at_most, pixels = 1, QUICK
         return kind.report(score_all(network, data, how, device, "validating", at_most, pixels), tasks)
 
+    told = False
+
     def tell(state: State) -> None:
-        print(epoch_line(state), flush=True)
+        nonlocal told
+        head, line = epoch_lines(state)
+        say(line if told else f"{head}\n{line}")
+        told = True
         tracker.metrics(flat_scores("val/", state.history[-1]["scores"]), step=state.step)
         if (loss := state.history[-1]["loss"]) is not None:
             tracker.metrics({"train/epoch_loss": loss}, step=state.step)
@@ -622,16 +628,42 @@ def probe_domains(network: JointNetwork, data: Sequence[Loaded], settings: RunSe
     return {"accuracy": accuracy, "chance": 100 / named}
 
 
-def epoch_line(state: State) -> str:
-    """``epoch  3  loss 1.234  all 80.7/58.6/46.2  he 79.5/64.4/54.4 ...  *``: Global/Average/IoU, or mm/px; a star marks the best."""
-    epoch = state.history[-1]
-    loss = "      " if epoch["loss"] is None else f"{epoch['loss']:.3f}"
-    parts = {"all": epoch["scores"]["pooled"], **epoch["scores"]["datasets"]}
-    if len(parts) == 2:  # a single dataset: all is the same
-        del parts["all"]
-    shown = [measure.key for measure in kind_of_scores(epoch["scores"]).measures]
-    scored = "  ".join(f"{name} " + "/".join("–" if s[k] is None else f"{s[k]:.1f}" for k in shown) for name, s in parts.items())
-    return f"epoch {state.epoch:2d}  loss {loss}  {scored}" + ("  *" if state.best_epoch == state.epoch else "")
+def epoch_lines(state: State, width: int | None = None) -> tuple[str, str]:
+    """The head of a table of epochs, and the line of the latest; a star marks the best.
+
+    The chief measure of all datasets together, then of each, of as many as a terminal is wide, then the other measures of all together.
+
+    >>> one = {"iou": 46.2, "global": 80.7, "average": 58.6}
+    >>> scored = {"pooled": one, "datasets": {"he": one, "ladicky": {**one, "iou": None}}}
+    >>> state = State(best_epoch=3, history=[{"epoch": 3, "loss": 1.234, "scores": scored}])
+    >>> print(*epoch_lines(state, 80), sep=chr(10))
+    epoch    loss    IoU     he  ladicky  Global  Average
+        3   1.234   46.2   46.2        –    80.7     58.6  *
+    """
+    epoch, width = state.history[-1], width or columns()
+    kind, rows = kind_of_scores(epoch["scores"]), epoch["scores"]["datasets"]
+    whole = epoch["scores"]["pooled"] if len(rows) > 1 else next(iter(rows.values()))
+    cells = [("epoch", str(epoch["epoch"])), ("loss", "" if epoch["loss"] is None else f"{epoch['loss']:.3f}")]
+    cells += [(kind.chief.name, shown(whole[kind.chief.key]))]
+    cells += [(short(name, 16), shown(row[kind.chief.key])) for name, row in rows.items()] if len(rows) > 1 else []
+    cells += [(measure.name, shown(whole[measure.key])) for measure in kind.measures if measure != kind.chief]
+    head, line = "", ""
+    for n, (name, value) in enumerate(cells):
+        wide = max(width_of(name), 6 if n == 1 else 5)
+        left = len(cells) - n - len(kind.measures) + 1  # datasets that have no place yet
+        more = f"  {left} more" if left > 0 else ""
+        if n and width_of(head) + 2 + wide + len(more) * (left > 1) + len("  *") > width:
+            head += more
+            line = line.ljust(width_of(head))
+            break
+        head += "  " * (n > 0) + " " * (wide - width_of(name)) + name
+        line += "  " * (n > 0) + value.rjust(wide)
+    return head, (line + ("  *" if state.best_epoch == epoch["epoch"] else "")).rstrip()
+
+
+def shown(value: float | None) -> str:
+    """``80.7``, or a dash for a score that there is not."""
+    return "–" if value is None else f"{value:.1f}"
 
 
 def flat_scores(prefix: str, scored: Mapping[str, Any]) -> dict[str, float]:
@@ -670,6 +702,9 @@ def score_all(
     """What the kind's ``score`` finds of each dataset's pictures of a split: of all, or of at most so many and so many pixels of each."""
     kind, counts = kind_of(network.space.kind), [len(d.dataset.splits[how.split]) for d in data]
     with Progress(title or f"scoring ({how.scoring})", sum(min(count, at_most or count) for count in counts)) as progress:
+        with progress.paused():
+            for d in data if not how.copies else ():
+                kind.before_scoring(network, d, how.split, at_most)
         tick = lambda count: progress.tick(count * parallel.size())  # noqa: E731
         return {d.name: kind.score(network, d, how.split, at_most, how, device, tick, most_pixels=most_pixels) for d in data}
 

@@ -81,7 +81,10 @@ def answered(
         for dataset in datasets:
             network = next(network for network in predictor.networks if dataset.task.name in network.space.names)
             progress.part = dataset.name
-            loaded = kind.for_scoring(dataset, split, network, cache)
+            with progress.paused():
+                loaded = kind.for_scoring(dataset, split, network, cache)
+                if not how.copies and predictor.precision == "float32":
+                    kind.before_scoring(network, loaded, split)
             pictures[dataset.name] = loaded.dataset.splits[split]
             counted[dataset.name] = kind.score(network, loaded, split, 0, how, tick=progress.tick, **where)
     return counted, pictures

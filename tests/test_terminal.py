@@ -1,0 +1,141 @@
+"""What a person sees in a terminal of 80 columns: help, tables, epochs; and where something is not installed, a sentence."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from densemtmd.commands import cli, densemtmd
+from densemtmd.draw.lettering import width_of
+from densemtmd.draw.tables import aligned
+from densemtmd.kinds.pixels import Pixels
+from densemtmd.progress import Progress
+from densemtmd.runs.run import epoch_lines, score_all
+from densemtmd.settings import ScoreSettings
+from densemtmd.training import State
+
+BENCHES = ("label", "scale", "many", "giant", "labels", "train", "loading", "tracking", "render", "coverage")
+WORLDS = ("streets", "otherworld", "hands")
+PAGES = [[], *([verb] for verb in densemtmd.VERBS), *(["bench", one] for one in BENCHES), *(["synthesize", one] for one in WORLDS)]
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("called", ["densemtmd", "tools/{}.py"])
+@pytest.mark.parametrize("words", PAGES, ids="-".join)
+def test_no_page_of_help_is_wider_than_the_terminal(words, called, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    if called == "densemtmd" or not words:
+        monkeypatch.setattr(sys, "argv", ["densemtmd", *words, "--help"])
+        main, arguments = densemtmd.main, [*words, "--help"]
+    else:
+        module = words[0].replace("-", "_")
+        monkeypatch.setattr(sys, "argv", [called.format(module), *words[1:], "--help"])
+        main, arguments = importlib.import_module(f"densemtmd.commands.{module}").main, [*words[1:], "--help"]
+    try:
+        assert main(arguments) == 0
+    except SystemExit as ended:  # argparse's
+        assert ended.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 4 and not [line for line in lines if width_of(line) > columns]
+
+
+def test_a_page_says_the_same_however_wide_it_is(monkeypatch):
+    """Every word of a description is there once, in its place."""
+    for verb in densemtmd.VERBS:
+        text = importlib.import_module(f"densemtmd.commands.{verb.replace('-', '_')}").__doc__
+        for width in (30, 50, 78, 200):
+            assert cli.fitted(text, width).split() == text.split()
+    assert cli.fitted(text, 200) == text.rstrip("\n")
+
+
+def score(value):
+    return {"global": value, "average": value / 2, "iou": value / 3}
+
+
+def epochs(names, width):
+    """The head and the lines of some epochs."""
+    told = []
+    for n, value in enumerate((0.0, 9.5, 100.0)):
+        datasets = {name: score(value) for name in names}
+        scored = {"kind": "pixels", "pooled": score(value), "datasets": datasets}
+        history = [{"epoch": 50 * n, "loss": n / 3 if n else None, "scores": scored}]
+        told.append(epoch_lines(State(history=history, best_epoch=100), width))
+    assert len({head for head, _ in told}) == 1
+    return [told[0][0], *(line for _, line in told)]
+
+
+SEVEN = ["he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang"]
+
+
+@pytest.mark.parametrize("names", [["camvid"], ["he", "ladicky"], SEVEN, [f"set {i}" for i in range(99)]], ids=len)
+def test_epochs_are_a_table_as_wide_as_the_terminal(names):
+    head, *lines = epochs(names, 80)
+    assert len(head) <= 77 and (names != SEVEN or head.split()[3:] == SEVEN) and all(len(line) <= 80 for line in lines)
+    ends = [n for n, letter in enumerate(head) if letter != " " and head[n + 1 : n + 2] in ("", " ")]
+    for line in lines:  # every value ends where its name does
+        numbers = line.removesuffix("  *")
+        assert all(numbers[end : end + 1] != " " or not numbers[end + 1 : end + 2].strip() for end in ends[:3] if end < len(numbers))
+    assert lines[-1].endswith("*") and not lines[0].endswith("*")
+    if len(names) == 99:
+        assert head.rstrip().endswith("more") and int(head.split()[-2]) > 80
+    wide = epochs(names, 10_000)
+    assert all(name in wide[0] for name in (names if len(names) > 1 else ["Global", "Average", "IoU"])) and "more" not in wide[0]
+
+
+def test_a_wide_table_goes_on_below_itself(monkeypatch):
+    rows = [["", *(f"column {n}" for n in range(20))], *([f"row {k}", *(str(n * k) for n in range(20))] for k in range(3))]
+    assert len(aligned(rows).splitlines()) == 4
+    monkeypatch.setenv("COLUMNS", "80")
+    parts = [part.splitlines() for part in aligned(rows).split("\n\n")]
+    assert max(len(line) for part in parts for line in part) <= 80 and len(parts) > 2
+    assert [word for part in parts for word in part[2].removeprefix("row 1").split()] == rows[2][1:]
+    assert aligned([["", "自動車"], ["x", "1"]]) == "   自動車\nx       1"
+
+
+ALONE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from densemtmd.commands.densemtmd import main
+for verb in sys.argv[1].split():
+    print(main([verb, *({"train": [], "bench": ["label"]}.get(verb, ["nothing"]))]))
+"""
+
+
+def test_without_torch_every_verb_says_so_in_a_sentence(tmp_path):
+    verbs = "train infer evaluate compare correlate bench"
+    told = subprocess.run([sys.executable, "-c", ALONE, verbs], capture_output=True, text=True, cwd=tmp_path)
+    assert told.stderr.splitlines() == [
+        f"error: torch, which densemtmd needs, is not installed for {sys.executable}: install densemtmd there with all that it needs, as "
+        "make demo does in a clone, or call it by the Python that it is installed for"
+    ] * 6
+    assert told.stdout.splitlines() == ["1"] * 6
+
+
+def test_what_is_made_first_is_not_taken_for_the_speed_of_scoring(monkeypatch):
+    """As a frozen trunk's features are, of which the later pictures need none."""
+    with Progress("scoring", 10) as scoring:
+        with scoring.paused():
+            time.sleep(0.02)
+        assert scoring.waited >= 0.02
+        scoring.waited, scoring.due = 100.0, 8.0
+        scoring.tick(5)
+        assert scoring.said(110) == "scoring: 5 of 10 pictures, about 10 s left"
+
+    def first(*_):
+        time.sleep(0.02)
+
+    seen = []
+    monkeypatch.setattr(Pixels, "before_scoring", first)
+    monkeypatch.setattr(Pixels, "score", lambda *_, **__: seen.append(Progress.going_on[-1].waited))
+    data = [SimpleNamespace(name=name, dataset=SimpleNamespace(splits={"test": [1, 2]})) for name in "ab"]
+    score_all(SimpleNamespace(space=SimpleNamespace(kind="labelset")), data, ScoreSettings("strided"), None)
+    assert len(seen) == 2 and seen[0] == seen[1] >= 0.04
