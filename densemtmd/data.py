@@ -22,7 +22,7 @@ from densemtmd.errors import UserError
 from densemtmd.kind import kind_of
 from densemtmd.network import JointNetwork
 from densemtmd.settings import DataSettings, RunSettings
-from densemtmd.tasks import OutputSpace, nearest
+from densemtmd.tasks import Labelset, OutputSpace, harmonised, nearest
 
 
 def open_data(data: DataSettings, data_root: str | Path) -> list[Dataset]:
@@ -106,7 +106,8 @@ def output_space(datasets: Sequence[Dataset]) -> OutputSpace:
     for dataset in datasets:
         if dataset.task != tasks[dataset.task.name]:
             raise UserError(f"two datasets have different labelsets called {dataset.task.name!r}: give one of them another name")
-    return OutputSpace(list(tasks.values()))
+    drawn = {task.name: task for task in harmonised([task for task in tasks.values() if isinstance(task, Labelset)])}
+    return OutputSpace([drawn.get(name, task) for name, task in tasks.items()])
 
 
 def load(datasets: Sequence[Dataset], network: JointNetwork, settings: RunSettings) -> dict[str, Loaded]:

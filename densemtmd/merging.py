@@ -37,7 +37,7 @@ from torch import Tensor
 
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
-from densemtmd.tasks import VOID, Labelset, OutputSpace, nearest
+from densemtmd.tasks import VOID, Labelset, OutputSpace, harmonised, nearest
 
 REST = "rest"
 ITERATIONS = 20
@@ -140,10 +140,10 @@ def load_merged(path: str | Path, space: OutputSpace) -> Merged:
         raise UserError(f"{path}: name is {name!r}, which is a labelset of the network: give the merged one another")
     entries = {label: _entry(label, value, path) for label, value in _mapping(data.get("labels"), None, f"{path}: labels").items()}
     try:
-        colours = Labelset(name, list(entries)).palette  # of labels that have none of their own
+        merged = Labelset(name, list(entries), [entry.get("colour") for entry in entries.values()])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    labelset = Labelset(name, list(entries), [entry.get("colour", own) for entry, own in zip(entries.values(), colours, strict=True)])
+    labelset = harmonised([*(task for task in space.tasks if isinstance(task, Labelset)), merged])[-1]
 
     groups: dict[str, list[int]] = {}
     rest: list[int] = []

@@ -10,22 +10,19 @@ Shapes: ``C`` channels of the output space, ``K`` tasks, ``J`` keypoints.
 
 from __future__ import annotations
 
-import colorsys
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from densemtmd.errors import UserError
+from densemtmd.palette import Colour, apart, common, completed
 
 VOID = 255
 """The class id of an unlabelled pixel, in every labelset."""
-
-Colour = tuple[int, int, int]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -46,15 +43,6 @@ def check_name(name: object) -> None:
         raise UserError(f"a labelset is called {str(name)[:200]!r}, expected a name that files can have: up to 200 characters, no slash")
 
 
-@cache
-def _spread_colours(count: int) -> tuple[Colour, ...]:
-    """``count`` distinct colours for a labelset that names none: hues a golden angle apart, three brightnesses in
-    turn."""
-    shades = [(0.55, 0.95), (0.75, 0.70), (0.95, 0.85)]
-    hsv = [(i * 0.618034 % 1.0, *shades[i % 3]) for i in range(count)]
-    return tuple((int(r * 255), int(g * 255), int(b * 255)) for r, g, b in (colorsys.hsv_to_rgb(*c) for c in hsv))
-
-
 @dataclass(frozen=True)
 class Labelset:
     """The labels of one annotator: every labelled pixel has exactly one of them.
@@ -62,7 +50,8 @@ class Labelset:
     Args:
         name: what users call it, e.g. ``"kundu"``.
         labels: label names in the order of their class ids 0, 1, ... (2 to 255 of them, all different).
-        colours: one (R, G, B) in 0..255 per label; distinct ones are chosen where they are not given.
+        colours: one (R, G, B) in 0..255 per label; where there is none, or None, one is chosen that is far from the others for all eyes.
+            They are how labels are drawn and no part of what a labelset is: labelsets that differ in nothing else are equal.
 
     Raises:
         UserError: fewer than two labels, more than 255, a name twice, a palette of another length, or a name that files cannot have.
@@ -73,7 +62,8 @@ class Labelset:
 
     name: str
     labels: Sequence[str]
-    colours: Sequence[Colour] | None = None
+    colours: Sequence[Colour | None] | None = field(default=None, compare=False)
+    given: Sequence[Colour | None] = field(default=(), init=False, repr=False, compare=False)  # which of the colours were not chosen here
 
     kind: ClassVar[str] = "labelset"
     words: ClassVar[str] = "labelset"
@@ -93,11 +83,14 @@ class Labelset:
             )
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise UserError(f"labelset {self.name!r} names {', '.join(twice)} more than once: label names must differ")
-        colours = _spread_colours(len(labels)) if self.colours is None else tuple(tuple(int(v) for v in c) for c in self.colours)
-        if len(colours) != len(labels):
-            raise UserError(f"labelset {self.name!r} has {len(labels)} labels but {len(colours)} colours: give one (R, G, B) per label")
-        if bad := [c for c in colours if len(c) != 3 or not all(0 <= v <= 255 for v in c)]:
+        wanted = [None] * len(labels) if self.colours is None else [None if c is None else tuple(int(v) for v in c) for c in self.colours]
+        if len(wanted) != len(labels):
+            raise UserError(f"labelset {self.name!r} has {len(labels)} labels but {len(wanted)} colours: give one (R, G, B) per label")
+        if bad := [c for c in wanted if c is not None and (len(c) != 3 or not all(0 <= v <= 255 for v in c))]:
             raise UserError(f"labelset {self.name!r} has the colour {bad[0]}, expected (R, G, B) with values 0..255")
+        given = tuple(None if c is None else (c[0], c[1], c[2]) for c in wanted)
+        colours = apart(len(labels)) if set(given) == {None} else completed(given)
+        object.__setattr__(self, "given", given)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "colours", colours)
 
@@ -114,10 +107,29 @@ class Labelset:
     def palette(self) -> tuple[Colour, ...]:
         """One (R, G, B) per label."""
         assert self.colours is not None  # set in __post_init__
-        return tuple(self.colours)
+        return tuple(colour for colour in self.colours if colour is not None)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "name": self.name, "labels": list(self.labels), "colours": [list(c) for c in self.palette]}
+
+
+def harmonised(labelsets: Sequence[Labelset], all_of_them: bool = False) -> list[Labelset]:
+    """The labelsets, with one colour per name: colours that were chosen become those of labels of the same name elsewhere.
+
+    Args:
+        labelsets: to be seen together.
+        all_of_them: also colours that were given, so that the same name has the same colour everywhere; the first one given counts.
+
+    >>> a, b = Labelset("a", ["car", "other"], [(64, 0, 128), (0, 0, 0)]), Labelset("b", ["person", "car"])
+    >>> harmonised([a, b])[1].palette[1]
+    (64, 0, 128)
+    """
+    shared = common([(labelset.labels, labelset.given) for labelset in labelsets])
+    return [
+        Labelset(labelset.name, labelset.labels, [
+            own if own is not None and not all_of_them else colour for own, colour in zip(labelset.given, colours, strict=True)
+        ]) for labelset, colours in zip(labelsets, shared, strict=True)
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,34 @@ def test_a_sheet_shows_the_photo_and_every_answer(height, width):
     assert all((part == 255).all() for part in (frame[:3], frame[-3:], frame[:, :3], frame[:, -3:]))
 
 
+def test_a_name_has_one_colour_in_all_panels_and_no_sheet_an_empty_quarter():
+    space = OutputSpace([Labelset("a", ["car", "road"], [RED, GREEN]), Labelset("b", ["road", "Car"], [BLUE, (250, 240, 10)])])
+    answers = {"a": np.zeros((100, 100), np.uint8), "b": np.ones((100, 100), np.uint8)}
+    counts = colours_of(sheet(photo(100, 100), answers, space, opacity=1))
+    assert counts[RED] > 2 * 200_000 and (250, 240, 10) not in counts
+    for panel in ((320, 128), (100, 100), (60, 200), (400, 300)):
+        for count in range(2, 40):
+            columns = labels._columns(count, panel)
+            assert 4 * (-(-count // columns) * columns - count) < -(-count // columns) * columns
+
+
+@pytest.mark.parametrize("size", [(90, 120), (1200, 1600)])
+def test_boundaries_are_smooth_where_a_map_is_drawn_at_another_size(size):
+    """A disc: its outline is a soft line of one colour, and inside and outside are what they are."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    ids = ((rows - size[0] / 2) ** 2 + (columns - size[1] / 2) ** 2 < (size[0] / 3) ** 2).astype(np.uint8)
+    drawn = np.asarray(labels._painted_at((640, 480), photo(*size), ids, STREET, 1.0))
+    across, along = drawn[240], drawn[:, 320]
+    for line, ends in ((across, (160, 480)), (along, (80, 400))):  # to within a pixel of the map
+        changes = np.flatnonzero((line[1:] != line[:-1]).any(1))
+        assert len(changes) <= 8 and all(min(abs(n - end) for end in ends) <= max(4, 640 / size[1] + 1) for n in changes)
+    soft = [tuple(colour) for colour in drawn.reshape(-1, 3).tolist() if tuple(colour) not in (RED, GREEN)]
+    assert 500 < len(soft) < 6000 and len(set(soft)) > 8
+    assert set(np.unique(labels._smooth(ids, (640, 480)))) == {0, 1}
+    ids[:, 7] = 2  # a line of single pixels is there still, where a map is enlarged
+    assert size[1] > 640 or (labels._smooth(ids, (640, 480)) == 2).any(1).all()
+
+
 def test_columns_can_be_chosen_and_otherwise_fit_the_photos_shape():
     many = OutputSpace([Labelset(f"set{i}", ["a", "b"]) for i in range(7)])
 
@@ -403,6 +431,8 @@ def test_differences_are_all_there_and_do_not_overlap(tmp_path, monkeypatch, row
     for i, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[i + 1 :]), texts[i].get_text()
     assert len(dots) == len({(line.get_color(), line.get_marker()) for line in dots.values()})
+    worse, better = (next(text for text in axes.texts if word in text.get_text()).get_window_extent() for word in ("worse", "better"))
+    assert worse.x1 < axes.transData.transform((0, 0))[0] < better.x0
 
 
 def test_no_difference_to_draw(tmp_path):

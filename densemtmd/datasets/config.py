@@ -105,7 +105,7 @@ class DatasetConfig:
         What the matrix of a MATLAB file is called.
     ``labelset``
         The labels in the order of their class ids. In full ``{label: car, colour: [64, 0, 128], codes: [7, 8]}``:
-        ``colour`` is how the label is drawn (chosen where not given), ``codes`` is what the files say of its pixels
+        ``colour`` is how the label is drawn (where not given, as the same name is in another labelset, or chosen), ``codes`` is what the files say of its pixels
         (by default the position in this list; with ``encoding: colour`` the colour; where objects have names, the label itself). In
         short ``car``. One label
         may have ``codes: rest``: every code that nothing else has. Instead of a list, the name of another dataset, or
@@ -657,8 +657,7 @@ def _labelset(name: str, raw: Any, raw_void: Any, encoding: str, path: Path) -> 
 def _coloured(name: str, labels: list[str], given: list[Any], path: Path) -> Labelset:
     """A labelset in the given colours, with others chosen where one is None."""
     try:
-        spare = [colour for colour in Labelset(name, [str(i) for i in range(VOID)]).palette if colour not in given]
-        return Labelset(name, labels, [spare[i % len(spare)] if colour is None else colour for i, colour in enumerate(given[:VOID])])
+        return Labelset(name, labels, given)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -486,10 +486,12 @@ def differences_figure(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=10)
     axes.set_xlabel(f"{unit} above {baseline}; lines are 95 % intervals", fontsize=9, color=hex_of(FAINT))
-    top: dict[str, Any] = {"xycoords": axes.transAxes, "textcoords": "offset points", "va": "bottom", "fontsize": 9, "color": hex_of(FAINT)}
+    top: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "fontsize": 9, "color": hex_of(FAINT)}
     left, right = ("better", "worse") if less_is_better else ("worse", "better")
-    axes.annotate(f"{left} than {baseline}", (0, 1), xytext=(0, 3), ha="left", **top)
-    axes.annotate(f"{right} than {baseline}", (1, 1), xytext=(0, 3), ha="right", **top)
+    zero: dict[str, Any] = {"xycoords": ("data", "axes fraction"), **top}  # each on its own side of it
+    axes.annotate(f"← {left} than {short(baseline, 24)}", (0, 1), xytext=(-6, 3), ha="right", **zero)
+    axes.annotate(f"{right} than {short(baseline, 24)} →", (0, 1), xytext=(6, 3), ha="left", **zero)
+    top["xycoords"] = axes.transAxes
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
     above = 22 + 18 * math.ceil(len(found) / 6)
     axes.annotate(title, (0, 1), xytext=(0, above), ha="left", **{**top, "fontsize": 12, "color": hex_of(INK)})

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from densemtmd.draw.colours import FAINT, INK, PAPER
 from densemtmd.draw.lettering import font_for, short
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
-from densemtmd.tasks import VOID, Colour, Labelset, OutputSpace
+from densemtmd.tasks import VOID, Colour, Labelset, OutputSpace, harmonised
 
 SMALLEST_SHARE = 0.001
 """Legends leave out classes with a smaller share of a picture: one cannot see a speck, nor read a legend of specks."""
@@ -150,9 +150,10 @@ def overlay(image: np.ndarray, ids: np.ndarray, labelset: Labelset, opacity: flo
     """
     height, width = ids.shape
     factor, share = max(1, math.ceil(480 / max(height, width))), math.ceil(math.sqrt(ids.size / LARGEST))
+    whole = ids
     photo, ids = _resized(image, ids, (-(-width * factor // share), -(-height * factor // share)))
     size = _font_size(photo.width * photo.height)
-    painted = _painted(photo, ids, labelset, opacity)
+    painted = _painted_at((photo.width, photo.height), image, whole, labelset, opacity)
     legend = _Legend.of(ids, labelset, size, width=painted.width)
     sheet = Image.new("RGB", (max(painted.width, legend.width), painted.height + legend.height), PAPER)
     sheet.paste(painted, ((sheet.width - painted.width) // 2, 0))
@@ -173,7 +174,7 @@ def sheet(
     columns: int | None = None,
     opacity: float = 0.7,
 ) -> Image.Image:
-    """A photo and what each labelset says of it, side by side, each with its title and legend.
+    """A photo and what each labelset says of it, side by side, each with its title and legend; labels of one name have one colour.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -193,14 +194,16 @@ def sheet(
     columns = columns or _columns(count, panel)
     size = max(_font_size(panel[0] * panel[1]), round(panel[0] * min(columns, count) / 100))
 
-    panels = [_Panel("photo", f"{width} x {height}", _resized(image, None, panel)[0], None)]
-    for name, ids in answers.items():
+    labelsets = []
+    for name in answers:
         labelset = space[name]
         if not isinstance(labelset, Labelset):
             raise UserError(f"{name!r} names keypoints, expected a labelset: a sheet shows label maps")
+        labelsets.append(labelset)
+    panels = [_Panel("photo", f"{width} x {height}", _resized(image, None, panel)[0], None)]
+    for labelset, (name, ids) in zip(harmonised(labelsets, all_of_them=True), answers.items(), strict=True):
         legend = _Legend.of(ids, labelset, size, width=panel[0])
-        photo, small = _resized(image, ids, panel)
-        panels.append(_Panel(short(name), f"{labelset.channels} labels", _painted(photo, small, labelset, opacity), legend))
+        panels.append(_Panel(short(name), f"{labelset.channels} labels", _painted_at(panel, image, ids, labelset, opacity), legend))
     return _arranged(panels, columns, size)
 
 
@@ -236,7 +239,7 @@ def preview(pictures: Sequence[tuple[str, str, np.ndarray, np.ndarray]], labelse
         factor = min(math.sqrt(130_000 / (width * height)), 700 / max(width, height))
         panel = max(1, round(width * factor)), max(1, round(height * factor))
         photo, small = _resized(image, ids, panel)
-        painted = _painted(photo, small, labelset, 0.55)
+        painted = _painted_at(panel, image, ids, labelset, 0.55)
         flat = Image.fromarray(colourise(small, labelset.palette))
         legend = _Legend.of(ids, labelset, size, width=panel[0])
         panels += [
@@ -367,7 +370,8 @@ def _columns(count: int, panel: tuple[int, int]) -> int:
     def cost(columns: int) -> float:
         rows = math.ceil(count / columns)
         shape = columns * panel[0] / (rows * (panel[1] + 110))
-        return abs(math.log(shape / 1.5)) + (rows * columns - count) / count
+        empty = rows * columns - count
+        return abs(math.log(shape / 1.5)) + empty / count + 10 * (4 * empty >= rows * columns)  # no sheet with an empty quarter
 
     return min(range(1, count + 1), key=cost)
 
@@ -396,16 +400,53 @@ def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
 def _painted(photo: Image.Image, ids: np.ndarray, labelset: Labelset, opacity: float) -> Image.Image:
     """The photo blended with the colours of its label map, a thin light line where two classes meet."""
     painted = Image.blend(photo, Image.fromarray(colourise(ids, labelset.palette)), opacity)
-    edge = np.zeros(ids.shape, bool)
-    edge[:, :-1] |= ids[:, 1:] != ids[:, :-1]
-    edge[:-1] |= ids[1:] != ids[:-1]
+    edge, strength = _boundaries(ids)
     for _ in range(round(math.sqrt(ids.size) / 700) - 1):
         edge[:, 1:] |= edge[:, :-1]
         edge[1:] |= edge[:-1]
-    # Faint where there are many: a map as grainy as noise would be lines and nothing else.
-    strength = 200 * max(0.0, 1 - 4 * edge.mean())
     painted.paste(PAPER, mask=Image.fromarray(edge.astype(np.uint8) * np.uint8(strength)))
     return painted
+
+
+FINER = 2
+"""Times as fine as a picture in which its labels are drawn smooth: lines and edges are then as soft as those of letters."""
+
+
+def _painted_at(size: tuple[int, int], image: np.ndarray, ids: np.ndarray, labelset: Labelset, opacity: float) -> Image.Image:
+    """:func:`_painted` at another (width, height): boundaries are smooth where the label map is not drawn pixel by pixel."""
+    photo, small = _resized(image, ids, size)
+    if (image.shape[1], image.shape[0]) == size:
+        return _painted(photo, small, labelset, opacity)
+    fine = _smooth(ids, (FINER * size[0], FINER * size[1]))
+    lines, faint = _boundaries(fine)
+    painted = Image.blend(photo, Image.fromarray(colourise(fine, labelset.palette)).reduce(FINER), opacity)
+    lines[:, 1:] |= lines[:, :-1].copy()
+    lines[1:] |= lines[:-1].copy()
+    painted.paste(PAPER, mask=Image.fromarray(lines.astype(np.uint8) * np.uint8(faint)).reduce(FINER))
+    return painted
+
+
+def _smooth(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map at (width, height): each pixel has the label that most of what it shows has, and between pixels the nearer one."""
+    if (step := min(ids.shape[1] // size[0], ids.shape[0] // size[1])) > 1:
+        ids = ids[::step, ::step]
+    larger = size[0] > ids.shape[1]  # whose pixels are rounded a little, less than would lose a line of single ones
+    most, best = np.zeros((size[1], size[0]), np.uint8), np.full((size[1], size[0]), VOID, np.uint8)
+    for one in np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist():
+        own = Image.fromarray((ids == one).astype(np.uint8) * np.uint8(255))
+        part = np.asarray((own.filter(ImageFilter.GaussianBlur(0.6)) if larger else own).resize(size, Image.Resampling.BICUBIC))
+        best[part > most] = one
+        np.maximum(most, part, out=most)
+    return best
+
+
+def _boundaries(ids: np.ndarray) -> tuple[np.ndarray, float]:
+    """(H, W) where the next pixel, to the right or below, has another label, and how strong a line there is, in 0..255: faint where there
+    are many, as a map as grainy as noise would be lines and nothing else."""
+    edge = np.zeros(ids.shape, bool)
+    edge[:, :-1] |= ids[:, 1:] != ids[:, :-1]
+    edge[:-1] |= ids[1:] != ids[:-1]
+    return edge, 200 * max(0.0, 1 - 4 * float(edge.mean()))
 
 
 def _font_size(pixels: int) -> int:

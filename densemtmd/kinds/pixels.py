@@ -289,7 +289,7 @@ class Pixels(Kind):
                     confusion_figure(whole, labelset(tasks[name]), file)
 
     def drawn(self, network: JointNetwork, data: Loaded, at_most: int, device: torch.device) -> list[tuple[str, Image]]:
-        task = labelset(data.dataset.task)
+        task = labelset(network.space[data.dataset.task.name])  # whose colours fit those of the other labelsets
         return [(sample.name, labelled(network, task, sample, device)) for sample in spread(data.pictures["val"], at_most)]
 
     def measured(self, scored: Mapping[str, Any], split: str) -> str:

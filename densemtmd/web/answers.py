@@ -32,7 +32,7 @@ from densemtmd.files import yaml_text
 from densemtmd.inference import Predictor, checkpoints_of, likeliest
 from densemtmd.losses import dataset_softmax
 from densemtmd.merging import Merged, load_merged
-from densemtmd.tasks import Labelset, OutputSpace
+from densemtmd.tasks import Labelset, OutputSpace, harmonised
 
 SHOWN = 1_500_000
 """Pixels of a map that a browser gets: of a larger picture every second one, every third, ...; files have them all."""
@@ -100,7 +100,8 @@ class Pixels:
         self.kept = Kept()
 
     def about(self) -> list[dict[str, Any]]:
-        return [_about(task) for task in self.predictor.space.tasks if isinstance(task, Labelset)]
+        """Its labelsets, of which labels of one name have one colour."""
+        return [_about(task) for task in harmonised([t for t in self.predictor.space.tasks if isinstance(t, Labelset)], all_of_them=True)]
 
     def label(self, data: bytes, name: str) -> dict[str, Any]:
         """What a picture's file shows, under every labelset."""
