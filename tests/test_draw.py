@@ -413,7 +413,8 @@ def test_keypoints_have_no_sheet():
 def test_differences_are_all_there_and_do_not_overlap(tmp_path, monkeypatch, rows, datasets):
     random = np.random.default_rng(rows)
     values = random.normal(0, 4, (rows, datasets)).tolist()
-    found = {f"strategy {r}": {f"dataset {d}": (v, v - 2, v + 1) for d, v in enumerate(row)} for r, row in enumerate(values)}
+    names = [f"strategy {r}{', which is called so' * (r > 8)}" for r in range(rows)]
+    found = {name: {f"dataset {d}": (v, v - 2, v + 1) for d, v in enumerate(row)} for name, row in zip(names, values, strict=True)}
     drawn, save = [], figures._save_figure
     monkeypatch.setattr(figures, "_save_figure", lambda figure, path: (drawn.append(figure), save(figure, path)))
     figures.differences_figure(found, tmp_path / "figure.png", "a table", "nf")
@@ -431,6 +432,7 @@ def test_differences_are_all_there_and_do_not_overlap(tmp_path, monkeypatch, row
     for i, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[i + 1 :]), texts[i].get_text()
     assert len(dots) == len({(line.get_color(), line.get_marker()) for line in dots.values()})
+    assert axes.get_legend().get_window_extent().x1 < 1.05 * axes.get_window_extent().x1
     worse, better = (next(text for text in axes.texts if word in text.get_text()).get_window_extent() for word in ("worse", "better"))
     assert worse.x1 < axes.transData.transform((0, 0))[0] < better.x0
 

@@ -13,10 +13,10 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "machine", "progress", "stopping", "parallel", "files", "palette", "tasks", "settings", "origin", "composing", "geometry",
-    "stack", "kind", "losses", "merging", "fast", "dense", "network", "backbones", "copies", "datasets", "worlds", "truth", "data", "checkpoint",
-    "inference", "keypoints", "poses", "evaluation", "correlation", "draw", "video", "labelling", "criterion", "kinds", "tracking",
-    "strategies", "training", "compare", "runs", "web", "bench", "commands", "__main__",
+    "errors", "machine", "progress", "stopping", "parallel", "files", "palette", "tasks", "settings", "origin", "composing",
+    "geometry", "stack", "kind", "losses", "merging", "fast", "dense", "network", "backbones", "copies", "datasets", "worlds",
+    "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "draw", "video", "labelling",
+    "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "bench", "commands", "__main__",
 )  # fmt: skip
 """From the top down."""
 

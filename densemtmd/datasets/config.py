@@ -104,12 +104,12 @@ class DatasetConfig:
     ``mat_key``
         What the matrix of a MATLAB file is called.
     ``labelset``
-        The labels in the order of their class ids. In full ``{label: car, colour: [64, 0, 128], codes: [7, 8]}``:
-        ``colour`` is how the label is drawn (where not given, as the same name is in another labelset, or chosen), ``codes`` is what the files say of its pixels
-        (by default the position in this list; with ``encoding: colour`` the colour; where objects have names, the label itself). In
-        short ``car``. One label
-        may have ``codes: rest``: every code that nothing else has. Instead of a list, the name of another dataset, or
-        the path of its YAML: its labels, with their codes and void, which then share the outputs of the network.
+        The labels in the order of their class ids. In full ``{label: car, colour: [64, 0, 128], codes: [7, 8]}``: ``colour`` is how the
+        label is drawn (where not given, as the same name is in another labelset, or chosen to be apart from the others), ``codes`` is what
+        the files say of its pixels (by default the position in this list; with ``encoding: colour`` the colour; where objects have names,
+        the label itself). In short ``car``. One label may have ``codes: rest``: every code that nothing else has. Instead of a list, the
+        name of another dataset, or the path of its YAML: its labels, with their codes and void, which then share the outputs of the
+        network.
     ``void``
         The codes of unlabelled pixels, which teach nothing and are not scored: a list; ``negative``, for every code
         below 0; or ``rest``, for every code that no label has. Without ``rest``, a code that nothing has is an error. Of objects,

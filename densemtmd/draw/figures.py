@@ -492,8 +492,9 @@ def differences_figure(
     axes.annotate(f"← {left} than {short(baseline, 24)}", (0, 1), xytext=(-6, 3), ha="right", **zero)
     axes.annotate(f"{right} than {short(baseline, 24)} →", (0, 1), xytext=(6, 3), ha="left", **zero)
     top["xycoords"] = axes.transAxes
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, len(found)), frameon=False, fontsize=10)
-    above = 22 + 18 * math.ceil(len(found) / 6)
+    fit = max(1, int(7.2 / (0.6 + 0.095 * max(width_of(short(row)) for row in found))))  # columns as wide as the axes, and no wider
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=1.6, ncols=min(6, fit, len(found)), frameon=False, fontsize=10)
+    above = 22 + 18 * math.ceil(len(found) / min(6, fit))
     axes.annotate(title, (0, 1), xytext=(0, above), ha="left", **{**top, "fontsize": 12, "color": hex_of(INK)})
     _save_figure(figure, path)
 
