@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from densemtmd.machine import pool
 from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork, Labeller
 from densemtmd.tasks import Labelset, OutputSpace
+
+if TYPE_CHECKING:
+    from typing import Self
 
 TILE = {"cpu": (240, 512), "cuda": (256, 1024)}
 """Rows and columns of pixels answered in one piece, by the kind of device. Memory is bounded by this, and not by the picture. Each piece
@@ -256,7 +260,7 @@ class Predictor:
         precision: str = "float32",
         mirror: bool = False,
         scales: Sequence[float] = (1.0,),
-    ) -> Predictor:
+    ) -> Self:
         """From a checkpoint, or from a run's folder (which holds one checkpoint, or with the strategy ``nf`` one per dataset).
 
         Raises:

@@ -16,7 +16,8 @@ ORDER = (
     "errors", "machine", "progress", "stopping", "parallel", "files", "palette", "tasks", "settings", "origin", "composing",
     "geometry", "stack", "kind", "losses", "merging", "fast", "dense", "network", "backbones", "copies", "datasets", "worlds",
     "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "draw", "video", "labelling",
-    "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "bench", "commands", "__main__",
+    "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "release",
+    "released", "hub", "bench", "commands", "__main__",
 )  # fmt: skip
 """From the top down."""
 
@@ -176,7 +177,7 @@ def test_optional_libraries_are_imported_in_one_place():
         "omegaconf": {PACKAGE / "composing.py", PACKAGE / "runs" / "launch.py", PACKAGE / "commands" / "train.py"},
         "kornia": {PACKAGE / "backbones" / "patchnet.py", PACKAGE / "datasets" / "augment.py"},
         "pycocotools": {PACKAGE / "datasets" / "formats" / "regions.py"},
-        "huggingface_hub": {PACKAGE / "backbones" / "weights.py"},
+        "huggingface_hub": {PACKAGE / "backbones" / "weights.py", PACKAGE / "hub.py"},
         "timm": set(),  # and the next two: asked for by name, in backbones/torchvision_cpu.py
         "segmentation_models_pytorch": set(),
         "torchvision": set(),

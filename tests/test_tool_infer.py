@@ -368,8 +368,9 @@ def finished_run(name, when, below="."):
 
 def test_the_last_finished_run_is_the_default(capsys):
     save_picture(Path("a.png"))
-    assert infer.main(["a.png"]) == 1
-    assert "no finished run in runs/" in capsys.readouterr().err
+    assert infer.main(["a.png", "--device", "cpu", "--out", "first"]) == 0
+    assert "released, which comes with densemtmd: no run in runs/ is finished\n" in capsys.readouterr().out
+    assert Path("first/a.png.stanford.png").is_file()
 
     finished_run("older", 1_000)
     finished_run("newer", 2_000)

@@ -72,7 +72,8 @@ def call(command, tmp_path_factory):
 def test_what_a_wheel_holds(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"densemtmd/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    expected |= {path.relative_to(ROOT).as_posix() for kind in ("*.py", "*.csv", "py.typed") for path in (ROOT / "densemtmd").rglob(kind)}
+    kinds = ("*.py", "*.csv", "py.typed", "*.safetensors", "*.md")
+    expected |= {path.relative_to(ROOT).as_posix() for kind in kinds for path in (ROOT / "densemtmd").rglob(kind)}
     assert expected <= names, sorted(expected - names)
     assert all(name.startswith("densemtmd") for name in names), "nothing is installed beside the package"
 

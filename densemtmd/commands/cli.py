@@ -186,6 +186,27 @@ def newest_run(runs: str | Path = "runs", option: str = "--checkpoint") -> Path:
     return max(finished, key=lambda scores: (scores.stat().st_mtime, scores)).parent
 
 
+def newest_network(runs: str | Path = "runs") -> tuple[Path, str]:
+    """The network to label with where none is named, and a word on why: the last finished run's, or the one that comes with densemtmd.
+
+    Args:
+        runs: the folder of runs.
+    """
+    try:
+        return newest_run(runs), "the last finished run"
+    except UserError:
+        return RELEASED, f"which comes with densemtmd: no run in {Path(runs)}{os.sep} is finished"
+
+
+RELEASED = Path(__file__).parents[1] / "released"
+"""As :data:`densemtmd.released.FOLDER`."""
+
+
+def network(named: str) -> Path:
+    """The network that a person names: a checkpoint, the folder of a run, or ``released``, unless there is something of that name."""
+    return RELEASED if named == RELEASED.name and not Path(named).exists() else Path(named)
+
+
 def _is_trial(run: Path) -> bool:
     """Whether a run only showed that everything works (``debug=true``, ``train.overfit``): nobody wants its answers."""
     with suppress(OSError):

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from densemtmd.commands.cli import as_called, make_parser, newest_run, tool
+from densemtmd.commands.cli import as_called, make_parser, network, newest_network, tool
 from densemtmd.errors import UserError
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-pixels", type=int, default=200_000_000, metavar="N", help="the page refuses larger pictures (%(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.web is not None:
-        return show(Path(arguments.web) if arguments.web else newest_run(arguments.runs, "--web"), arguments)
+        return show(network(arguments.web) if arguments.web else newest_network(arguments.runs)[0], arguments)
 
     from densemtmd.commands import infer
     from densemtmd.composing import compose

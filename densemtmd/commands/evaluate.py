@@ -34,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, numbers, tool
+from densemtmd.commands.cli import make_parser, network, numbers, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     since = clocks()
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
+    arguments.checkpoint = network(str(arguments.checkpoint))
     predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
     run, split = run_of(arguments.checkpoint), arguments.split
     kind, how = kind_of(predictor.space.kind), ScoreSettings(

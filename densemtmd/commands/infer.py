@@ -1,6 +1,6 @@
 """Label pictures with a trained network.
 
-    python tools/infer.py photo.jpg                                  all labelsets of the last finished run
+    python tools/infer.py photo.jpg                         of the last run, or of what comes along
     python tools/infer.py photos/ --labelset kundu --out labelled
     python tools/infer.py "photos/*.jpg" --labelset kundu,xu --checkpoint runs/my-run
     python tools/infer.py photo.jpg --mirror --scales 1,1.5          the mean over copies of each
@@ -46,7 +46,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from densemtmd.commands.cli import make_parser, newest_run, numbers, tool
+from densemtmd.commands.cli import make_parser, network, newest_network, numbers, tool
 from densemtmd.errors import UserError, one_line
 
 
@@ -57,7 +57,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--keypoints", metavar="NAME|all|A,B", help="find these keypoints of the hand in depth pictures instead")
     add("--centres", type=Path, metavar="FILE", help="with --keypoints: a line per picture, the centre of its hand, x y z in mm")
-    add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file or a run (default: the last finished in runs/)")
+    add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file, a run, or `released` (default: the last finished run in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
     add("--outputs", default="ids,overlay,sheet", metavar="A,B", help="of ids, overlay, sheet, probabilities (default: the first three)")
     add("--again", action="store_true", help="also what was labelled before")
@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(missing[0])
     if arguments.shard is not None:
         pictures = shard_of(pictures, arguments.shard)
-    checkpoint = arguments.checkpoint or newest_run()
-    print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
+    checkpoint, why = (network(arguments.checkpoint), "") if arguments.checkpoint else newest_network()
+    print(f"network: {checkpoint}" + f", {why}" * bool(why))
     if arguments.keypoints is None:
         from densemtmd.inference import Predictor
 

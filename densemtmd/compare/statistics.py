@@ -18,6 +18,7 @@ from scipy.special import stdtrit
 
 from densemtmd.compare.reading import Comparison, Run, domains
 from densemtmd.errors import UserError
+from densemtmd.kind import Measure
 from densemtmd.tasks import nearest
 
 BASELINE = "nf"
@@ -190,9 +191,36 @@ def degrees(pictures: np.ndarray) -> float:
     return max(1.0, float(weight.sum() ** 2 / (weight**2).sum() - 1))
 
 
+@dataclass(frozen=True)
+class Level:
+    """A row's scores in a column, and what they would be without some of the videos."""
+
+    scores: np.ndarray                 # (S, K) of its seeds, by their kind's measures
+    left_out: Sequence[np.ndarray]     # of each group of several videos (U, S, K): with one of them left out
+    pictures: Sequence[np.ndarray]     # of each such group (U,) the pictures of its videos
+
+
+def levels(runs: Sequence[Run], columns: Mapping[str, Sequence[str]]) -> dict[str, Level]:
+    """A row's scores in each column, with and without each video; a picture that is of no video is one by itself."""
+    kind, tallies, found = runs[0].kind, {name: tallied(runs, name) for name in runs[0].datasets}, {}
+    for column, names in columns.items():
+        groups = [group for group in together(runs[0], names) if len(group.pictures) > 1]
+        left_out = []
+        for group in groups:
+            count = len(group.pictures)
+            left = [
+                without_each(tallies[name], group.videos[name], count) if name in group.videos
+                else np.broadcast_to(tallies[name].sum(0), (count, *tallies[name].shape[1:]))
+                for name in names
+            ]  # fmt: skip
+            left_out.append(kind.pooled(left))
+        found[column] = Level(kind.pooled([tallies[name].sum(0) for name in names]), left_out, [group.pictures for group in groups])
+    return found
+
+
 def differences(a: Sequence[Run], b: Sequence[Run], columns: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Difference]:
     """(column, measure) -> by how much row ``b`` is above row ``a``: the mean over the seeds that both have, with the 95 % interval of
-    :func:`half_width`, over seeds and over videos, where a picture that is of no video is one by itself.
+    :func:`half_width`, over seeds and over videos.
 
     With one seed the interval says nothing of other seeds, and where the pictures of a dataset are of one video nothing of other videos.
 
@@ -201,27 +229,32 @@ def differences(a: Sequence[Run], b: Sequence[Run], columns: Mapping[str, Sequen
     a, b = paired(a, b)
     if not a:
         return {}
-    kind, found = a[0].kind, {}
-    tallies = [{name: tallied(runs, name) for name in a[0].datasets} for runs in (a, b)]
-    for column, names in columns.items():
-        before, after = (kind.pooled([row[name].sum(0) for name in names]) for row in tallies)
-        groups = [group for group in together(a[0], names) if len(group.pictures) > 1]
-        left_out = []
-        for group in groups:
-            count, scores = len(group.pictures), []
-            for row in tallies:
-                left = [
-                    without_each(row[name], group.videos[name], count) if name in group.videos
-                    else np.broadcast_to(row[name].sum(0), (count, *row[name].shape[1:]))
-                    for name in names
-                ]  # fmt: skip
-                scores.append(kind.pooled(left))
-            left_out.append(scores[1] - scores[0])  # (U, S, K)
-        value, half = (after - before).mean(0), half_width(after - before, left_out, [group.pictures for group in groups])
-        for k, measure in enumerate(kind.measures):
+    before, after = levels(a, columns), levels(b, columns)
+    changes = {
+        column: Level(
+            one.scores - before[column].scores,
+            [left - other for left, other in zip(one.left_out, before[column].left_out, strict=True)],
+            one.pictures,
+        )
+        for column, one in after.items()
+    }
+    return means(changes, a[0].measures)
+
+
+def estimates(runs: Sequence[Run], columns: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Difference]:
+    """(column, measure) -> a row's mean score, with an interval as that of :func:`differences`."""
+    return means(levels(runs, columns), runs[0].measures)
+
+
+def means(found: Mapping[str, Level], measures: Sequence[Measure]) -> dict[tuple[str, str], Difference]:
+    """(column, measure) -> the mean over seeds with its interval; of what does not exist nothing."""
+    told = {}
+    for column, one in found.items():
+        value, half = one.scores.mean(0), half_width(one.scores, one.left_out, one.pictures)
+        for k, measure in enumerate(measures):
             if not np.isnan(value[k]):
-                found[column, measure.key] = interval(value[k], half[k], measure.less_is_better)
-    return found
+                told[column, measure.key] = interval(value[k], half[k], measure.less_is_better)
+    return told
 
 
 def interval(value: float, half: float, less_is_better: bool = False) -> Difference:

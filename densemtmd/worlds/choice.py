@@ -34,6 +34,16 @@ def rendered(data: DataSettings, root: Path) -> dict[str, Path]:
     return places
 
 
+def rendered_names(data: Mapping[str, Any]) -> set[str]:
+    """The datasets of a data choice that are of rendered worlds, and not those whose names they have.
+
+    Args:
+        data: of a run's ``config.yaml``.
+    """
+    of = {"world": {*annotators.ANNOTATORS, *HAND_SETS}, "otherworld": {otherworld.NAME}}
+    return {name for world, names in of.items() if data.get(world) is not None for name in names & {*data["datasets"]}}
+
+
 def whole_numbers(setting: str, values: Mapping[str, Any], known: Sequence[str]) -> dict[str, int]:
     """The values, all of whose keys are known and which are whole numbers."""
     for key, value in values.items():
