@@ -15,7 +15,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-BESIDE = ("README.md", "CHANGELOG.md", "LICENSE")
+BESIDE = ("README.md", "CHANGELOG.md", "LICENSE", "notebooks/quickstart.ipynb")
 """Files of the repository that the site has too."""
 
 
