@@ -84,3 +84,20 @@ def test_the_space_of_datasets_has_one_colour_per_name(tmp_path):
     space = output_space([open_dataset(load_dataset_config(file), tmp_path) for file in files])
     assert [task.palette[0] for task in space.tasks] == [(1, 2, 3), (1, 2, 3)]
     assert distance(space["discs"].palette[1], (1, 2, 3)) > 20 and isinstance(space, OutputSpace)
+
+
+def test_the_page_in_the_browser_and_merged_labelsets_have_the_same_colours(tmp_path):
+    from types import SimpleNamespace
+
+    from densemtmd.merging import load_merged
+    from densemtmd.web.answers import Pixels
+
+    purple = (64, 0, 128)
+    a = Labelset("a", ["car", "sky"], [purple, (9, 99, 199)])
+    space = OutputSpace([a, Labelset("b", ["car", "road"], [(250, 150, 0), (80, 80, 80)])])
+    page = Pixels.__new__(Pixels)
+    page.predictor = SimpleNamespace(space=space)
+    assert [about["colours"][0] for about in page.about()] == [list(purple), list(purple)]
+    (tmp_path / "merged.yaml").write_text("name: merged\nlabels: {Car: [a.car, b.car], street: b.road, rest: rest}\n")
+    merged = load_merged(tmp_path / "merged.yaml", space).labelset
+    assert merged.palette[0] == purple and len(set(merged.palette)) == 3

@@ -78,6 +78,13 @@ def test_what_a_wheel_holds(wheel):
     assert all(name.startswith("densemtmd") for name in names), "nothing is installed beside the package"
 
 
+def test_what_an_index_says_of_it(wheel):
+    with zipfile.ZipFile(wheel) as whole:
+        about = whole.read(next(name for name in whole.namelist() if name.endswith(".dist-info/METADATA"))).decode()
+    assert "\nAuthor: The densemtmd authors\n" in about and "\nDescription-Content-Type: text/markdown\n" in about
+    assert about.count("\nClassifier: ") > 9 and "Dataset A labels only cars" in about and "](docs/" not in about
+
+
 def test_the_command_elsewhere(call):
     assert "check-data" in call("--help")
     assert "did you mean 'train'" in call("trian", code=1)

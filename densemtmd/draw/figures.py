@@ -409,15 +409,16 @@ def labelsets_figure(labelsets: Sequence[Labelset], notes: Sequence[str], path: 
     from matplotlib.patches import Rectangle
 
     lines = max(note.count("\n") + 1 for note in notes)
-    longest = max(width_of(short(label, 30)) for labelset in labelsets for label in (labelset.name, *labelset.labels))
-    wide, row = max(1.75, 0.45 + 0.085 * longest), 0.24  # inches
+    row = 0.24  # inches
+    names = [[short(label, 30) for label in (labelset.name, *labelset.labels)] for labelset in labelsets]
+    wide = [max(1.75, 0.45 + 0.085 * max(map(width_of, some))) for some in names]
     height = 0.75 + 0.2 * lines + row * max(labelset.channels for labelset in labelsets)
-    figure = Figure(figsize=(wide * len(labelsets), height), dpi=150)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, wide * len(labelsets)), ylim=(height, 0))
+    figure = Figure(figsize=(sum(wide), height), dpi=150)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, sum(wide)), ylim=(height, 0))
     axes.axis("off")
     axes.text(0.05, 0.15, title, fontsize=9, va="center", color=hex_of(FAINT))
     for column, (labelset, note) in enumerate(zip(labelsets, notes, strict=True)):
-        x = 0.05 + wide * column
+        x = 0.05 + sum(wide[:column])
         axes.text(x, 0.45, short(labelset.name, 30), fontsize=11, va="center", color=hex_of(INK), weight="bold")
         axes.text(x, 0.58, note, fontsize=8, va="top", color=hex_of(FAINT), linespacing=1.35)
         for i, (label, colour) in enumerate(zip(labelset.labels, labelset.palette, strict=True)):
