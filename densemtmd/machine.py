@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 from collections import deque
@@ -42,7 +43,10 @@ def pool(threads: int, **options: Any) -> ThreadPoolExecutor:
     Raises:
         MemoryError: there is less than :data:`ROOM` for each of them: Python would wait without an end for a thread that finds no memory.
     """
-    bytearray(threads * ROOM)  # never written to: it takes no more than addresses
+    try:
+        mmap.mmap(-1, threads * ROOM).close()  # not an array: what malloc has left is the main thread's
+    except OSError as error:
+        raise MemoryError(error.strerror) from None
     return ThreadPoolExecutor(threads, **options)
 
 

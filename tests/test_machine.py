@@ -51,7 +51,7 @@ def test_an_error_of_what_is_made_ahead_comes_in_its_place():
 
 
 def test_threads_that_would_find_no_memory_are_not_waited_for(monkeypatch):
-    monkeypatch.setattr("densemtmd.machine.ROOM", 2**60)
+    monkeypatch.setattr("densemtmd.machine.ROOM", 2**55)
     with pytest.raises(MemoryError):
         next(ahead(str, "abc"))
 
