@@ -122,7 +122,9 @@ def test_ctrl_c_ends_all(arguments):
     def work():
         # A shell that starts the tests in the background lets them ignore the signal, and so what they start.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.stdout = sys.stderr = open("out.txt", "w", buffering=1)  # noqa: PTH123, SIM115 (ends with the process)
+        sys.stdout = sys.stderr = out = open("out.txt", "w", buffering=1)  # noqa: PTH123, SIM115 (ends with the process)
+        for number in (1, 2):  # also of what it starts
+            os.dup2(out.fileno(), number)
         os._exit(train.main(table))
 
     process = multiprocessing.get_context("fork").Process(target=work)  # the imports are there already
@@ -139,6 +141,7 @@ def test_ctrl_c_ends_all(arguments):
         process.join(60)
         assert process.exitcode == 130, Path("out.txt").read_text()
         assert not psutil.wait_procs(started, timeout=10)[1]
+        assert "Traceback" not in Path("out.txt").read_text()
     finally:
         for one in (first, *started):
             with contextlib.suppress(psutil.NoSuchProcess):
