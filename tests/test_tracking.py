@@ -453,7 +453,7 @@ def test_only_dead_runs_of_this_machine_are_marked(opened, tags, status):
         ({"uri": "sqlite:///a_file"}, r"a_file cannot be used \(file is not a database\)"),
         ({"uri": "sqlite:///a_folder"}, r"a_folder cannot be used \(it is no file\): .*tracking=none"),
         ({"uri": "http://127.0.0.1:1"}, r"127.0.0.1:1 cannot be used \(.*refused"),
-        ({"resume": "0" * 32}, r"run 0{32} is not in the MLflow store"),
+        ({"resume": "0" * 32}, r"run 0{32} is not in the MLflow store .*tracking=none"),
         ({"parent": "0" * 32}, r"run 0{32} is not in the MLflow store"),
         ({"experiment": "deleted"}, r"experiment deleted in .* has been deleted: .* `mlflow experiments restore"),
         ({"experiment": "served"}, r"experiment served in .* behind the server"),

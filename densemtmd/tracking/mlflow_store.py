@@ -556,7 +556,10 @@ def _find(client: MlflowClient, run_id: str, uri: str) -> Run:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise UserError(f"run {run_id} is not in the MLflow store {uri}: expected the id of a run in it") from error
+        raise UserError(
+            f"run {run_id} is not in the MLflow store {uri}, which may have been made anew: name the one that has it with "
+            "MLFLOW_TRACKING_URI or set tracking=none"
+        ) from error
 
 
 def _create_run(client: MlflowClient, experiment_id: str, run_name: str, parent: str | None) -> str:
