@@ -14,7 +14,7 @@ from densemtmd import checkpoint, composing
 from densemtmd.commands import train
 from densemtmd.data import open_data
 from densemtmd.errors import UserError
-from densemtmd.runs.table import Planned, curve, finished, read_experiment
+from densemtmd.runs.table import Planned, command_of, curve, finished, read_experiment
 from densemtmd.settings import DataSettings, RunSettings
 from densemtmd.strategies import stages
 
@@ -206,6 +206,16 @@ def test_a_curve_has_each_share_alone_and_with_the_others(data, tmp_path, monkey
         capsys.readouterr()
         assert train.main([*base, f"data.datasets=[{files[0]}]", f"curve={name}"]) == 1
         assert words in capsys.readouterr().err
+
+
+def test_the_command_of_a_table_has_what_was_said_of_all_its_rows(tmp_path):
+    experiment = curve("squares", ["squares", "discs"], "own")
+    rows = experiment.rows["joint-5%"]
+    said = ("data=own", "data_root=/somewhere", "model=frozen")
+    plan = [Planned("joint-5%", RunSettings(seed=seed), (*rows, *said, f"seed={seed}")) for seed in (0, 3)]
+    words = ["densemtmd", "train", "curve=squares", "data=own", "model=frozen", "seeds=[0,3]"]
+    assert command_of(tmp_path / "mine", experiment, plan) == [*words, "name=mine"]
+    assert command_of(tmp_path / "own-curve-squares", experiment, plan[:1]) == words[:-1]
 
 
 def test_a_setting_that_came_later_had_its_default_then(tmp_path):

@@ -213,7 +213,7 @@ def run_table(
             return folder
         tracker = stack.enter_context(recorded(folder, name, plan[0].settings, experiment))
         opening.close()
-        table = Table(folder, tracker.run_id, command_of(folder, experiment))
+        table = Table(folder, tracker.run_id, command_of(folder, experiment, plan))
         publish(tracker, folder, experiment, plan)  # for whoever looks while it runs
         failed: dict[str, UserError] = {}
         while waiting:
@@ -260,7 +260,7 @@ def publish(tracker: Tracker, folder: Path, experiment: Experiment, plan: Sequen
         return
     rows = {row: [one for one in some if one.partition("=")[0] not in WHEREVER] for row, some in rows_of(folder, plan).items()}
     common = [one for one in next(iter(rows.values())) if all(one in other for other in rows.values())]
-    again = shlex.join(command_of(folder, experiment))
+    again = shlex.join(command_of(folder, experiment, plan))
     lines = "\n".join(f"| {row} | `{' '.join(one for one in settings if one not in common)}` |" for row, settings in rows.items())
     parts = [
         f"The table `{folder.name}`: what each row trains on the same data, seed by seed.",
@@ -288,10 +288,14 @@ def publish(tracker: Tracker, folder: Path, experiment: Experiment, plan: Sequen
     print(f"the record: {tracker.viewer}")
 
 
-def command_of(folder: Path, experiment: Experiment) -> list[str]:
-    """The words of the command that runs a table, but for where its data lie."""
+def command_of(folder: Path, experiment: Experiment, plan: Sequence[Planned]) -> list[str]:
+    """The words of the command that runs a table, with what was said of all its rows and of seeds, but for where its data lie."""
     which = f"curve={experiment.curve}" if experiment.curve else f"experiment={experiment.name}"
-    return ["densemtmd", "train", which, *([] if folder.name == experiment.name else [f"name={folder.name}"])]
+    own = len(experiment.settings) + len(experiment.rows[plan[0].row])
+    said = [one for one in plan[0].overrides[own:] if one.partition("=")[0] not in (*WHEREVER, "seed")]
+    seeds = list(dict.fromkeys(planned.settings.seed for planned in plan))
+    others = [] if seeds == experiment.seeds else [f"seeds={seeds}".replace(" ", "")]
+    return ["densemtmd", "train", which, *said, *others, *([] if folder.name == experiment.name else [f"name={folder.name}"])]
 
 
 def rows_of(folder: str | Path, plan: Sequence[Planned]) -> dict[str, list[str]]:
