@@ -15,12 +15,12 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-BESIDE = ("README.md", "CHANGELOG.md", "LICENSE", "notebooks/quickstart.ipynb")
+BESIDE = ("README.md", "CHANGELOG.md", "LICENSE", "notebooks/quickstart.ipynb", "densemtmd/released/README.md")
 """Files of the repository that the site has too."""
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds README (as index.md), CHANGELOG, LICENSE, and all of results/."""
+    """Adds README (as index.md), the others of :data:`BESIDE`, and all of results/."""
     for name in BESIDE:
         text = (ROOT / name).read_text(encoding="utf-8")
         files.append(File.generated(config, "index.md" if name == "README.md" else name, content=text))
