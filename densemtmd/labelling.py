@@ -12,6 +12,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,12 +26,13 @@ import numpy as np
 import torch
 
 from densemtmd import video
+from densemtmd.datasets.formats.outlines import coco_of, gathered, labelme_of, place_of
 from densemtmd.datasets.names import is_left_by_a_system
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.draw import class_shares, note_of, overlay, painted, save_indexed, save_png, sheet
 from densemtmd.draw.labels import NOTE, SMALLEST_SHARE
 from densemtmd.errors import UserError, about_memory, one_line
-from densemtmd.files import WriteError, atomic_write
+from densemtmd.files import WriteError, atomic_write, write_text
 from densemtmd.inference import Predictor, likeliest
 from densemtmd.machine import AHEAD_BYTES, ahead, array_bytes, cores, pool
 from densemtmd.merging import Merged, load_merged
@@ -141,9 +143,9 @@ def choose_merged(choice: str, space: OutputSpace) -> Merged | None:
     return load_merged(choice, space)
 
 
-OUTPUTS = ("ids", "overlay", "sheet", "probabilities")
-"""What can be written: the class ids, the picture under their colours, all labelsets side by side (where there are several), and the
-probabilities of all labels."""
+OUTPUTS = ("ids", "overlay", "sheet", "probabilities", "coco", "labelme")
+"""What can be written: the class ids, the picture under their colours, all labelsets side by side (where there are several), the
+probabilities of all labels, and outlines, for the tools that people label with."""
 
 
 def label_pictures(
@@ -156,6 +158,7 @@ def label_pictures(
     outputs: Sequence[str] = OUTPUTS[:3],
     jobs: int | None = None,
     again: bool = False,
+    part: str = "",
 ) -> list[str]:
     """Label pictures, write the answers below ``out`` and print the shares; what cannot be read is left out.
 
@@ -172,6 +175,7 @@ def label_pictures(
         outputs: what is written, some of :data:`OUTPUTS`.
         jobs: threads that read, and as many that write; None: one for each core.
         again: label also what was labelled before.
+        part: of all pictures these are, in the name of COCO's file of them: ``.3-16``.
 
     Returns:
         One sentence for each picture that could not be read or labelled.
@@ -183,6 +187,7 @@ def label_pictures(
     check_outputs(outputs, merged)
     files = [_File(name, file, tuple(_targets(out / name, labelsets, outputs))) for name, file in pictures.items()]
     _keep_pictures(files)
+    _keep_apart(files)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -217,7 +222,8 @@ def label_pictures(
             else:
                 try:
                     answers = answer(predictor, image, labelsets, merged, "probabilities" in outputs)
-                    waiting.append((file, workers.submit(write_answers, image, answers, out / file.name, outputs, note)))
+                    work = workers.submit(write_answers, image, answers, out / file.name, outputs, note, file.path, file.name)
+                    waiting.append((file, work))
                 except Exception as error:
                     failures.append(_reason(file, error))
                 while len(waiting) * array_bytes(image) > AHEAD_BYTES or len(waiting) > 2 * jobs:
@@ -225,6 +231,11 @@ def label_pictures(
             progress.tick()
         while waiting:
             finish()
+    if "coco" in outputs:
+        for labelset in labelsets:
+            parts = [target for file in files for target in file.targets if target.parent.name == f"{labelset}.coco" and target.exists()]
+            if parts:
+                gathered(parts, out / f"{labelset}.coco{part}.json")
     if finished:
         print(f"{finished} of {len(files)} were labelled before, by this network and in this way: they are left as they are")
     return failures
@@ -240,7 +251,7 @@ def check_outputs(outputs: Sequence[str], merged: Merged | None = None) -> None:
         if one not in OUTPUTS:
             raise UserError(f"--outputs has {one!r}; {nearest(one, OUTPUTS)}")
     if not {*outputs} - {"sheet"}:
-        raise UserError(f"--outputs is {','.join(outputs)!r}, expected some of ids, overlay and probabilities")
+        raise UserError(f"--outputs is {','.join(outputs)!r}, expected some of ids, overlay, probabilities, coco and labelme")
     if merged is not None and "probabilities" in outputs:
         raise UserError("--outputs has probabilities, but a merged labelset answers: those of the labelsets that it is made of can be had")
 
@@ -277,6 +288,15 @@ def _keep_pictures(files: Sequence[_File]) -> None:
                     raise UserError(f"the labels of {file.path} would overwrite the picture {target}: choose another --out")
 
 
+def _keep_apart(files: Sequence[_File]) -> None:
+    """Refuses to write one file for two pictures: labelme knows ``a.jpg`` and ``a.png`` by one name."""
+    owner: dict[Path, _File] = {}
+    for file in files:
+        for target in file.targets:
+            if (other := owner.setdefault(target, file)) is not file:
+                raise UserError(f"{other.path} and {file.path} would both be written to {target}: label them in two calls, with two --out")
+
+
 def _read(file: _File, way: Sequence[object], max_pixels: int, again: bool) -> tuple[np.ndarray | Path | UserError | None, str]:
     """A picture, or the path of a video, or why there is none: it cannot be read, or it was labelled before (None); and the note that its
     answers are kept with."""
@@ -303,6 +323,13 @@ def _note_of(target: Path) -> str | None:
         return note_of(target)
     if is_video(target):
         return video.note_of(target)
+    if target.suffix == ".json":  # labelme writes it at the end, where somebody has corrected what was found
+        with suppress(OSError), target.open("rb") as file:
+            head = file.read(1000)
+            file.seek(max(0, target.stat().st_size - 1000))
+            match = re.search(rb'"note": "([0-9a-f]{64})"', head + b"\n" + file.read())
+            return match[1].decode() if match else None
+        return None
     with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(target, allow_pickle=False) as arrays:
         return str(arrays["note"])
     return None
@@ -338,10 +365,11 @@ def answer(
 
 
 def write_answers(
-    image: np.ndarray, answers: Sequence[Answer], stem: Path, outputs: Sequence[str] = OUTPUTS[:3], note: str | None = None
-) -> list[str]:
+    image: np.ndarray, answers: Sequence[Answer], stem: Path, outputs: Sequence[str] = OUTPUTS[:3], note: str | None = None,
+    picture: Path | None = None, name_below: Path | None = None,
+) -> list[str]:  # fmt: skip
     """Write the answers for a picture (H, W, 3) beside ``stem``, each file with a note; of each labelset a line with the shares of its
-    classes."""
+    classes. Outlines tell where the ``picture`` is, and what it is called below the folder of all pictures."""
     wide = max(len(one.labelset.name) for one in answers)
     lines = []
     for one in answers:
@@ -354,6 +382,12 @@ def write_answers(
             kept = {"probabilities": one.probabilities.astype(np.float16), "labels": np.array(task.labels), "note": np.array(note or "")}
             with atomic_write(_target(stem, name, "probabilities")) as temporary:
                 np.savez(temporary, **kept)  # type: ignore[arg-type]
+        if "coco" in outputs:
+            write_text(_target(stem, name, "coco"), json.dumps(coco_of(one.ids, task, (name_below or Path(stem.name)).as_posix(), note)))
+        if "labelme" in outputs:
+            target = _target(stem, name, "labelme")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text(target, json.dumps(labelme_of(one.ids, task, place_of(picture or stem, target.parent), note), indent=1))
         lines.append(f"{name:{wide}}  {_told(class_shares(one.ids, task))}")
     if len(answers) > 1 and "sheet" in outputs:
         space = OutputSpace([one.labelset for one in answers])
@@ -414,7 +448,12 @@ def _told(shares: Mapping[str, float]) -> str:
 
 
 def _target(stem: Path, *parts: str) -> Path:
-    """``photo.jpg``, "kundu", "overlay" -> ``photo.jpg.kundu.overlay.png``; of a video ``clip.mp4.kundu.mkv`` and ``….overlay.mp4``."""
+    """``photo.jpg``, "kundu", "overlay" -> ``photo.jpg.kundu.overlay.png``; of a video ``clip.mp4.kundu.mkv`` and ``….overlay.mp4``.
+
+    Outlines are in a folder of their own, ``kundu.labelme/photo.json`` as labelme looks for it, and ``kundu.coco/photo.jpg.json``.
+    """
+    if parts[-1] in ("coco", "labelme"):
+        return stem.parent / ".".join(parts) / f"{stem.name if parts[-1] == 'coco' else stem.stem}.json"
     suffix = "npz" if parts[-1] == "probabilities" else "png"
     if is_video(stem):
         suffix = "mp4" if parts[-1] == "overlay" else "mkv"

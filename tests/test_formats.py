@@ -14,10 +14,13 @@ import yaml
 from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
+from scipy.ndimage import gaussian_filter
 from toy import refused
 
+from densemtmd import Labelset
 from densemtmd.datasets.config import load_dataset_config, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
+from densemtmd.datasets.formats.outlines import coco_of, gathered, labelme_of, pieces, straightened
 from densemtmd.datasets.formats.regions import by_area, from_mask, from_runs, outline, painted
 from densemtmd.datasets.starter import draft
 
@@ -397,3 +400,375 @@ def test_pictures_that_their_exif_turns_are_labelled_as_people_see_them(tmp_path
     labelme_file(tmp_path / "images" / "0.json", [shape("car", BOX, "rectangle")])
     (target,) = targets(opened(tmp_path, "labelme", "images/*.json", ["car", REST])).values()
     assert target.shape == (HEIGHT, WIDTH) and (target[5:25, 10:30] == 0).all()
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# YOLO
+
+
+def yolo_line(label: int, points: np.ndarray) -> str:
+    return " ".join([str(label), *(f"{value:.6f}" for value in (points / [WIDTH, HEIGHT]).ravel())])
+
+
+def yolo_folder(folder: Path) -> None:
+    """The layout of its trainers: a split for each folder, with the same names in both; one picture without an object."""
+    random = np.random.default_rng(6)
+    for split, count in (("train", 5), ("val", 3)):
+        for n in range(count):
+            photo(folder / "images" / split / f"{n}.jpg")
+            lines = [yolo_line(label, blob(random)) for label in (2, 0, 2) if n]
+            (folder / "labels" / split).mkdir(parents=True, exist_ok=True)
+            (folder / "labels" / split / f"{n}.txt").write_text("\n".join(lines))
+    (folder / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: {0: car, 1: tram, 2: 'no'}\n")
+
+
+def test_yolo_draws_the_smaller_over_the_larger(tmp_path):
+    yolo_folder(tmp_path)
+    where = {"images": "images/*/*.jpg", "split": {"fractions": {"train": 1}}}
+    for item_key, target in targets(opened(tmp_path, "yolo", "labels/*/*.txt", ["car", "tram", "stop", REST], **where)).items():
+        drawn = []
+        for line in (tmp_path / "labels" / f"{item_key}.txt").read_text().splitlines():
+            label, *shares = line.split()
+            points = np.array(shares, float).reshape(-1, 2) * [WIDTH, HEIGHT]
+            (runs,) = reference.frPyObjects([points.ravel().tolist()], HEIGHT, WIDTH)
+            drawn.append((-int(reference.area(runs)), int(label), reference.decode(runs) > 0))
+        expected = np.full((HEIGHT, WIDTH), 3, np.uint8)
+        for _, label, mask in sorted(drawn, key=lambda one: one[0]):
+            expected[mask] = label
+        np.testing.assert_array_equal(target, expected)
+
+
+def test_a_draft_of_yolo_is_a_dataset(tmp_path):
+    yolo_folder(tmp_path / "trams")
+    content, dataset = drafted(tmp_path / "trams")
+    assert content["labelset"] == [{"label": "car", "codes": [0]}, {"label": "no", "codes": [2]}, REST]
+    assert (content["encoding"], content["images"], content["labels"]) == ("yolo", "images/*/*.jpg", "labels/*/*.txt")
+    assert content["split"]["patterns"] == {"train": "images/train/*", "val": 0.15, "test": "images/val/*"}
+    assert (targets(dataset)["train/0"] == 2).all() and len(targets(dataset)) == 8
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("0 0.5 0.5 0.2 0.2", ["line 1 is a box, which says nothing of pixels"]),
+    ("\n0 0.1 0.1 0.2 0.2 0.3", ["line 2 is a class and 5 numbers"]),
+    ("car 0.1 0.1 0.2 0.2 0.3 0.3", ["line 1 is 'car 0.1", "expected a class and x, y"]),
+    ("0 0.1 0.1 0.2 0.2 nan 0.3", ["expected a class and x, y"]),
+    ("0 0.1 0.1 0.2 0.2 . 0.3", ["a number that is none"]),
+    ("0 0.1 0.1 0.2 0.2 1e30 0.3", ["a point far outside"]),
+    ("\x00\xff", ["expected a class and x, y"]),
+])  # fmt: skip
+def test_mistakes_in_yolo(tmp_path, text, words):
+    photo(tmp_path / "images" / "0.jpg")
+    path = tmp_path / "0.txt"
+    path.write_bytes(text.encode("latin-1"))
+    with refused(path, *words):
+        targets(opened(tmp_path, "yolo", "*.txt", ["car", REST]))
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Label Studio
+
+BRUSHES = [
+    ([0, 0, 0, 216, 57, 27, 252, 127, 249, 28, 3, 9, 255, 223, 0, 194, 127, 247, 192, 48, 159, 254, 47, 0, 0],
+     ["#........", ".........", ".#####...", ".#####...", ".#####...", "........."]),
+    ([0, 0, 1, 80, 57, 27, 253, 176, 12, 47, 255, 56, 4, 255, 246, 192, 39, 255, 140, 2, 63, 248, 192, 35, 255, 140, 2, 63, 249, 192, 35,
+      255, 156, 2, 63, 248, 192, 35, 255, 140, 2, 223, 252, 96, 19, 255, 198, 1, 31, 252, 96, 19, 255, 219, 0, 159, 254, 48, 8, 255, 227, 0,
+      143, 254, 48, 8, 255, 231, 0, 143, 254, 216, 4, 255, 241, 128, 71, 255, 56, 4, 127, 241, 128, 79, 255, 24, 4, 127, 248, 92, 2, 63,
+      249, 192, 35, 255, 140, 0],
+     ["...####", "##..##.", "..##.#.", "#.#..#.", ".#.#.##", "#.##.#.", "##...##", ".#.#.#.", ".#...##", ".#..#.#", "#.#....", "..#..#."]),
+]  # fmt: skip
+"""What mask2rle of label-studio-converter 0.0.59 makes of some masks."""
+
+
+def region(kind: str, label: str, size: tuple[int, int] = (HEIGHT, WIDTH), **value: Any) -> dict[str, Any]:
+    value |= {kind: [label]}
+    return {"type": kind, "original_width": size[1], "original_height": size[0], "image_rotation": 0, "value": value, "id": "x"}
+
+
+def studio_file(path: Path, tasks: dict[str, list[dict[str, Any]]]) -> None:
+    content = [
+        {"id": n, "data": {"image": name, "note": "by night"}, "predictions": [], "annotations": [
+            {"id": 5 * n, "was_cancelled": False, "ground_truth": False, "result": result},
+            {"id": 5 * n + 1, "was_cancelled": True, "result": [region("polygonlabels", "wrong", points=[[0, 0], [100, 0], [0, 100]])]},
+        ]}
+        for n, (name, result) in enumerate(tasks.items())
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_brushes_of_label_studio(tmp_path, number):
+    packed, rows = BRUSHES[number]
+    mask = np.array([[letter == "#" for letter in row] for row in rows])
+    photo(tmp_path / "images" / "a b.jpg", mask.shape)
+    studio_file(tmp_path / "project.json", {
+        "/data/upload/3/0a1b2c3d-a%20b.jpg": [region("brushlabels", "car", mask.shape, format="rle", rle=packed)],
+    })  # fmt: skip
+    (target,) = targets(opened(tmp_path, "label_studio", "*.json", ["car", REST])).values()
+    np.testing.assert_array_equal(target == 0, mask)
+    for damaged in (packed[:-4], packed[:9], [], [0] * 9, [300], None, [0, 255, *packed[2:]], [*packed[:8], *([255] * 30)]):
+        studio_file(tmp_path / "project.json", {"a b.jpg": [region("brushlabels", "car", mask.shape, format="rle", rle=damaged)]})
+        with refused("project.json: region 1 (car) of a b.jpg has a brush that does not make up its picture"):
+            targets(opened(tmp_path, "label_studio", "*.json", ["car", REST]))
+
+
+def test_shapes_of_label_studio_one_over_the_other(tmp_path):
+    for name in ("a", "b"):
+        photo(tmp_path / "images" / f"{name}.jpg")
+    points = np.array([[10.0, 5], [50, 9], [30, 35]])
+    studio_file(tmp_path / "project.json", {
+        "s3://bucket/photos/a.jpg": [
+            region("polygonlabels", "car", points=(points / [WIDTH, HEIGHT] * 100).tolist()),
+            region("rectanglelabels", "sign", x=50, y=25, width=25, height=50, rotation=0),
+            region("labels", "tree", x=75, y=50, radiusX=10, radiusY=25, rotation=90),
+            {"type": "choices", "value": {"choices": ["night"]}},
+        ],
+        "http://localhost:8080/data/local-files/?d=images/b.jpg": [
+            region("rectanglelabels", "sign", x=50, y=0, width=50, height=25, rotation=90),  # turned about its corner: 10 high, 30 wide
+        ],
+    })  # fmt: skip
+    found = targets(opened(tmp_path, "label_studio", "*.json", ["car", "sign", "tree"], void="rest"))
+    (runs,) = reference.frPyObjects([points.ravel().tolist()], HEIGHT, WIDTH)
+    expected = np.where(reference.decode(runs), 0, 255)
+    expected[10:30, 30:45] = 1
+    away = np.hypot((np.arange(WIDTH) + 0.5 - 45) / 10, (np.arange(HEIGHT) + 0.5 - 20)[:, None] / 6)
+    sure = np.abs(away - 1) > 0.12
+    expected[away < 1] = 2
+    np.testing.assert_array_equal(found["a"][sure], expected[sure])
+    assert (found["b"][:30, 20:30] == 1).all() and (found["b"] == 1).sum() == 300
+
+
+def test_the_annotation_that_counts(tmp_path):
+    for name in ("a", "b", "c"):
+        photo(tmp_path / "images" / f"{name}.jpg")
+    box = {"x": 0, "y": 0, "width": 50, "height": 50}
+    studio_file(tmp_path / "project.json", {"a.jpg": [region("rectanglelabels", "car", **box)]} | dict.fromkeys(("b.jpg", "c.jpg"), ()))
+    content = json.loads((tmp_path / "project.json").read_text())
+    content[1]["annotations"] = [{"ground_truth": True, "result": []}, content[0]["annotations"][0]]
+    content[2]["annotations"] = content[2]["annotations"][1:]
+    (tmp_path / "project.json").write_text(json.dumps(content))
+    dataset = opened(tmp_path, "label_studio", "*.json", ["car", REST])
+    found = targets(dataset)
+    assert {key: int((target == 0).sum()) for key, target in found.items()} == {"a": 600, "b": 0}
+    assert [bare.name for bare in dataset.without_labels] == ["c.jpg"]
+
+
+def test_a_draft_of_label_studio_is_a_dataset(tmp_path):
+    for n in range(6):
+        photo(tmp_path / "yard" / "images" / f"{n}.jpg")
+    box = {"x": 0, "y": 0, "width": 50, "height": 50}
+    tasks = {f"/data/upload/1/0123abc{n}-{n}.jpg": [region("rectanglelabels", "car" if n % 2 else "a tree", **box)] for n in range(6)}
+    studio_file(tmp_path / "yard" / "project-1.json", tasks)
+    content, dataset = drafted(tmp_path / "yard")
+    assert content["encoding"] == "label_studio" and content["labelset"] == [{"label": "a tree"}, {"label": "car"}, REST]
+    assert len(targets(dataset)) == 6 and all(len(items) for items in dataset.splits.values())
+
+
+@pytest.mark.parametrize(("places", "words"), [
+    ((0, "annotations", ...), ["export as JSON, not as JSON-MIN"]),
+    ((0, []), ["export as JSON, not as JSON-MIN"]),
+    ((0, "data", {"image": "a.jpg", "other": "b.jpg"}), ["is about 2 pictures"]),
+    ((0, "data", {"text": "a"}), ["is about 0 pictures"]),
+    ((0, "annotations", 0, "result", 0, "original_width", 10**12), ["on a picture of 1000000000000×40 pixels, but that has 60×40"]),
+    ((0, "annotations", 0, "result", 0, "image_rotation", 90), ["turned in Label Studio"]),
+    ((0, "annotations", 0, "result", 0, "value", "points", ...), ["is no polygon, brush, rectangle or ellipse"]),
+    ((0, "annotations", 0, "result", 0, "value", "points", [[1, 2, 3], [4, 5]]), ["is no polygon, brush, rectangle or ellipse"]),
+    ((0, "annotations", 0, "result", 0, "value", "points", [["1", "x"]]), ["is no polygon, brush, rectangle or ellipse"]),
+    ((0, "annotations", 0, "result", 0, "value", "points", 0, [1e9, 2]), ["a point far outside"]),
+    ((1, {"data": {"image": "a.jpg"}, "annotations": [{"result": []}]}), ["has two tasks about a.jpg"]),
+])  # fmt: skip
+def test_mistakes_in_label_studio(tmp_path, places, words):
+    for name in ("a", "b"):
+        photo(tmp_path / "images" / f"{name}.jpg")
+    path = tmp_path / "project.json"
+    studio_file(path, {name: [region("polygonlabels", "car", points=[[0, 0], [50, 0], [0, 50]])] for name in ("a.jpg", "b.jpg")})
+    content = json.loads(path.read_text())
+    change(content, *places)
+    path.write_text(json.dumps(content))
+    with refused(path, *words):
+        targets(opened(tmp_path, "label_studio", "*.json", ["car", REST]))
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Masks whose names are known
+
+
+def mask_of(path: Path, codes: list[int], palette: list[int] | None = None, colours: bool = False) -> None:
+    """A mask of all these codes: grey, with a palette, or painted in the colours of the palette."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = np.resize(codes, (HEIGHT, WIDTH)).astype(np.uint8)
+    picture = Image.fromarray(ids)
+    if palette is not None:
+        picture.putpalette(palette)
+    (picture.convert("RGB") if colours else picture).save(path)
+
+
+def voc_palette() -> list[int]:
+    """Its code bit by bit, from the high bits of R, G, B downwards in turn."""
+    return [sum(((code >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for code in range(256) for channel in range(3)]
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_masks_of_cvat(tmp_path, colours):
+    lines = ["# label:color_rgb:parts:actions", "background:0,0,0::", "car:128,0,0::", "a 'tree':0,128,0::", "unused:9,9,9::"]
+    for n in range(6):
+        photo(tmp_path / "task" / "JPEGImages" / f"{n}.jpg")
+        mask_of(tmp_path / "task" / "SegmentationClass" / f"{n}.png", [0, 1, 2], voc_palette(), colours)
+        mask_of(tmp_path / "task" / "SegmentationObject" / f"{n}.png", [0, 1, 1], voc_palette(), colours)
+    (tmp_path / "task" / "labelmap.txt").write_text("\n".join(lines))
+    content, dataset = drafted(tmp_path / "task")
+    assert content["labels"] == "SegmentationClass/*.png" and content["encoding"] == ("colour" if colours else "index")
+    assert {entry["label"]: entry["colour"] for entry in content["labelset"]} == {
+        "background": [0, 0, 0], "car": [128, 0, 0], "a 'tree'": [0, 128, 0]
+    }  # fmt: skip
+    order = [entry["label"] for entry in content["labelset"]]
+    expected = np.array([order.index(name) for name in ("background", "car", "a 'tree'")])[np.resize([0, 1, 2], (HEIGHT, WIDTH))]
+    assert all((target == expected).all() for target in targets(dataset).values()) and "void" not in content
+    assert draft(tmp_path / "task").count("Did the annotator look at all of it?") == 1
+
+
+def test_masks_of_voc(tmp_path):
+    for n in range(6):
+        photo(tmp_path / "VOC" / "JPEGImages" / f"2007_{n}.jpg")
+        mask_of(tmp_path / "VOC" / "SegmentationClass" / f"2007_{n}.png", [0, 15, 20, 255], voc_palette())
+    content, dataset = drafted(tmp_path / "VOC")
+    assert content["labelset"][1] == {"label": "person", "codes": [15], "colour": [192, 128, 128]} and content["void"] == [255]
+    assert [entry["label"] for entry in content["labelset"]] == ["background", "person", "tvmonitor"]
+    assert set(np.unique(targets(dataset)["2007_0"])) == {0, 1, 2, 255}
+
+
+def test_masks_of_cityscapes(tmp_path):
+    for trained, codes in ((False, [0, 7, 26, 33]), (True, [0, 13, 18, 255])):
+        root = tmp_path / str(trained)
+        for n in range(4):
+            name = f"ulm_{n:06}_000019"
+            photo(root / "leftImg8bit" / ["train", "val"][n % 2] / "ulm" / f"{name}_leftImg8bit.png")
+            mask_of(root / "gtFine" / ["train", "val"][n % 2] / "ulm" / f"{name}_gtFine_label{'Train' * trained}Ids.png", codes)
+        content, dataset = drafted(root)
+        assert [entry["label"] for entry in content["labelset"]] == ["road", "car", "bicycle"]
+        assert content["labelset"][1]["colour"] == [0, 0, 142] and (0 in content["void"]) != trained
+        assert set(np.unique(next(iter(targets(dataset).values())))) == {0, 1, 2, 255}
+
+
+def test_masks_of_mapillary(tmp_path):
+    labels = [
+        {"name": "animal--bird", "readable": "Bird", "color": [165, 42, 42], "evaluate": True},
+        {"name": "object--car", "readable": "Car", "color": [0, 0, 142], "evaluate": True},
+        {"name": "void--unlabeled", "readable": "Unlabeled", "color": [0, 0, 0], "evaluate": False},
+    ]
+    for split in ("training", "validation"):
+        for n in range(3):
+            photo(tmp_path / "vistas" / split / "images" / f"{split}{n}.jpg")
+            mask_of(tmp_path / "vistas" / split / "labels" / f"{split}{n}.png", [0, 1, 2], [1, 2, 3] * 9)
+    (tmp_path / "vistas" / "config.json").write_text(json.dumps({"labels": labels, "version": "1.1"}))
+    content, dataset = drafted(tmp_path / "vistas")
+    assert content["labelset"] == [
+        {"label": "Bird", "codes": [0], "colour": [165, 42, 42]}, {"label": "Car", "codes": [1], "colour": [0, 0, 142]}
+    ]  # fmt: skip
+    assert content["void"] == [2] and content["split"]["patterns"]["test"] == "validation/*" and len(targets(dataset)) == 6
+
+
+def test_masks_of_labelme_and_names_that_do_not_fit(tmp_path):
+    for n in range(6):
+        photo(tmp_path / "yard" / "JPEGImages" / f"{n}.jpg")
+        mask_of(tmp_path / "yard" / "SegmentationClass" / f"{n}.png", [0, 1, 255], voc_palette())
+    (tmp_path / "yard" / "class_names.txt").write_text("__ignore__\n_background_\ncar\n")
+    content, _ = drafted(tmp_path / "yard")
+    assert [entry["label"] for entry in content["labelset"]] == ["_background_", "car"] and content["void"] == [255]
+    for text in ("a\n", "", "\xff"):
+        (tmp_path / "yard" / "class_names.txt").write_bytes(text.encode("latin-1"))
+        content, _ = drafted(tmp_path / "yard")
+        assert content["labelset"][0]["label"] in ("code_0", "background")
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Back again
+
+MAPS = Labelset("maps", ["sky", "straße", "car", "tree"])
+
+
+def label_map(seed: int, size: tuple[int, int] = (90, 120)) -> np.ndarray:
+    """Blobs of all labels, some within others, some of a pixel or two."""
+    random = np.random.default_rng(seed)
+    smooth = [gaussian_filter(random.normal(size=size), width) * width for width in (7, 5, 3, 1.2)]
+    return np.argmax(smooth, axis=0).astype(np.uint8)
+
+
+def near_an_outline(ids: np.ndarray) -> np.ndarray:
+    """Pixels beside one of another label: those whose outline is within a pixel."""
+    same = np.ones(ids.shape, bool)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            same &= np.roll(ids, step, axis) == ids
+    return ~same
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_coco_back_again(tmp_path, seed):
+    ids = label_map(seed)
+    content = coco_of(ids, MAPS, "photo.jpg")
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(content))
+    coco = COCO(str(path))
+    found = np.full(ids.shape, 255, np.uint8)
+    kinds = set()
+    for one in coco.loadAnns(coco.getAnnIds()):
+        mask = coco.annToMask(one).astype(bool)
+        kinds.add(type(one["segmentation"]))
+        column, row, width, height = one["bbox"]
+        assert mask[row : row + height, column : column + width].sum() > 0.4 * one["area"]
+        found[mask] = one["category_id"] - 1
+    wrong = found != ids
+    assert kinds == {list, dict} and not (wrong & ~near_an_outline(ids)).any() and wrong.mean() < 0.01
+    photo(tmp_path / "images" / "photo.jpg", ids.shape)
+    (target,) = targets(opened(tmp_path, "coco", "found.json", [*MAPS.labels], void="rest")).values()
+    assert not ((target != ids) & ~near_an_outline(ids)).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labelme_back_again(tmp_path, seed):
+    ids = label_map(seed)
+    ids[40:60, 50:80] = 255
+    photo(tmp_path / "images" / "photo.jpg", ids.shape)
+    (tmp_path / "photo.json").write_text(json.dumps(labelme_of(ids, MAPS, "images/photo.jpg")))
+    (target,) = targets(opened(tmp_path, "labelme", "*.json", [*MAPS.labels], void="rest")).values()
+    wrong = target != ids
+    assert not (wrong & ~near_an_outline(ids)).any() and wrong.mean() < 0.01
+
+
+def test_pieces_with_holes_come_before_what_is_in_them():
+    ids = np.zeros((20, 30), np.uint8)
+    ids[2:18, 2:28], ids[5:15, 5:25], ids[8:12, 10:20], ids[9, 12] = 1, 2, 1, 3
+    found = pieces(ids)
+    assert [(piece.class_id, piece.holes, piece.within > piece.mask.sum()) for piece in found] == [
+        (0, 1, True), (1, 1, True), (2, 1, True), (1, 1, True), (3, 0, False)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found[-1].outline.mean(axis=0), [12.5, 9.5])
+
+
+def test_straight_lines_have_two_corners():
+    box = np.array([[0, 0.5], [0, 9.5], [0.5, 10], [4.5, 10], [9.5, 10], [10, 9.5], [10, 0.5], [9.5, 0], [5, 0], [0.5, 0]])
+    assert len(straightened(box)) == 8 and len(straightened(box, 0.6)) == 4
+    disc = np.hypot(np.arange(200) - 99, np.arange(200)[:, None] - 99) < 90
+    (around,) = (piece.outline for piece in pieces(disc.astype(np.uint8)) if piece.class_id)
+    assert len(around) < 2 * np.pi * 90 / 2.5 and np.abs(np.hypot(*(around - 99.5).T) - 90).max() < 1
+    for points in (box[:1], box[:2], np.zeros((5, 2))):
+        assert 1 <= len(straightened(points)) <= 2
+
+
+def test_a_file_for_all_pictures_is_that_of_each_one_after_the_other(tmp_path):
+    maps = [label_map(seed, (30, 40)) for seed in (5, 6, 7)]
+    parts = [tmp_path / f"{n}.json" for n in range(3)]
+    for part, ids in zip(parts, maps, strict=True):
+        part.write_text(json.dumps(coco_of(ids, MAPS, f"{part.stem}.jpg", "a note")))
+    gathered(parts, tmp_path / "all.json")
+    coco = COCO(str(tmp_path / "all.json"))
+    assert [one["file_name"] for one in coco.imgs.values()] == ["0.jpg", "1.jpg", "2.jpg"] and len(coco.cats) == 4
+    for number, ids in enumerate(maps, 1):
+        found = np.full(ids.shape, 255, np.uint8)
+        for one in coco.imgToAnns[number]:
+            found[coco.annToMask(one) > 0] = one["category_id"] - 1
+        assert (found == ids).mean() > 0.97
+    parts[1].write_text("{}")
+    with refused(parts[1], "it is damaged"):
+        gathered(parts, tmp_path / "all.json")

@@ -5,6 +5,7 @@ Every test draws its damage from a seed, so a failure comes back. ``DENSEMTMD_FU
 
 from __future__ import annotations
 
+import base64
 import copy
 import io
 import json
@@ -30,6 +31,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pycocotools import mask as reference
 from scipy.io import savemat
 from toy import write_toy
 
@@ -415,6 +417,93 @@ def test_labels_of_another_format(tmp_path, format):
         path.write_bytes(content)
         attempt(path, (format, other), lambda: read_labels(path, config, table))
     assert attempt.refused >= 4
+
+
+def object_files() -> dict[str, tuple[str, Any]]:
+    """The same square in every format of objects: encoding -> (name of the file, what it holds)."""
+    square = [[5, 4], [20, 4], [20, 18], [5, 18]]
+    flat, region = np.ravel(square).tolist(), {"original_width": 33, "original_height": 24, "image_rotation": 0, "id": "x"}
+    bits = f"{4 * 24 * 33:032b}" + "00111" + "1111" * 4 + "1" + "00" + f"{4 * 24 * 33 - 1:016b}" + "11111111" + "0000"  # all of it
+    packed = [int(bits[at : at + 8], 2) for at in range(0, 80, 8)]
+    png = base64.b64encode(encoded(Image.fromarray(np.ones((3, 3), bool)), "PNG")).decode()
+    runs = reference.encode(np.asfortranarray(np.tri(24, 33, dtype=np.uint8)))["counts"].decode()
+    return {
+        "coco": ("all.json", {
+            "images": [{"id": 1, "file_name": "0.png", "height": 24, "width": 33}], "categories": [{"id": 3, "name": "a"}],
+            "annotations": [
+                {"id": 1, "image_id": 1, "category_id": 3, "segmentation": [flat], "iscrowd": 0},
+                {"id": 2, "image_id": 1, "category_id": 3, "segmentation": {"size": [24, 33], "counts": [700, 92]}, "iscrowd": 1},
+                {"id": 3, "image_id": 1, "category_id": 3, "segmentation": {"size": [24, 33], "counts": runs}, "iscrowd": 0},
+            ],
+        }),
+        "labelme": ("0.json", {
+            "shapes": [{"label": "a", "points": square, "shape_type": "polygon"},
+                       {"label": "b", "points": [[3, 3], [5, 5]], "shape_type": "circle"},
+                       {"label": "b", "points": [[3, 3], [5, 5]], "shape_type": "mask", "mask": png}],
+            "imagePath": "0.png", "imageData": None, "imageHeight": 24, "imageWidth": 33,
+        }),
+        "label_studio": ("all.json", [{"data": {"image": "0.png"}, "annotations": [{"result": [
+            region | {"type": "polygonlabels", "value": {"points": square, "polygonlabels": ["a"]}},
+            region | {"type": "ellipselabels", "value": {"x": 9, "y": 9, "radiusX": 3, "radiusY": 4, "ellipselabels": ["b"]}},
+            region | {"type": "brushlabels", "value": {"format": "rle", "rle": packed, "brushlabels": ["c"]}},
+        ]}]}]),
+        "yolo": ("0.txt", "0 0.1 0.1 0.5 0.1 0.5 0.9\n1 0.2 0.2 0.3 0.2 0.3 0.4\n"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", object_files())
+def test_objects(tmp_path, encoding):
+    """Whatever a file of objects tells: its picture is read, or the file is refused; and a draft is made of it, or none."""
+    name, content = object_files()[encoding]
+    Image.fromarray(np.zeros((24, 33, 3), np.uint8)).save(tmp_path / "0.png")
+    path, chance, attempt = tmp_path / name, random.Random(encoding), Attempts()
+    known = {"name": "mine", "folder": str(tmp_path), "images": "*.png", "labels": f"*{path.suffix}", "encoding": encoding}
+    known |= {"labelset": ["a", "b", {"label": "c", "codes": "rest"}], "split": {"fractions": {"train": 1}}}
+    config = parse_dataset_config(known, tmp_path / "mine.yaml")
+
+    def read() -> None:
+        dataset = open_dataset(config, tmp_path)
+        for item in dataset.splits["train"]:
+            target = dataset.load(item).target
+            assert target.shape == (24, 33) and set(np.unique(target)) <= {0, 1, 2}
+
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    read()
+    base = path.read_bytes()
+    for n in range(50 * LONGER):
+        if n % 2 or isinstance(content, str):
+            kind, damaged = damaged_bytes(base, chance, head=200)
+        else:
+            kind, values = damaged_values({"all": content}, chance)
+            damaged = jsonable(values.get("all", 3)).encode()
+        path.write_bytes(damaged)
+        attempt(tmp_path, (n, kind), read)
+        if n % 5 == 0:
+            attempt(tmp_path, (n, kind, "draft"), lambda: draft(tmp_path))
+    attempt.both()
+
+
+def test_files_of_objects_that_are_bombs(tmp_path):
+    """Small files that stand for much: lists in lists, numbers of any length, outlines as long as memory, more objects than time."""
+    Image.fromarray(np.zeros((24, 33, 3), np.uint8)).save(tmp_path / "0.png")
+    many = ",".join(['{"label":"a","points":[[-100,-100],[200,0],[0,200]],"shape_type":"polygon"}'] * 1000)
+    texts = ["[" * 10**6, '{"shapes": [' + "{" * 5000, '{"shapes": [' + "9" * 5000 + "]}", '{"shapes": [' + "[]," * 400_000 + "[]]}",
+             '{"shapes": [{"label": "a", "points": [' + "[-200,-200],[200,200]," * 30_000 + "[0,0]]}]}",
+             '{"shapes": [' + many + "]}", '{"a": "' + "x" * 10**6]  # fmt: skip
+    known = {"name": "mine", "folder": str(tmp_path), "images": "*.png", "labels": "*.json", "encoding": "labelme"}
+    config = parse_dataset_config(known | {"labelset": ["a", {"label": "c", "codes": "rest"}]}, tmp_path / "mine.yaml")
+    attempt, path = Attempts(), tmp_path / "0.json"
+    for number, text in enumerate(texts):
+        path.write_text(text)
+
+        def work() -> None:
+            dataset = open_dataset(config, tmp_path)
+            for items in dataset.splits.values():
+                for item in items:
+                    dataset.load(item)
+
+        attempt(tmp_path, number, work)
+    attempt.both()
 
 
 def test_a_matrix_that_ends_the_process_in_other_readers(tmp_path):

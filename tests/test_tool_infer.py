@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
@@ -343,6 +344,34 @@ def test_outputs_that_are_chosen(capsys):
         ("", "--outputs has ''"),
     ):
         assert run("p", "--outputs", outputs) == 1 and message in capsys.readouterr().err
+
+
+def test_outlines_for_the_tools_that_people_label_with(capsys):
+    for name in ("a.jpg", "deep/b.png"):
+        save_picture(Path("photos") / name)
+    assert run("photos", "--recursive", "--outputs", "ids,coco,labelme", "--labelset", "kundu") == 0
+    assert written() == [
+        "a.jpg.kundu.png", "deep/b.png.kundu.png", "deep/kundu.coco/b.png.json", "deep/kundu.labelme/b.json", "kundu.coco.json",
+        "kundu.coco/a.jpg.json", "kundu.labelme/a.json",
+    ]  # fmt: skip
+    told = json.loads(Path("out/kundu.coco.json").read_text())
+    images = [(image["file_name"], image["width"], image["height"]) for image in told["images"]]
+    assert images == [("a.jpg", 30, 20), ("deep/b.png", 30, 20)]
+    for number, name in enumerate(("a.jpg", "deep/b.png"), 1):
+        labels = {one["category_id"] - 1 for one in told["annotations"] if one["image_id"] == number}
+        assert labels == set(np.unique(ids_of(f"out/{name}.kundu.png")).tolist())
+    shapes = json.loads(Path("out/deep/kundu.labelme/b.json").read_text())
+    assert (Path("out/deep/kundu.labelme") / shapes["imagePath"]).samefile("photos/deep/b.png")
+    capsys.readouterr()
+    corrected = dict(sorted(shapes.items(), key=lambda one: one[0] == "note")) | {"shapes": []}  # labelme keeps what it does not know
+    Path("out/deep/kundu.labelme/b.json").write_text(json.dumps(corrected))
+    assert run("photos", "--recursive", "--outputs", "ids,coco,labelme", "--labelset", "kundu") == 0
+    assert "2 of 2 were labelled before" in capsys.readouterr().out
+    assert json.loads(Path("out/deep/kundu.labelme/b.json").read_text())["shapes"] == []
+    save_picture(Path("photos/a.png"))
+    assert run("photos", "--outputs", "labelme", "--shard", "1/1") == 1
+    assert "photos/a.jpg and photos/a.png would both be written to" in capsys.readouterr().err
+    assert run("photos/a.png", "--outputs", "coco", "--shard", "1/1") == 0 and Path("out/kundu.coco.1-1.json").exists()
 
 
 def test_shards_share_the_pictures(capsys):

@@ -22,6 +22,12 @@ probabilities a file of NumPy's is written for each labelset: those of all its l
 
     OUT/photo.jpg.kundu.probabilities.npz
 
+With --outputs coco,labelme there are outlines, for the tools that people label with, who then only correct them: a
+file for all pictures, and one for each, which `labelme PICTURES --output OUT/kundu.labelme` opens with its picture:
+
+    OUT/kundu.coco.json
+    OUT/kundu.labelme/photo.json
+
 Of a video, frame by frame, the class ids without loss (FFV1), and a video to look at:
 
     OUT/clip.mp4.kundu.mkv
@@ -59,7 +65,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--centres", type=Path, metavar="FILE", help="with --keypoints: a line per picture, the centre of its hand, x y z in mm")
     add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file, a run, or `released` (default: the last finished run in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
-    add("--outputs", default="ids,overlay,sheet", metavar="A,B", help="of ids, overlay, sheet, probabilities (default: the first three)")
+    add("--outputs", default="ids,overlay,sheet", metavar="A,B", help="of ids, overlay, sheet, probabilities, coco, labelme (default: 3)")
     add("--again", action="store_true", help="also what was labelled before")
     add("--jobs", type=int, metavar="N", help="threads that read, and as many that write (default: one for each core)")
     add("--shard", metavar="I/N", help="label the Ith of N parts of the pictures alone: N such calls, one for each I, share the work")
@@ -106,8 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         merged = choose_merged(arguments.labelset, predictor.space)
         labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
         failures = label_pictures(
-            predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged, outputs, arguments.jobs, arguments.again
-        )
+            predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged, outputs, arguments.jobs, arguments.again,
+            part=f".{arguments.shard.replace('/', '-')}" if arguments.shard else "",
+        )  # fmt: skip
     else:
         failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
 

@@ -25,13 +25,13 @@ BUILT_IN = conf_folder() / "dataset"
 Code: TypeAlias = int | Colour | str
 """What a file of labels says of a pixel: a number, where labels are colours an (R, G, B), of an object the name of its label."""
 
-NAMED = ("coco", "labelme")
+NAMED = ("coco", "labelme", "label_studio")
 """Encodings of objects whose labels have names."""
 
-OBJECTS = (*NAMED,)
+OBJECTS = (*NAMED, "yolo")
 """Encodings of objects, which leave pixels without any."""
 
-LISTING = ("coco",)
+LISTING = ("coco", "label_studio")
 """Encodings of which one file speaks of many pictures."""
 
 ENCODINGS = ("index", "colour", "mat", "text", *OBJECTS)
@@ -95,9 +95,10 @@ class DatasetConfig:
         ``index``: pictures whose values are codes (8 or 16 bits of grey, or the indices of a palette); ``colour``:
         pictures whose colours are codes; ``mat``: a MATLAB file with a matrix of codes; ``text``: a matrix of codes as
         text, a line per row. Or objects, as the tools write them that people label with, whose pixels are drawn and of which
-        the pixels of none are the ``rest``: ``coco``: COCO's JSON, of all pictures together; ``labelme``: labelme's JSON, of
-        each picture its own. Or ``nyu`` and ``icvl``: hands in depth pictures, with the files, the keypoints and the split of
-        these datasets; of the other keys only ``name``, ``domain``, ``folder``, ``centres`` and ``where`` are then said.
+        the pixels of none are the ``rest``: ``coco`` and ``label_studio``: their JSON, of all pictures together; ``labelme`` and
+        ``yolo``: labelme's JSON and YOLO's texts, of each picture its own. Or ``nyu`` and ``icvl``: hands in depth
+        pictures, with the files, the keypoints and the split of these datasets; of the other keys only ``name``, ``domain``, ``folder``,
+        ``centres`` and ``where`` are then said.
     ``centres``
         Of hands: files of their centres in the folder, ``{test: centres.txt}``, a line per frame (x, y upwards, z in mm). Without one
         a hand is looked for as the nearest blob.
@@ -107,9 +108,9 @@ class DatasetConfig:
         The labels in the order of their class ids. In full ``{label: car, colour: [64, 0, 128], codes: [7, 8]}``: ``colour`` is how the
         label is drawn (where not given, as the same name is in another labelset, or chosen to be apart from the others), ``codes`` is what
         the files say of its pixels (by default the position in this list; with ``encoding: colour`` the colour; where objects have names,
-        the label itself). In short ``car``. One label may have ``codes: rest``: every code that nothing else has. Instead of a list, the
-        name of another dataset, or the path of its YAML: its labels, with their codes and void, which then share the outputs of the
-        network.
+        as in all formats but YOLO's, the label itself). In short ``car``. One label may have ``codes: rest``: every code that nothing else
+        has. Instead of a list, the name of another dataset, or the path of its YAML: its labels, with their codes and void, which then
+        share the outputs of the network.
     ``void``
         The codes of unlabelled pixels, which teach nothing and are not scored: a list; ``negative``, for every code
         below 0; or ``rest``, for every code that no label has. Without ``rest``, a code that nothing has is an error. Of objects,

@@ -187,11 +187,13 @@ def _listed(config: DatasetConfig, folder: Path, images: Mapping[str, Path], not
     labels: dict[str, Path] = {}
     called: dict[str, str] = {}
     for file in dict.fromkeys(path for _, paths in _matched(config, folder, "labels", config.labels, frozenset()) for path in paths):
-        listed = list(pictures_in(folder / file, config.encoding))
+        listed = pictures_in(folder / file, config.encoding)
         there = 0
-        for name in listed:
-            beside = composed(posixpath.normpath((file.parent / name.replace("\\", "/")).as_posix()))
-            if (key := by_path.get(beside) or names.key(name) or names.key(posixpath.basename(beside))) is None:
+        for name, paths in listed.items():
+            places = [path.replace("\\", "/") for path in paths]
+            keys = [by_path.get(composed(posixpath.normpath((file.parent / place).as_posix()))) for place in places]
+            keys += [names.key(place) for place in (*places, *map(posixpath.basename, places))]
+            if (key := next((key for key in keys if key is not None), None)) is None:
                 continue
             there += 1
             if key in labels:
@@ -202,8 +204,8 @@ def _listed(config: DatasetConfig, folder: Path, images: Mapping[str, Path], not
             labels[key], called[key] = file, name
         if listed and not there:
             raise UserError(
-                f"{folder / file} lists pictures such as {listed[0]!r}, of which none is among those found, such as {min(images)!r}: see "
-                f"'images' in {config.path}"
+                f"{folder / file} lists pictures such as {next(iter(listed))!r}, of which none is among those found, such as "
+                f"{min(images)!r}: see 'images' in {config.path}"
             )
         if there < len(listed):
             notes.append(f"{config.name}: {len(listed) - there} of {len(listed)} pictures that {file.name} lists are not there")

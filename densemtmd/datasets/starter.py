@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +20,9 @@ import yaml
 
 from densemtmd.datasets.config import LISTING, NAMED, REST, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
+from densemtmd.datasets.formats.known import BACKGROUND, Known, known_codes
 from densemtmd.datasets.formats.objects import pictures_in
-from densemtmd.datasets.formats.recognise import Objects, ends, recognise, refuse_many
+from densemtmd.datasets.formats.recognise import Objects, ends, is_yolo, recognise, refuse_many
 from densemtmd.datasets.globs import all_below, forbidden
 from densemtmd.datasets.matlab import find_matrix
 from densemtmd.datasets.names import composed
@@ -126,7 +127,7 @@ def draft(folder: str | Path) -> str:
     text.append(f"encoding: {encoding}")
     if mat_key:
         text.append(f"mat_key: {mat_key}")
-    text += _labels(files, encoding, mat_key)
+    text += _labels(folder, files, encoding, mat_key)
     text += _sequence([item.key for item in items])
     text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(folder, there, dataset) or [FRACTIONS]
     return "\n".join(text) + "\n"
@@ -195,7 +196,8 @@ def _pictures_of(folder: Path, there: Sequence[Path], objects: Objects) -> list[
         if path.suffix.lower() in PICTURES:
             pictures.setdefault(path.relative_to(folder).parent.as_posix().removeprefix("."), []).append(path)
     if objects.encoding in LISTING:
-        listed = {Path(name.replace("\\", "/")).name for path in objects.files for name in pictures_in(path, objects.encoding)}
+        places = [place for path in objects.files for some in pictures_in(path, objects.encoding).values() for place in some]
+        listed = {Path(place.replace("\\", "/")).name for place in places}
         images = [(place, [path for path in paths if path.name in listed]) for place, paths in pictures.items()]
         return [
             (_Kind(place, "", "picture", "", files=found), _Kind("", "", objects.encoding, "", files=objects.files))
@@ -359,7 +361,8 @@ def _pairs(kinds: Sequence[_Kind]) -> list[tuple[_Kind, _Kind]]:
             with suppress(UserError, OSError, ValueError, TypeError), open_picture(own[stem]) as picture:
                 size, highest = of_labels(stems[number][stem], kind)
                 # numbers of objects rather than of labels
-                instances = "instance" in kind.tag.lower() or (kind.encoding != "colour" and highest > VOID)
+                called = f"{kind.folder}/{kind.tag}".lower()
+                instances = "instance" in called or "segmentationobject" in called or (kind.encoding != "colour" and highest > VOID)
                 best.append((other_split, size != picture.size, instances, shared, count, rank, glob, number))
         if best:
             found.append((image, kinds[min(best)[-1]]))
@@ -440,8 +443,8 @@ def _why_not(folder: Path, there: Sequence[Path], kinds: Sequence[_Kind]) -> str
                     return _instead(len(files), path, what, how)
     texts = [path for path in there if path.suffix == ".txt"]
     for path in texts[:20]:
-        if _is_yolo(ends(path)[:4000]):
-            return _instead(len(texts), path, "boxes or polygons of YOLO", "fill polygons with their class; boxes say nothing of pixels")
+        if is_yolo(ends(path)[:4000], 5):
+            return _instead(len(texts), path, "boxes of YOLO", "boxes say nothing of pixels")
     photos = [kind for kind in kinds if kind.encoding == "picture"]
     for kind in photos:
         first = kind.files[0]
@@ -453,15 +456,6 @@ def _why_not(folder: Path, there: Sequence[Path], kinds: Sequence[_Kind]) -> str
             )
     found = ", ".join(f"{len(kind.files)} {kind.encoding or 'other'} {kind.glob}" for kind in kinds[:6]) or "nothing"
     return f"holds no pictures with labels of the same names, but {found}: write the YAML by hand, with a 'key' that finds what pairs them"
-
-
-def _is_yolo(text: str) -> bool:
-    """Whether this is the beginning of a file of YOLO's: a class and the numbers of a box or a polygon in each line."""
-    lines = text.splitlines()
-    rows = [line.split() for line in (lines[:-1] if len(lines) > 1 else lines)]  # the last one may be cut off
-    number = re.compile(r"-?[0-9]{0,9}\.?[0-9]{1,20}(e-?[0-9]{1,3})?", re.IGNORECASE)
-    boxes = all(len(row) >= 5 and row[0].isdigit() and all(map(number.fullmatch, row[1:])) for row in rows)
-    return boxes and bool(rows) and "." in text
 
 
 def _instead(count: int, path: Path, what: str, how: str) -> str:
@@ -486,7 +480,7 @@ def _is_flat(path: Path) -> bool:
 # What is in them
 
 
-def _labels(files: Sequence[Path], encoding: str, mat_key: str) -> list[str]:
+def _labels(folder: Path, files: Sequence[Path], encoding: str, mat_key: str) -> list[str]:
     """The lines on labels and void: each code with its share of the pixels, the most frequent ones first of all by code."""
     looked = [files[int(i)] for i in np.unique(np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).round())]
     pixels: Counter[int] = Counter()
@@ -503,6 +497,8 @@ def _labels(files: Sequence[Path], encoding: str, mat_key: str) -> list[str]:
     def share(code: int) -> str:
         return f"# {100 * pixels[code] / total:5.2f} % of the pixels, in {pictures[code]} of {len(looked)} files"
 
+    if (known := known_codes(folder, looked, encoding, palette)) is not None and not pixels.keys() - {*known.names, *known.void}:
+        return _named_labels(known, encoding, pixels, share, whole=len(looked) == len(files))
     negative = sorted(code for code in pixels if encoding != "colour" and code < 0)
     void = negative or [code for code in sorted(pixels) if (code == 0 if encoding == "colour" else code in (VOID, 65535))]
     named = [code for code in sorted(pixels) if code not in void]
@@ -528,6 +524,29 @@ def _labels(files: Sequence[Path], encoding: str, mat_key: str) -> list[str]:
     else:
         lines.append(f"# void: [{[0, 0, 0] if encoding == 'colour' else 0}]  # codes of pixels that say nothing, if there are any. {ASKED}")
     return [*lines, *QUESTION]
+
+
+def _named_labels(known: Known, encoding: str, pixels: Mapping[int, int], share: Callable[[int], str], whole: bool) -> list[str]:
+    """The lines on labels whose names are known; those that no file has are left out where all were looked at."""
+    lines = [f"labelset:  # names: {known.source}"]
+    rest = None
+    for code, name in sorted(known.names.items()):
+        if whole and code not in pixels:
+            continue
+        written = [code >> 16, code >> 8 & 255, code & 255] if encoding == "colour" else [code]
+        colour = known.colours.get(code)
+        codes = f"colour: {written}" if encoding == "colour" else f"codes: {written}" + (f", colour: {colour}" if colour else "")
+        asked = ""
+        if name in BACKGROUND:
+            rest, asked = name, f": assumed to be a label. {ASKED}"
+        lines.append(f"  - {{label: {_name(name)}, {codes}}}  {share(code)}{asked}")
+    if encoding == "colour":
+        void: list[Any] = [[code >> 16, code >> 8 & 255, code & 255] for code in known.void]
+    else:
+        void = sorted(known.void)
+    if void:
+        lines.append(f"void: {void}  # {', '.join(dict.fromkeys(known.void.values()))}"[:140])
+    return lines + (QUESTION if rest else [])
 
 
 ASKED = "Did the annotator look at all of it?"

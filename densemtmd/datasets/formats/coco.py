@@ -56,7 +56,7 @@ def index(path: str | Path) -> Index:
 
 
 @lru_cache(maxsize=8)
-def _index(path: Path, *_: int) -> Index:
+def _index(path: Path, *changes: int) -> Index:
     images: dict[Any, tuple[str, tuple[int, int]]] = {}
     labels: dict[Any, str] = {}
     places: dict[Any, array[int]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -53,7 +54,10 @@ def entries(path: str | Path, sections: Collection[str], what: str, plain: Colle
         UserError: it cannot be read, is no JSON, is of another form, or holds an entry without measure.
     """
     path = Path(path)
-    content = read_bounded(path, what, MOST_BYTES)
+    size = MOST_BYTES
+    with suppress(OSError, ValueError):  # the reader says why; it is given no more room than it needs
+        size = min(size, max(path.stat().st_size, 1_000_000))
+    content = read_bounded(path, what, size)
     reading = _Reading(path, content.decode("latin-1"), what)  # a letter for each byte
     del content
     with Progress(f"looking through {path.name}", len(reading.text) / 1e6, "MB") as progress:

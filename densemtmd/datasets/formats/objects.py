@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from densemtmd.datasets.config import Code, Codes, DatasetConfig
-from densemtmd.datasets.formats import coco, labelme
+from densemtmd.datasets.formats import coco, label_studio, labelme, yolo
 from densemtmd.datasets.formats.regions import Region, painted
 from densemtmd.datasets.pictures import picture_size
 from densemtmd.datasets.sample import Item
@@ -19,13 +19,14 @@ Reader: TypeAlias = Callable[[Path, str, tuple[int, int], Mapping[Any, int]], li
 
 def reader_of(encoding: str) -> Reader:
     """What reads the objects of one picture, in the order in which they are drawn."""
-    readers: dict[str, Reader] = {"coco": coco.read, "labelme": labelme.read}
+    readers: dict[str, Reader] = {"coco": coco.read, "labelme": labelme.read, "label_studio": label_studio.read, "yolo": yolo.read}
     return readers[encoding]
 
 
-def pictures_in(path: Path, encoding: str) -> Iterable[str]:
-    """What a file that speaks of several pictures calls them; see :data:`densemtmd.datasets.config.LISTING`."""
-    return coco.index(path).pictures
+def pictures_in(path: Path, encoding: str) -> Mapping[str, tuple[str, ...]]:
+    """What a file that speaks of several pictures calls them, and the paths that this may mean; see
+    :data:`densemtmd.datasets.config.LISTING`."""
+    return label_studio.index(path).names if encoding == "label_studio" else {name: (name,) for name in coco.index(path).pictures}
 
 
 def numbered(codes: Codes) -> dict[Code, int]:

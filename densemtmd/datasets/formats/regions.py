@@ -87,6 +87,12 @@ def from_mask(mask: np.ndarray, code: int, top: int = 0, left: int = 0) -> Regio
     return Region(code, top + int(rows[0]), left + int(columns[0]), size, coco.encode(inner)["counts"], int(inner.sum()))
 
 
+def packed(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (H, W) bool as COCO's JSON has it: its size and its run lengths, packed as a text."""
+    runs = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": runs["counts"].decode("ascii")}
+
+
 def from_runs(counts: Any, size: tuple[int, int], code: int, what: str) -> Region | None:
     """The region of COCO's run lengths, column by column, none and some in turn: a list, or packed as a text.
 
