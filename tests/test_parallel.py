@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ from toy import MODEL, undraw, write_toy
 from densemtmd import KeypointSet, Labelset, OutputSpace, checkpoint, losses, parallel, training
 from densemtmd.backbones import build
 from densemtmd.commands import train
+from densemtmd.datasets.maps import KeptMaps
 from densemtmd.datasets.mixing import Mixture, Source
-from densemtmd.datasets.sample import Sample, as_input
+from densemtmd.datasets.sample import Item, Sample, as_input
 from densemtmd.errors import UserError
 from densemtmd.evaluation import report, score_pictures
 from densemtmd.settings import TrainSettings
@@ -100,7 +102,7 @@ def trained(folder: Path, steps: int, changes):
     """Losses of a small training, which every process writes into a file of its own, with the weights that it ends with."""
     settings = TrainSettings(**{"crop": 24, "batch": 6, "minutes": None, "patience": 0, **changes})
     torch.manual_seed(0)
-    network = build({**MODEL, "dropout": 0.3}, SPACE).to(memory_format=torch.channels_last).double()
+    network = build({**MODEL, "dropout": 0.3}, SPACE).to(torch.get_default_dtype(), memory_format=torch.channels_last)
     sources = [Source(name, k, k, made_samples(k)) for k, name in enumerate(SPACE.names)]
     mixture = Mixture(sources, network.geometry, crop=24, batch=settings.batch, flip=True, border="reflect", mixing="pixels", seed=0)
     validation = {name: made_samples(k, 3, seed=1) for k, name in enumerate(SPACE.names)}
@@ -129,8 +131,11 @@ def read(folder, rank=0):
 @pytest.fixture
 def in_float64(monkeypatch):
     """Pictures in the precision in which another order of summation is next to nothing; and every loss is told."""
+    torch.set_default_dtype(torch.float64)
     monkeypatch.setattr(training, "as_input", lambda image: as_input(image).double())
     monkeypatch.setattr(training, "STEPS_UNREAD", 1)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "batch": 7, "optimizer": "sgd", "lr": 0.02, "average": 0.9}])
@@ -236,15 +241,89 @@ def check_errors():
         assert first == (parallel._group.rank == 0) and parallel.size() == 1
 
 
-def check_all():
+def check_gradients():
+    """They are the means of both processes', also after another part of the network learns, and not yet of parts that are added up."""
+    layer, x = nn.Linear(2, 1), torch.tensor([[1.0, 2.0]]) * (1 + parallel.rank())
+    shared = parallel.shared(layer)
+    assert parallel.shared(layer, shared) is shared
+    with parallel.unshared(shared):
+        shared(x).sum().backward()
+    assert layer.weight.grad.tolist() == x.tolist()
+    shared(x).sum().backward()
+    assert layer.weight.grad.tolist() == [[3.0, 6.0]] and layer.bias.grad.tolist() == [2.0]
+    layer.bias.requires_grad_(False)
+    other = parallel.shared(layer, shared)
+    assert other is not shared
+    del shared
+    layer.weight.grad = None
+    other(x).sum().backward()
+    assert layer.weight.grad.tolist() == [[1.5, 3.0]]
+
+
+class Blocks(nn.Module):
+    """A frozen trunk, as far as keeping its maps goes: the means of blocks of 8×8 pixels."""
+
+    grid, finer, pretrained = 8, (1.0,), {"weights": "none to speak of"}
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def quick_trunk(self):
+        return self
+
+    def identity(self):
+        return "blocks"
+
+    def shapes(self, height, width):
+        return [(height // 8, width // 8, 3)]
+
+    def maps(self, x):
+        return [nn.functional.avg_pool2d(x, 8)]
+
+
+class Counted(KeptMaps):
+    made = 0
+
+    def _make(self, samples, *rest):
+        self.made += len(samples)
+        super()._make(samples, *rest)
+
+
+def check_features(folder):
+    """Each process makes half of what is kept, and all of what is not; all have all."""
+    samples = made_samples(0, count=5)
+    items = tuple(Item(sample.name, Path(sample.name), Path(sample.name), "") for sample in samples)
+    object.__setattr__(network := Blocks(), "trunk", network)
+    for place, mine in ((folder, 3 - parallel.rank()), (None, 5)):
+        kept = Counted(types.SimpleNamespace(name="some", splits={"train": items}), place)
+        found = kept.of(network, samples)
+        assert kept.made == mine
+        for sample, maps in zip(samples, found, strict=True):
+            blocks = sample.image.reshape(5, 8, 5, 8, 3).mean((1, 3)) / 255
+            assert np.abs(maps.parts[0] - blocks).max() < 1e-3
+
+
+def check_all(folder):
     check_losses()
     check_norms()
     check_errors()
+    check_gradients()
+    check_features(folder)
 
 
-def test_losses_norms_and_errors_of_two_processes():
-    codes, said = in_processes(all_together, check_all)
+def test_losses_norms_gradients_and_features_of_two_processes(tmp_path):
+    codes, said = in_processes(all_together, check_all, tmp_path)
     assert codes == [0, 0], said
+
+
+def test_norms_of_their_own(tmp_path):
+    """Each process counts its own crops, and yet both end with the same network, that of the first."""
+    codes, said = in_processes(all_together, trained, tmp_path, 8, {"sync_norms": False})
+    assert codes == [0, 0], said
+    first, second = read(tmp_path), read(tmp_path, 1)
+    assert all(torch.equal(second[1][name], tensor) for name, tensor in first[1].items())
+    assert first[0] == second[0] and len(first[0]) >= 1
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
