@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -106,20 +108,20 @@ def joined() -> Iterator[bool]:
         yield number == 0
     finally:
         group, _group = _group, None
-        if not group.lost:
-            _end(group)
+        if not group.lost and _end(group):  # else it would wait for those that are gone
             with suppress(RuntimeError):
                 dist.destroy_process_group()
 
 
-def _end(group: _Group) -> None:
-    """Lets all end at about the same time: what they talk over may live in the first of them."""
+def _end(group: _Group) -> bool:
+    """Lets all end at about the same time: what they talk over may live in the first of them. Whether all do."""
     with suppress(RuntimeError):
         if group.rank:
             group.store.set(f"ends {group.rank}", "")
-        else:
-            group.store.set(f"call {group.calls}", "end")
-            _wait(group, [f"ends {other}" for other in range(1, group.size)])
+            return True
+        group.store.set(f"call {group.calls}", "end")
+        return _wait(group, [f"ends {other}" for other in range(1, group.size)])
+    return False
 
 
 @contextmanager
@@ -181,7 +183,7 @@ def serve() -> int:
 def _serve_once(group: _Group) -> int | None:
     """Waits for a call and does what it asks for; returns an exit code where there is nothing more to do."""
     call = f"call {group.calls}"
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         while not group.store.check([call]):
             time.sleep(PAUSE)
@@ -195,7 +197,7 @@ def _serve_once(group: _Group) -> int | None:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             asked: tuple[Callable[..., object], tuple[Any, ...]] = _told(None)
             asked[0](*asked[1])
-    except Exception as caught:
+    except BaseException as caught:
         error = caught
     finally:
         group.called = False
@@ -207,6 +209,8 @@ def _serve_once(group: _Group) -> int | None:
         if _first_to_tell(group):
             print(f"error: {_has_ended(group, reason)}", file=sys.stderr)
         return 1
+    if not isinstance(error, Exception):
+        raise error
     group.store.set(f"ended {group.calls} {group.rank}", "")
     if _wait(group, [f"ended {group.calls} 0"]):  # the first met the same, and says so
         return None
@@ -242,12 +246,20 @@ def _first_to_tell(group: _Group) -> bool:
     return True
 
 
-def _lost(error: BaseException) -> str:
-    """Why another process cannot be reached, where that is what an exception says; else nothing."""
-    text = str(error)
-    if not isinstance(error, RuntimeError) or not (isinstance(error, dist.DistError) or any(w in text for w in ("gloo", "Gloo", "NCCL"))):
-        return ""
-    return shorten(text.rpartition("] ")[2], 120, placeholder=" …") or type(error).__name__
+def _lost(error: BaseException | None) -> str:
+    """Why another process cannot be reached, where that is what an exception says, or one that it came upon; else nothing.
+
+    ``torchrun`` asks the others to end (SIGTERM) where one has ended, which most often arrives while they put things in order for this
+    very reason. From now on they end by themselves.
+    """
+    while error is not None:
+        text = str(error)
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(w in text for w in ("gloo", "Gloo", "NCCL"))):
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return shorten(text.rpartition("] ")[2].partition(". ")[0], 120, placeholder=" …") or type(error).__name__
+        error = error.__context__
+    return ""
 
 
 def _told(value: T | None) -> T:

@@ -146,3 +146,15 @@ def test_ctrl_c_ends_all(arguments):
         for one in (first, *started):
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
+
+
+def test_parts_of_many_pictures_as_an_array(arguments):
+    """``infer --shard`` in the jobs of submitit's local executor, which stands for a cluster's array."""
+    submitit = pytest.importorskip("submitit")
+    assert train.main([*arguments, *SMALL, "name=run", "train.outputs=8"]) == 0
+    infer = [sys.executable, "-m", "densemtmd", "infer", "data/squares/images", "--outputs", "ids", "--labelset", "squares", "--out", "ids"]
+    executor = submitit.LocalExecutor(folder="jobs")
+    executor.update_parameters(timeout_min=5)
+    parts = [submitit.helpers.CommandFunction([*infer, "--shard", f"{part}/2"], verbose=False) for part in (1, 2)]
+    said = [job.result() for job in [executor.submit(part) for part in parts]]
+    assert len(said) == 2 and inside("ids") == [f"{n:03}.png.squares.png" for n in range(12)]

