@@ -506,3 +506,16 @@ def test_drafts_of_real_datasets(data_root, tmp_path, folder, codes):
     dataset = open_dataset(config, tmp_path)
     for items in dataset.splits.values():
         dataset.load(items[0])
+
+
+def test_a_draft_names_further_labels_once_however_many_folders_they_are_in(tmp_path):
+    random = np.random.default_rng(0)
+    for place in "abc":
+        for what in ("images", "labels"):
+            (tmp_path / what / place).mkdir(parents=True)
+        for n in range(4):
+            Image.fromarray(random.integers(0, 256, (20, 30, 3)).astype(np.uint8)).save(tmp_path / "images" / place / f"{n}_photo.png")
+            for kind in ("ids", "more"):
+                Image.fromarray(random.integers(0, 3, (20, 30)).astype(np.uint8)).save(tmp_path / "labels" / place / f"{n}_{kind}.png")
+    text = draft(tmp_path)
+    assert "# There is more that could be labels: labels/a/*_more.png (and in 2 more folders)\n" in text and text.count("_more.png") == 1

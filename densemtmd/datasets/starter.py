@@ -123,7 +123,11 @@ def draft(folder: str | Path) -> str:
         *_where(folder, dataset),
     ]
     if others:
-        text.append("# There is more that could be labels: " + ", ".join(kind.glob for kind in others[:6]))
+        alike: dict[tuple[str, str, str], list[str]] = {}  # in folder by folder the same
+        for kind in others:
+            alike.setdefault((kind.head, kind.tag, kind.encoding), []).append(kind.glob)
+        found = [globs[0] + f" (and in {len(globs) - 1} more folders)" * (len(globs) > 1) for globs in alike.values()]
+        text.append("# There is more that could be labels: " + ", ".join(found[:6]))
     text.append(f"encoding: {encoding}")
     if mat_key:
         text.append(f"mat_key: {mat_key}")
