@@ -139,7 +139,8 @@ def refused(*words: object) -> Iterator[pytest.ExceptionInfo[UserError]]:
 
 def undraw(monkeypatch: pytest.MonkeyPatch, *figures: str) -> None:
     """Runs draw no figures, or not these, which take most of the time of a small one: in every room that has the function by its name."""
-    import_module("densemtmd.runs.run")
+    for room in ("runs.run", "kinds.pixels"):  # which would keep what it finds when it is imported meanwhile
+        import_module(f"densemtmd.{room}")
     for name, module in list(sys.modules.items()):
         for figure in figures or ("curves_figure", "confusion_figure"):
             if name.startswith("densemtmd.") and hasattr(module, figure):
