@@ -339,8 +339,8 @@ def test_outputs_that_are_chosen(capsys):
     assert "before" not in capsys.readouterr().out
     assert run("p", "--outputs", "probabilities,ids") == 0 and "1 of 1 were labelled before" in capsys.readouterr().out
     for outputs, message in (
-        ("id", "--outputs has 'id'; known: ids, overlay, sheet, probabilities; did you mean 'ids'?"),
-        ("sheet", "--outputs is 'sheet', expected some of ids, overlay and probabilities"),
+        ("id", "--outputs has 'id'; known: ids, overlay, sheet, probabilities, coco, labelme; did you mean 'ids'?"),
+        ("sheet", "--outputs is 'sheet', expected some of ids, overlay, probabilities, coco and labelme"),
         ("", "--outputs has ''"),
     ):
         assert run("p", "--outputs", outputs) == 1 and message in capsys.readouterr().err
