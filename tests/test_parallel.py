@@ -437,6 +437,6 @@ def test_torchrun(toys):
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]
     done = subprocess.run(call, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch  1") == 1 and done.stdout.count("label pictures with it") == 1
+    assert done.stdout.count("jt: PatchNet") == 1 and done.stdout.count("label pictures with it") == 1
     (run,) = Path("runs").iterdir()
     assert json.loads((run / "scores.json").read_text())["pooled"]["pixels"] > 0
