@@ -72,6 +72,25 @@ class Dense(nn.Module):
         return x[..., :height, :width]
 
 
+class Holes(nn.Module):
+    """What :class:`Dense` gives, by convolutions with holes: behind a stride s, which is left out, every layer looks at neighbours that are
+    s pixels apart. Nothing is split and woven, so it is a plain stack of layers whatever the size of the picture, as programs want it that
+    are given a network to run. Shares the layers of ``net``."""
+
+    def __init__(self, net: nn.Module, channels: int | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.steps = read_stack(net, channels, inference=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, outputs, H − P + 1, W − P + 1)."""
+        apart = 1
+        for step in self.steps:
+            x = step.dense(x, apart)
+            apart *= step.stride
+        return x
+
+
 def densify(net: nn.Module, channels: int | None = None, *, fast: bool = False, precision: str | None = None) -> Dense | Fast:
     """The exact per-pixel form of a patch classifier, in one pass and with the same weights.
 

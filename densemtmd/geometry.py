@@ -56,12 +56,12 @@ class Geometry:
         return (outputs - 1) * self.stride + self.patch
 
 
-def reflect(position: Any, size: int) -> Any:
+def reflect(position: Any, size: Any) -> Any:
     """Positions on an endless row, continued beyond its ends by reflection, as indices into 0..size−1: −2 −1 0 1 -> 2 1
     0 1.
 
     Unlike ``F.pad`` the border may be longer than the row: it is reflected again. Works on integer arrays of NumPy and
-    of torch.
+    of torch, and with a size that torch records.
     """
     last = size - 1
-    return last - abs(position % max(1, 2 * last) - last)
+    return last - abs(position % (2 * last + (last == 0)) - last)

@@ -124,6 +124,15 @@ def choose_labelsets(choice: str, space: OutputSpace) -> list[str]:
     """
     if space.kind != "labelset":
         raise UserError(f"this network finds keypoints ({', '.join(space.names)}), expected one that labels pictures: use --keypoints all")
+    return choose_tasks(choice, space)
+
+
+def choose_tasks(choice: str, space: OutputSpace) -> list[str]:
+    """The tasks that ``NAME``, ``all`` or ``A,B`` stands for, of whatever kind.
+
+    Raises:
+        UserError: an unknown one (the message lists the known).
+    """
     if choice in space.names:
         return [choice]
     names = list(space.names) if choice == "all" else list(dict.fromkeys(name.strip() for name in choice.split(",")))

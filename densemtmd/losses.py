@@ -45,6 +45,9 @@ def dataset_softmax(logits: Tensor, space: OutputSpace) -> Tensor:
     """
     _check_channels(logits, space)
     x = _at_least_float32(logits)
+    if torch.jit.is_tracing():  # scattering is not for every program that runs what was recorded; this does the same
+        parts = x.split([task.channels for task in space.tasks], 1)
+        return torch.cat([part.softmax(1) for part in parts], 1).to(logits.dtype)
     owner = space.tables(logits.device).owner
     per_task = (x.shape[0], len(space), *x.shape[2:])
     shape = [1, -1] + [1] * (x.ndim - 2)

@@ -143,6 +143,12 @@ class JointNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def traceable(self) -> nn.Module:
+        """What gives the answers for whole pictures, in eval mode, and takes the same way whatever H and W, so that ``torch.jit.trace``
+        records what is right for all: (B, 3, H, W) in [0, 1] -> (B, C, H, W) before any activation. Of a network that answers once for
+        each input: that."""
+        raise NotImplementedError
+
     def add_context(self, form: str = "paper", hidden: int = 300) -> None:
         """Puts the shared context θ' on top (Figure 1c), with fresh weights."""
         self.context = SharedContext(self.space, form, hidden)

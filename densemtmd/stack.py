@@ -59,18 +59,28 @@ class Step:
     def outputs(self, size: Pair) -> Pair:
         return ((size[0] - self.reach[0]) // self.stride + 1, (size[1] - self.reach[1]) // self.stride + 1)
 
-    def dense(self, x: Tensor) -> Tensor:
-        """The layer at stride 1."""
+    def dense(self, x: Tensor, apart: int = 1) -> Tensor:
+        """The layer at stride 1.
+
+        Args:
+            x: its input.
+            apart: pixels from one of its neighbours to the next, where strides of layers before it were left out.
+        """
         layer = self.layer
+        dilation = (apart * self.dilation[0], apart * self.dilation[1])
         if isinstance(layer, nn.Conv2d):
-            return F.conv2d(x, layer.weight, layer.bias, dilation=layer.dilation, groups=layer.groups)
+            return F.conv2d(x, layer.weight, layer.bias, dilation=dilation, groups=layer.groups)
         if isinstance(layer, nn.Linear):
             weight = layer.weight.view(layer.out_features, -1, *self.kernel)  # Flatten keeps (channel, row, column) in this order
-            return F.conv2d(x, weight, layer.bias)
+            return F.conv2d(x, weight, layer.bias, dilation=dilation)
         if isinstance(layer, nn.MaxPool2d):
-            return F.max_pool2d(x, self.kernel, stride=1, dilation=self.dilation)
+            return F.max_pool2d(x, self.kernel, stride=1, dilation=dilation)
         if isinstance(layer, nn.AvgPool2d):
-            return F.avg_pool2d(x, self.kernel, stride=1, divisor_override=layer.divisor_override)
+            if apart == 1:
+                return F.avg_pool2d(x, self.kernel, stride=1, divisor_override=layer.divisor_override)
+            channels = int(x.shape[1])  # a mean of pixels that are apart is a convolution
+            share = 1 / (layer.divisor_override or self.kernel[0] * self.kernel[1])
+            return F.conv2d(x, x.new_full((channels, 1, *self.kernel), share), dilation=dilation, groups=channels)
         if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
             return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, training=False, eps=layer.eps)
         if not layer.training:
@@ -201,7 +211,7 @@ def split_phases(x: Tensor, stride: int) -> Tensor:
     side in memory (channels-last), where a copy moves them together.
     """
     n, c, height, width = x.shape
-    rows, columns = -(-height // stride), -(-width // stride)
+    rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride  # right where division truncates too, as ONNX's does
     x = F.pad(x, (0, columns * stride - width, 0, rows * stride - height))
     x = x.view(n, c, rows, stride, columns, stride).permute(3, 5, 0, 2, 4, 1)
     return x.reshape(stride * stride * n, rows, columns, c).permute(0, 3, 1, 2)

@@ -16,7 +16,7 @@ ORDER = (
     "errors", "machine", "progress", "stopping", "parallel", "files", "palette", "tasks", "settings", "origin", "composing",
     "geometry", "stack", "kind", "losses", "merging", "fast", "dense", "network", "backbones", "copies", "datasets", "worlds",
     "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "draw", "video", "labelling",
-    "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "release",
+    "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "export", "release",
     "released", "hub", "bench", "commands", "__main__",
 )  # fmt: skip
 """From the top down."""

@@ -31,7 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from densemtmd import parallel
 from densemtmd.backbones import weights as pretrained
 from densemtmd.backbones.encoder_decoder import CONTEXT, ENCODER
-from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, padded
+from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, padded, times, up
 from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.errors import UserError
 from densemtmd.network import Outputs
@@ -250,7 +250,7 @@ class Trunk(nn.Module):
                 encoder.model.get_parameter(name).requires_grad_(True)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (-(-size // self.grid) for size in x.shape[-2:])
+        rows, columns = (up(size, self.grid) // self.grid for size in x.shape[-2:])
         sides = [on_grid(one, finer)[..., :rows, :columns] for one, finer in zip(self.maps(x), self.finer, strict=True)]
         return torch.cat(sides, 1)
 
@@ -279,8 +279,7 @@ class Trunk(nn.Module):
 
     def _size(self, height: int, width: int, scale: float) -> tuple[int, int]:
         """Of an enlarged picture: as many pixels as the cells of the grid cover, the last ones' parts beyond the picture included."""
-        cells = -(-height // self.grid), -(-width // self.grid)
-        rows, columns = (-(-math.ceil(number * self.grid * scale) // 32) * 32 for number in cells)
+        rows, columns = (up(times(up(side, self.grid), scale), 32) for side in (height, width))
         return rows, columns
 
 
@@ -304,9 +303,24 @@ def encoder_of(name: str, strides: Sequence[int]) -> Any:
 def _enlarged(x: Tensor, scale: float, height: int, width: int) -> Tensor:
     if scale == 1:
         return padded(x, 32, (height, width))
-    x = padded(x, 1, (math.ceil(height / scale) + 1, math.ceil(width / scale) + 1))
-    x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=scale < 1)
+    x = padded(x, 1, (times(height, 1 / scale) + 1, times(width, 1 / scale) + 1))
+    x = smaller(x, scale) if scale < 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
     return x[..., :height, :width]
+
+
+def smaller(x: Tensor, scale: float) -> Tensor:
+    """Pictures whose sides are ``scale`` < 1 times as long: each pixel is a mean of those that lie there, weighted by how near."""
+    if not torch.jit.is_tracing():
+        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=True)
+    rows, columns = (_shares(side, scale).to(x) for side in x.shape[2:])  # the same as products, which every program knows
+    return rows @ x @ columns.T
+
+
+def _shares(side: Any, scale: float) -> Tensor:
+    """Of each pixel of the smaller side the shares that those of the larger have in it, ⌊side · scale⌋ × side."""
+    middles = (torch.arange((side.double() * scale).long()) + 0.5) / scale - 0.5
+    shares = (1 - scale * (middles[:, None] - torch.arange(side)).abs()).clamp(min=0)
+    return shares / shares.sum(1, keepdim=True)
 
 
 def on_grid(x: Tensor, finer: float) -> Tensor:
@@ -415,7 +429,7 @@ class Features(nn.Module):
         """What the first convolution of each encoder's hidden layers gives of pictures. Standardisation and convolution are linear, and
         reading between cells is a mean of some: so each map goes through its part of the convolution as it is, where it is smallest, and
         what comes out is read on the grid."""
-        rows, columns = (-(-size // self.trunk.grid) for size in x.shape[-2:])
+        rows, columns = (up(size, self.trunk.grid) // self.trunk.grid for size in x.shape[-2:])
         maps, finer = self.trunk.maps(x), self.trunk.finer
         each = len(maps) // len(self.hidden)
         spreads, means = (part.flatten().split(self.trunk.shares) for part in (self.standardise.spread, self.standardise.mean))

@@ -62,3 +62,6 @@ class HandNet(PatchClassifier):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         nn.init.normal_(classifier[-1].weight, std=0.001)  # type: ignore[arg-type]  # all keypoints begin in the middle of the cube
+
+    def traceable(self) -> nn.Module:
+        return self.stack()

@@ -11,6 +11,7 @@ cells.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -38,6 +39,12 @@ class Normalise(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("spread", torch.tensor(spread).view(-1, 1, 1))
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """The same for people and other programs."""
+        mean, spread = ([round(value, 6) for value in part.flatten().tolist()] for part in (self.mean, self.spread))
+        return {"colours": "RGB", "mean": mean, "spread": spread}
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.spread
@@ -67,15 +74,24 @@ def continued(x: Tensor, dimension: int, start: int, stop: int) -> Tensor:
     return x.index_select(dimension, reflect(torch.arange(start, stop, device=x.device), x.shape[dimension]))
 
 
-def padded(x: Tensor, multiple: int, least: Sequence[int] = (0, 0)) -> Tensor:
-    """(B, channels, H, W) -> (B, channels, H', W'), the next multiples of ``multiple`` that are at least ``least``: continued by
-    reflection, as often as it takes, downwards and to the right."""
-    for dimension, at_least in zip((2, 3), least, strict=True):
-        size = x.shape[dimension]
-        wanted = -(-max(size, at_least) // multiple) * multiple
-        if size < wanted:
+def padded(x: Tensor, multiple: int, least: Sequence[int] | None = None) -> Tensor:
+    """(B, channels, H, W) -> (B, channels, H', W'), the next multiples of ``multiple`` from H and W, or from larger sides ``least``, on:
+    continued by reflection, as often as it takes, downwards and to the right."""
+    for dimension, side in zip((2, 3), x.shape[2:] if least is None else least, strict=True):
+        wanted = up(side, multiple)
+        if torch.jit.is_tracing() or x.shape[dimension] < wanted:  # what is recorded goes the same way for all sizes
             x = continued(x, dimension, 0, wanted)
     return x
+
+
+def up(side: Any, multiple: int) -> Any:
+    """The next multiple of a number of pixels. Right where division truncates too, as ONNX's does."""
+    return (side + multiple - 1) // multiple * multiple
+
+
+def times(side: Any, factor: float) -> Any:
+    """⌈side · factor⌉ pixels; of a number that torch records, too."""
+    return (side.double() * factor).ceil().long() if isinstance(side, Tensor) else math.ceil(side * factor)
 
 
 def cells_to_pixels(x: Tensor, stride: int, height: int, width: int) -> Tensor:
@@ -194,9 +210,29 @@ class PaddedNetwork(JointNetwork):
                 module.eval()
         return self
 
+    def traceable(self) -> nn.Module:
+        return evenly_padded(copy.deepcopy(self)).eval()
+
     def labeller(self, precision: str = "float32", measure: bool = False) -> Whole:
         """What labels whole pictures or tiles of them: (B, 3, H, W) in [0, 1] -> (B, C, H, W)."""
         return Whole(self, precision)
+
+
+def evenly_padded(network: nn.Module) -> nn.Module:
+    """A network whose convolutions that pad as TensorFlow's do, by as much as each input's size wants, pad by what the sizes want that
+    there are: the encoder's input is a multiple of all strides, so that it is always the same."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and type(child).__name__ == "Conv2dSame":
+                plain = nn.Conv2d(
+                    child.in_channels, child.out_channels, child.kernel_size, child.stride, 0, child.dilation, child.groups,  # type: ignore[arg-type]
+                    child.bias is not None,
+                )  # fmt: skip
+                plain.weight, plain.bias = child.weight, child.bias
+                wanted = [max(d * (k - 1) + 1 - s, 0) for k, s, d in zip(child.kernel_size, child.stride, child.dilation, strict=True)]
+                (above, below), (left, right) = ((total // 2, total - total // 2) for total in wanted)
+                setattr(parent, name, nn.Sequential(nn.ZeroPad2d((left, right, above, below)), plain))
+    return network
 
 
 class Whole:

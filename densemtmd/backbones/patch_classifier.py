@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 
+from densemtmd.backbones.padded import continued
+from densemtmd.dense import Holes
 from densemtmd.fast import Fast, fast_form
 from densemtmd.geometry import Geometry
 from densemtmd.network import JointNetwork
@@ -43,8 +45,27 @@ class PatchClassifier(JointNetwork):
             self._kept = made_of, fast_form(self, precision, measure=measure)
         return self._kept[1]
 
+    def traceable(self) -> nn.Module:
+        return Bordered(self)
+
     def train(self, mode: bool = True) -> PatchClassifier:
         super().train(mode)
         if mode:
             self._kept = None  # it would hold all weights a second time
         return self
+
+
+class Bordered(nn.Module):
+    """The dense form of a patch classifier for whole pictures: they are continued by reflection, so that every pixel has its patch."""
+
+    def __init__(self, network: PatchClassifier) -> None:
+        super().__init__()
+        self.dense, self.border = Holes(network), network.geometry.border
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, H, W)."""
+        before, after = self.border
+        for dimension in (2, 3):
+            x = continued(x, dimension, -before, x.shape[dimension] + after)
+        answer: Tensor = self.dense(x)
+        return answer

@@ -8,6 +8,7 @@ Neurocomputing 2017; after Farabet et al., Learning Hierarchical Features for Sc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,11 @@ class YUV(nn.Module):
     per_pixel = True
     mean = (0.45, 0.0, 0.0)
     spread = (0.27, 0.06, 0.08)
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """The same for people and other programs."""
+        return {"colours": "YUV", "mean": list(self.mean), "spread": list(self.spread)}
 
     def forward(self, x: Tensor) -> Tensor:
         from kornia.color import rgb_to_yuv  # here, since importing kornia takes seconds

@@ -18,7 +18,7 @@ from textwrap import wrap
 from densemtmd.commands.cli import COMMAND, fitted, tool
 from densemtmd.errors import UserError
 
-VERBS = ("demo", "train", "infer", "evaluate", "compare", "correlate", "check-data", "synthesize", "release", "bench")
+VERBS = ("demo", "train", "infer", "export", "evaluate", "compare", "correlate", "check-data", "synthesize", "release", "bench")
 """In the order in which people need them."""
 
 

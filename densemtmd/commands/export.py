@@ -1,0 +1,120 @@
+"""Write a trained network as a file that other programs run: ONNX, TorchScript or OpenVINO.
+
+    python tools/export.py                                     the last finished run, all its labelsets, as ONNX
+    python tools/export.py runs/my-run --labelset kundu,xu --probabilities
+    python tools/export.py runs/my-run --format openvino --out street.xml
+    python tools/export.py runs/my-run --int8 photos/          also in 8 bits, calibrated on these pictures
+
+The file takes pictures of any size, (N, H, W, 3) uint8 as every library reads them, or with --float (N, 3, H, W) in [0, 1],
+and answers with the class ids under each labelset, (N, H, W) uint8, by the name labels.NAME, and on request their
+probabilities, (N, labels, H, W) float32, by the name probabilities.NAME. Colour conversion, what is made up beyond the
+border and the softmax of each labelset are inside: nothing is to be done before or behind. A network for hands takes crops of
+depth, (N, 1, size, size) from -1 to 1, and answers with coordinates, (N, channels), by the name values.NAME.
+
+Before it gets its name the file is run, by the program that it is for, at three odd sizes, and compared with the network:
+labels may differ where two are as likely, a file that differs otherwise is not left behind. It tells of itself what labels and
+colours there are, what it does with colours, and what its weights began as, under which licence.
+
+With --int8 a second file is written, NAME.int8.onnx, whose convolutions compute in 8 bits. What that costs is measured on the test
+pictures of the run where they are there, in IoU, and else on the calibration pictures, in pixels that get another label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from densemtmd.commands.cli import make_parser, newest_run, tool
+from densemtmd.errors import UserError
+
+if TYPE_CHECKING:
+    from densemtmd.export.graph import Graph
+
+FORMATS = ("onnx", "torch", "openvino")
+
+
+def make_arguments() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__ or "")
+    add = parser.add_argument
+    add("checkpoint", nargs="?", metavar="RUN", help="a run, or a .safetensors file (default: the last finished in runs/)")
+    add("--format", default="onnx", choices=FORMATS, help="of the file (default: onnx)")
+    add("--labelset", default="all", metavar="NAME|all|A,B", help="which labelsets answer (default: all)")
+    add("--probabilities", action="store_true", help="answer with the probabilities of all labels too")
+    add("--float", action="store_true", help="take (N, 3, H, W) float32 in [0, 1] instead of (N, H, W, 3) uint8")
+    add("--int8", nargs="+", metavar="PICTURE", help="also write it in 8 bits, calibrated on these pictures or folders of them")
+    add("--data-root", type=Path, metavar="DIR", help="with --int8: the folder of the datasets' folders (default: that of the run)")
+    add("--out", type=Path, metavar="FILE", help="the file to write (default: network.onnx, .pt or .xml in the run's folder)")
+    return parser
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_arguments().parse_args(argv)
+    if arguments.int8 and arguments.format != "onnx":
+        raise UserError(f"--int8 is for --format onnx, but the format is {arguments.format}: OpenVINO reads ONNX in 8 bits as it is")
+    checkpoint = Path(arguments.checkpoint or newest_run(option="RUN"))
+
+    from densemtmd.export.graph import Graph
+    from densemtmd.export.writing import SUFFIXES, check_packages, write
+    from densemtmd.inference import Predictor
+    from densemtmd.labelling import choose_tasks
+
+    check_packages(arguments.format)
+    suffix = SUFFIXES[arguments.format]
+    path = arguments.out or (checkpoint / f"network{suffix}" if checkpoint.is_dir() else checkpoint.with_suffix(suffix))
+    if path.suffix != suffix:
+        raise UserError(f"--out is {path}, expected a name with {suffix}, which a file of the format {arguments.format} has")
+    print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
+    predictor = Predictor.load(checkpoint, "cpu")
+    graph = Graph(predictor.networks, choose_tasks(arguments.labelset, predictor.space), arguments.probabilities, arguments.float)
+    if not graph.of_pictures and (arguments.probabilities or arguments.int8):
+        raise UserError("--probabilities and --int8 are for networks that label pictures, but this one answers other tasks: leave them out")
+    written = write(graph, predictor, path, arguments.format)
+    print(f"in:  picture {graph.shape}")
+    for output in graph.outputs:
+        print(f"out: {output.name} {output.shape} {output.dtype}")
+    print(f"run by {written.program} beside the network:")
+    for difference in written.differences:
+        print(f"  {difference}")
+    print(f"written: {path}, {written.bytes / 1e6:.1f} MB")
+    if arguments.int8:
+        in_8_bits(graph, path, arguments.int8, checkpoint, arguments.data_root)
+    return 0
+
+
+def in_8_bits(graph: Graph, path: Path, named: Sequence[str], checkpoint: Path, data_root: Path | None) -> None:
+    """Writes the file in 8 bits too, and prints what that costs.
+
+    Raises:
+        UserError: there are no such pictures, or they cannot be read.
+    """
+    from densemtmd.export.quantised import cost_on_data, cost_on_pictures, quantise
+    from densemtmd.export.writing import opened
+    from densemtmd.labelling import find_pictures
+    from densemtmd.runs.scoring import chosen
+
+    pictures = list(find_pictures(named).values())
+    smaller = path.with_suffix(f".int8{path.suffix}")
+    quantise(graph, path, smaller, pictures)
+    full, eight = opened(path, "onnx"), opened(smaller, "onnx")
+    costs, where = [], "the test pictures of the run"
+    try:
+        costs = cost_on_data(graph, full, eight, chosen(checkpoint, None, data_root)[0])
+        why = "it has none under these labelsets"
+    except UserError as error:
+        why = str(error)
+    if not costs:
+        print(f"no IoU on {where}: {why}")
+        costs, where = cost_on_pictures(graph, full, eight, pictures), "the calibration pictures"
+    print(f"in 8 bits, on {where}:")
+    for cost in costs:
+        print(f"  {cost}")
+    size = smaller.stat().st_size
+    print(f"written: {smaller}, {size / 1e6:.1f} MB, calibrated on {len(pictures)} picture{'s' * (len(pictures) != 1)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

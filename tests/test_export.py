@@ -1,0 +1,363 @@
+"""Exported networks: files that other programs run, and that answer as the network does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from toy import MODEL, needs_backbones, refused, small_network, write_toy
+
+from densemtmd import checkpoint, evaluation, poses
+from densemtmd.backbones import build, frozen, padded
+from densemtmd.commands.export import main
+from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.folder import load_split, open_labelled
+from densemtmd.dense import Holes, densify
+from densemtmd.export import writing
+from densemtmd.export.graph import Graph
+from densemtmd.export.quantised import cost_on_data
+from densemtmd.inference import Predictor
+from densemtmd.losses import dataset_softmax
+from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+needs_backbones()
+
+LABELSETS = (Labelset("picture", ["sky", "road", "car"]), Labelset("Straße.2 a", ["x", "y"], [(0, 0, 250), (9, 8, 7)]))
+"""Names that a careless file would trip over: that of its input, and one that is no identifier."""
+
+SIZES = ((1, 47, 33), (2, 31, 64), (1, 1, 9), (1, 90, 77))
+"""N, H, W; none of those with which a file is tried when it is written."""
+
+SMALL = {"encoder": "test_efficientnet", "weights": "none"}
+FROZEN = {"name": "frozen", **SMALL, "hidden": 8, "strides": [2, 4, 8]}
+UNET = {"name": "unet", **SMALL, "encoder_depth": 3, "decoder_channels": [16, 8, 8]}
+DECODERS = {
+    "fpn": {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 64},
+    "deeplabv3plus": {"encoder_output_stride": 16, "decoder_channels": 16, "decoder_atrous_rates": [1, 2, 3]},
+    "segformer": {"decoder_segmentation_channels": 16},
+    "upernet": {"decoder_channels": 16},
+}
+
+
+def random_network(model, context=False, labelsets=LABELSETS, seed=0):
+    """Whose answers differ from pixel to pixel and are certain of what they say here and there."""
+    torch.manual_seed(seed)
+    network = build(model, OutputSpace(labelsets))
+    if context:
+        network.add_context(hidden=6)
+        nn.init.normal_(network.context.layers[-1].weight, std=3.0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    nn.init.normal_(network.classifier[-1].weight)
+    return network.eval()
+
+
+def predictor_of(*networks):
+    return Predictor(networks, "cpu")
+
+
+def pictures(number, height, width):
+    return np.stack([writing.picture(height, width, seed=100 + n) for n in range(number)])
+
+
+def written(tmp_path, predictor, form="onnx", names=None, **how):
+    """A file, and what runs it."""
+    graph = Graph(predictor.networks, names or predictor.space.names, **how)
+    file = writing.write(graph, predictor, tmp_path / f"net{writing.SUFFIXES[form]}", form)
+    assert len(file.differences) == 3 and all(one.labels > 1000 and one.others <= one.labels / 1000 for one in file.differences)
+    return file.path
+
+
+def same(run, predictor, floats=False, sizes=SIZES):
+    """Asserts that a file answers as the network does: probabilities as one counts, labels but where two are about as likely."""
+    for number, height, width in sizes:
+        images = pictures(number, height, width)
+        given = (images / np.float32(255)).transpose(0, 3, 1, 2) if floats else images
+        answers = run(np.ascontiguousarray(given))
+        for n, image in enumerate(images):
+            for name, shares in predictor.all_probabilities(image, predictor.space.names).items():
+                labels = answers[f"labels.{name}"][n]
+                assert labels.shape == (height, width) and labels.dtype == np.uint8
+                own = np.take_along_axis(shares, labels[None].astype(int), 0)[0]
+                assert (shares.max(0) - own).max() < 1e-3 and (labels != shares.argmax(0)).mean() < 2e-3
+                if f"probabilities.{name}" in answers:
+                    assert np.abs(answers[f"probabilities.{name}"][n] - shares).max() < 1e-3
+
+
+def run_of(path):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda given: dict(zip(names, session.run(None, {"picture": given}), strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# Every network
+
+
+@pytest.mark.parametrize(
+    "model, context",
+    [
+        (MODEL, True),
+        ({**FROZEN, "grid": 4, "scales": [1.0, 2.0]}, True),
+        ({**FROZEN, "encoder": ["test_efficientnet", "test_resnet"], "strides": [4], "scales": [1.5]}, False),
+        ({**FROZEN, "encoder": "tf_mobilenetv3_small_minimal_100", "strides": [4, 8]}, False),
+        (UNET, False),
+    ],
+    ids=["patchnet", "frozen", "ensemble", "padded-as-tensorflow", "unet"],
+)
+def test_onnx_answers_as_the_network(tmp_path, model, context):
+    predictor = predictor_of(random_network(model, context))
+    same(run_of(written(tmp_path, predictor, probabilities=True)), predictor)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {**FROZEN, "scales": [0.5, 1.0], "grid": 4},
+        {**FROZEN, "layers": 0, "learns_beyond": 4, "grid": 4},
+        *({"name": name, "decoder": name, **SMALL, **settings} for name, settings in DECODERS.items()),
+    ],
+    ids=["smaller", "learns-linear", *DECODERS],
+)
+def test_what_is_recorded_answers_as_the_network(model):
+    """The recording is what goes into every file; that of the others above is tried with a program of its own."""
+    predictor = predictor_of(random_network(model))
+    graph = Graph(predictor.networks, predictor.space.names, probabilities=True)
+    with writing.recording("TorchScript"):
+        traced = torch.jit.trace(graph, (writing.example(graph),), check_trace=False)
+    names = [one.name for one in graph.outputs]
+    with torch.no_grad(), torch.jit.optimized_execution(False):
+        same(lambda x: {n: y.numpy() for n, y in zip(names, traced(torch.from_numpy(x)), strict=True)}, predictor)
+
+
+def test_one_of_several_networks_and_labelsets(tmp_path):
+    """As the strategy nf leaves them: a network for each labelset."""
+    third = Labelset("third", ["a", "b", "c"])
+    predictor = predictor_of(small_network(*LABELSETS, seed=1), small_network(third, seed=2))
+    run = run_of(written(tmp_path, predictor, names=["third", "picture"]))
+    assert list(run(pictures(1, 20, 20))) == ["labels.third", "labels.picture"]
+    same(run, Predictor([*(predictor.networks[0].only(["picture"]), predictor.networks[1])], "cpu"))
+
+
+@pytest.mark.parametrize("form", ["torch", "openvino"])
+def test_other_formats(tmp_path, form):
+    openvino = pytest.importorskip("openvino") if form == "openvino" else None
+    predictor = predictor_of(small_network(*LABELSETS))
+    path = written(tmp_path, predictor, form, probabilities=True, floats=True)
+    same(writing.opened(path, form), predictor, floats=True)
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == ([".pt"] if form == "torch" else [".bin", ".xml"])
+    if form == "torch":
+        files = {"densemtmd.json": ""}
+        torch.jit.load(str(path), _extra_files=files)
+        told = json.loads(files["densemtmd.json"])
+    else:
+        model = openvino.Core().read_model(str(path))
+        told = {name: model.get_rt_info(["densemtmd", name]).astype(str) for name in ("tasks", "input")}
+    assert list(json.loads(told["tasks"])) == ["picture", "Straße.2 a"] and told["input"] != ""
+
+
+def test_hands(tmp_path):
+    torch.manual_seed(0)
+    sets = (KeypointSet("nyu", ["tip", "palm"]), KeypointSet("icvl", ["wrist"]))
+    model = {"name": "handnet", "size": 24, "width": 4, "hidden": 16}
+    network = build(model, OutputSpace(sets)).eval()
+    nn.init.normal_(network.classifier[-1].weight)
+    checkpoint.save_network(tmp_path / "hand.safetensors", network, model)
+    assert main([str(tmp_path / "hand.safetensors")]) == 0
+    run, crops = run_of(tmp_path / "hand.onnx"), np.random.default_rng(5).uniform(-1, 1, (3, 24, 24)).astype(np.float32)
+    answers = run(crops[:, None])
+    for one in sets:
+        expected = poses.answers(network, one.name, crops, torch.device("cpu"))
+        assert np.abs(expected).max() > 0.1
+        assert np.allclose(answers[f"values.{one.name}"].reshape(expected.shape), expected, atol=1e-4)
+    with refused("--probabilities", "label pictures"):
+        main.__wrapped__([str(tmp_path / "hand.safetensors"), "--probabilities"])
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# What a file tells, and wrong ones
+
+
+def test_a_file_tells_what_one_must_know(tmp_path):
+    network = random_network(UNET)
+    network.pretrained = {"name": "somebody's weights", "digest": "00", "licence": "Apache-2.0"}
+    told = writing.about(Graph([network], network.space.names, probabilities=True))
+    mean, spread = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, which timm's own weights are used to
+    (normalisation,) = json.loads(told["normalisation"])
+    assert normalisation["colours"] == "RGB" and normalisation["mean"] == pytest.approx(network.features.normalise.mean.flatten().tolist())
+    assert len(mean) == len(spread) == len(normalisation["spread"])
+    assert "somebody's weights: Apache-2.0" in told["licence"] and json.loads(told["weights"]) == [network.pretrained]
+
+    predictor = predictor_of(small_network(*LABELSETS))
+    meta = onnxruntime.InferenceSession(str(written(tmp_path, predictor))).get_modelmeta().custom_metadata_map
+    assert meta["densemtmd"] == sys.modules["densemtmd"].__version__ and meta["opset"] == str(writing.OPSET)
+    tasks = json.loads(meta["tasks"])
+    assert tasks["Straße.2 a"]["labels"] == ["x", "y"] and tasks["Straße.2 a"]["colours"] == [[0, 0, 250], [9, 8, 7]]
+    assert json.loads(meta["normalisation"]) == [{"colours": "YUV", "mean": [0.45, 0.0, 0.0], "spread": [0.27, 0.06, 0.08]}]
+    assert json.loads(meta["outputs"])["labels.picture"] == "(N, H, W) uint8" and "uint8" in json.loads(meta["input"])["picture"]
+    assert "at random" in meta["licence"]
+
+
+def test_a_wrong_file_is_not_left_behind(tmp_path, monkeypatch):
+    """The division that ONNX does otherwise: files that know no odd sizes."""
+    for room in (padded, frozen):
+        monkeypatch.setattr(room, "up", lambda side, multiple: -(-side // multiple) * multiple)
+    predictor = predictor_of(random_network({**FROZEN, "strides": [4]}))
+    graph = Graph(predictor.networks, predictor.space.names)
+    (tmp_path / "net.onnx").write_text("what was there")
+    with refused(tmp_path / "net.onnx", "was not written", "onnxruntime"):
+        writing.write(graph, predictor, tmp_path / "net.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"] and (tmp_path / "net.onnx").read_text() == "what was there"
+
+
+def test_differences_that_are_none_of_rounding():
+    predictor = predictor_of(small_network(*LABELSETS))
+    graph = Graph(predictor.networks, ["picture"], probabilities=True)
+    image = pictures(1, 20, 30)
+    expected = [writing.expected_of(graph, predictor, image[0])]
+    right = {name: value[None] for name, value in expected[0].items()}
+
+    def wrong(**changed):
+        return writing.difference(graph, image.shape, right | {f"{name}.picture": value for name, value in changed.items()}, expected).wrong
+
+    shares = right["probabilities.picture"]
+    order = shares.argsort(1)
+    second = right["labels.picture"].copy()
+    second[0, 4, 5] = order[0, 1, 4, 5]
+    assert not wrong() and not wrong(probabilities=shares + 1e-4)
+    assert wrong(labels=second) and wrong(labels=order[:, 1].astype(np.uint8))
+    assert wrong(labels=right["labels.picture"][:, 1:]) and wrong(labels=right["labels.picture"].astype(np.int64))
+    assert wrong(labels=np.full_like(second, 200)) and wrong(probabilities=shares + 0.01) and wrong(probabilities=shares * np.nan)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+@pytest.fixture
+def net(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save_network("net.safetensors", small_network(*LABELSETS), MODEL)
+    return tmp_path
+
+
+def test_the_command(net, capsys):
+    assert main(["net.safetensors", "--labelset", "picture", "--out", "deep/street.onnx"]) == 0
+    shown = capsys.readouterr().out
+    assert "out: labels.picture (N, H, W) uint8" in shown and "Straße" not in shown
+    assert re.search(r"1×33×47×3: \d+ of 1,551 labels differ", shown) and "written: deep/street.onnx, 0.0 MB" in shown
+    same(run_of("deep/street.onnx"), Predictor([Predictor.load("net.safetensors", "cpu").networks[0].only(["picture"])], "cpu"))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--labelset", "pictures"], ["unknown labelset", "did you mean 'picture'?"]),
+        (["--out", "net.png"], ["--out is net.png", ".onnx"]),
+        (["--format", "torch", "--int8", "a.png"], ["--int8 is for --format onnx"]),
+        (["--int8", "nowhere.png"], ["there is no picture nowhere.png"]),
+    ],
+)
+def test_what_is_refused(net, arguments, words):
+    with refused(*words):
+        main.__wrapped__(["net.safetensors", *arguments])
+
+
+def test_without_the_extra_it_says_which(net, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if "onnx" in name else find(name, *more))
+    with refused("needs onnx and onnxruntime", "pip install 'densemtmd[export]'"):
+        main.__wrapped__(["net.safetensors"])
+    with refused("densemtmd[openvino]"):
+        main.__wrapped__(["net.safetensors", "--format", "openvino"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert not Path("net.onnx").exists()
+
+
+def test_in_8_bits(net, capsys):
+    for n in range(2):
+        Image.fromarray(pictures(1, 60, 50 + n)[0]).save(f"{n}.png")
+    assert main(["net.safetensors", "--int8", "0.png", "1.png"]) == 0
+    shown = capsys.readouterr().out
+    assert "lies in no run's folder" in shown
+    told = dict(re.findall(r"(picture|Straße\.2 a): ([\d.]+) % of the pixels get another label, on 2 pictures", shown))
+    full, eight = run_of("net.onnx"), run_of("net.int8.onnx")
+    images = [np.asarray(Image.open(f"{n}.png"))[None] for n in range(2)]
+    for name, percent in told.items():
+        changed = np.concatenate([(full(i)[f"labels.{name}"] != eight(i)[f"labels.{name}"]).ravel() for i in images])
+        assert float(percent) == pytest.approx(100 * changed.mean(), abs=0.006) and changed.mean() < 0.3
+    meta = onnxruntime.InferenceSession("net.int8.onnx").get_modelmeta().custom_metadata_map
+    assert "2 pictures" in meta["int8"] and json.loads(meta["tasks"])
+
+
+def test_what_8_bits_cost_in_iou_is_that_of_the_scores(tmp_path):
+    dataset = open_labelled(load_dataset_config(write_toy(tmp_path, "cars", "square")), tmp_path)
+    network = small_network(dataset.labelset)
+    predictor = predictor_of(network)
+    graph = Graph([network], ["cars"])
+    run = run_of(written(tmp_path, predictor))
+
+    def other(given):
+        return {"labels.cars": 1 - run(given)["labels.cars"]}
+
+    (cost,) = cost_on_data(graph, run, other, [dataset])
+    matrices = evaluation.score_pictures(network, "cars", load_split(dataset, "test"), scoring="dense", device=torch.device("cpu"))
+    assert cost.changed == 100 and cost.pictures == len(dataset.splits["test"])
+    assert cost.iou[0] == pytest.approx(evaluation.scores([matrices.sum(0)]).iou)
+    assert cost.iou[1] == pytest.approx(evaluation.scores([matrices.sum(0)[:, ::-1]]).iou)
+
+
+def test_the_program_of_the_page_needs_neither_torch_nor_densemtmd(net):
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in program.splitlines() if line.strip()]) <= 12
+    Path("program.py").write_text(program.replace("runs/<run>/network.onnx", "net.onnx"))
+    image = pictures(1, 61, 75)[0]
+    Image.fromarray(image).save("photo.jpg", quality=95)
+    assert main(["net.safetensors"]) == 0
+    alone = "import sys, runpy; sys.modules.update(torch=None, densemtmd=None, onnx=None); runpy.run_path('program.py')"
+    subprocess.run([sys.executable, "-c", alone], check=True, timeout=120)
+    predictor = Predictor.load("net.safetensors", "cpu")
+    seen = np.asarray(Image.open("photo.jpg"))
+    for task in LABELSETS:
+        with Image.open(f"photo.{task.name}.png") as answer:
+            assert answer.mode == "P" and answer.getpalette()[:6] == [v for colour in task.palette[:2] for v in colour]
+            assert (np.asarray(answer) != predictor(seen, task.name)).mean() < 2e-3
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------
+# What it is made of
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(3, 2), nn.AvgPool2d(2, divisor_override=3), nn.MaxPool2d(3, 2, dilation=2)])
+def test_holes_answer_as_the_dense_form(pool):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), pool, nn.BatchNorm2d(4), pool, nn.Conv2d(4, 6, 2), nn.Flatten(), nn.Linear(6, 2)
+    net = nn.Sequential(*layers).eval()
+    dense, holes = densify(net), Holes(net)
+    with torch.no_grad():
+        for height, width in ((dense.patch, dense.patch), (dense.patch + 1, dense.patch + 12), (64, 47)):
+            x = torch.randn(2, 3, height, width)
+            assert torch.allclose(holes(x), dense(x), atol=1e-5)
+
+
+def test_a_recorded_dataset_softmax_is_the_same():
+    space = OutputSpace(LABELSETS)
+    x = torch.randn(2, space.channels, 3, 4)
+    with writing.recording("TorchScript"):
+        traced = torch.jit.trace(lambda y: dataset_softmax(y, space), (torch.zeros(1, space.channels, 2, 2),), check_trace=False)
+    assert torch.allclose(traced(x), dataset_softmax(x, space), atol=1e-6)
