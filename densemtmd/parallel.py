@@ -18,7 +18,6 @@ Shapes: ``B`` samples of the whole batch, ``b`` those of this process, ``C`` cha
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -308,11 +307,8 @@ def of_first(work: Callable[..., T], *arguments: Any) -> T:
 
 
 def _sendable(error: Exception | None) -> Exception | None:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(repr(error))
-    return error
+    """An error as it is told to the other processes: its sentence."""
+    return error if error is None else UserError(str(error)) if isinstance(error, UserError) else RuntimeError(repr(error))
 
 
 def same(network: nn.Module, *, buffers_only: bool = False) -> None:

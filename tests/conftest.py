@@ -42,6 +42,7 @@ def data_root() -> Path:
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is said of how far work is, which a busy machine would have said among what tests look at."""
     monkeypatch.setattr(progress, "FIRST", math.inf)
+    monkeypatch.delenv("COLUMNS", raising=False)  # which xdist sets: nothing is folded where there is no terminal
 
 
 @pytest.fixture

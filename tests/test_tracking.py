@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import densemtmd
+from densemtmd import origin
 from densemtmd.errors import UserError
 from densemtmd.tracking import Tracker, environment, environment_tags, flatten, mlflow_store, open_tracker
 
@@ -274,16 +275,17 @@ def test_the_commit_is_recorded_and_whether_the_code_was_changed(tmp_path, monke
 
     file = tmp_path / "environment.py"
     file.write_text("1")
-    monkeypatch.setattr(environment, "__file__", str(file))
+    monkeypatch.setattr(origin, "__file__", str(file))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment._git_tags() == {}
+    assert origin.code() == ("", False)
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
     commit = git("rev-parse", "HEAD").strip()
-    assert environment._git_tags() == {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": "false"}
+    tags = environment.environment_tags()
+    assert origin.code() == (commit, False) and (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == (commit, "false")
     file.write_text("2")
-    assert environment._git_tags()["mlflow.source.git.dirty"] == "true"
+    assert environment.environment_tags()["mlflow.source.git.dirty"] == "true"
 
 
 # --- how runs begin and end
