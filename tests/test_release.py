@@ -75,6 +75,19 @@ def test_mistakes(runs, tmp_path):
         release(tmp_path, tmp_path / "out")
 
 
+def test_a_hub_that_cannot_be_reached_costs_nothing(runs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("huggingface_hub")
+
+    def refuse(*_, **__):
+        raise RuntimeError("no network\nat all")
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi.create_repo", refuse)
+    assert command.main([str(runs["jt"]), "--out", str(tmp_path / "out"), "--push", "me/toys"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "me/toys could not be put on the Hugging Face Hub (no network" in error
+    assert Predictor.load(tmp_path / "out", "cpu").space.names
+
+
 def test_hub_and_back(runs, tmp_path, monkeypatch):
     """By the library's own calls, with a folder in the place of a repository."""
     hub = pytest.importorskip("densemtmd.hub")

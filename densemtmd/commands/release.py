@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from densemtmd.commands.cli import make_parser, tool
 from densemtmd.errors import UserError
@@ -40,10 +41,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     print(f"{arguments.out / 'README.md'}: the card")
     if arguments.push:
-        from densemtmd.hub import HubPredictor
-
-        print(HubPredictor.from_pretrained(arguments.out).push_to_hub(arguments.push))
+        push(arguments.out, arguments.push)
     return 0
+
+
+def push(folder: Path, name: str) -> None:
+    """Puts what was written into a repository of the Hub.
+
+    Raises:
+        UserError: the library is missing, there is no network, nobody is logged in, or the Hub refuses.
+    """
+    try:
+        from densemtmd.hub import HubPredictor
+    except ImportError as error:
+        raise UserError(f"--push needs huggingface_hub ({error}): pip install -c constraints.txt 'densemtmd[backbones]'") from None
+    try:
+        print(HubPredictor.from_pretrained(folder, device="cpu").push_to_hub(name))
+    except UserError:
+        raise
+    except Exception as error:  # of the Hub's client and of what it talks through, which have no kind of error in common
+        why = shorten(str(error), 200) or type(error).__name__
+        raise UserError(
+            f"{name} could not be put on the Hugging Face Hub ({why}): what was to go there lies in {folder}; log in with "
+            "`hf auth login`, and call again"
+        ) from None
 
 
 if __name__ == "__main__":
