@@ -127,8 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(told.on_screen())
     if arguments.out:
         from densemtmd.files import atomic_write
+        from densemtmd.origin import portable
 
-        command = " ".join(["python", "tools/bench.py", *(sys.argv[1:] if argv is None else argv)])
+        command = " ".join(["python", "tools/bench.py", *map(portable, sys.argv[1:] if argv is None else argv)])
         measured = {"bench": arguments.bench, "command": command, "machine": about, **told.values}
         written = {"json": json.dumps(measured, indent=1) + "\n", "md": f"{told.as_markdown()}\n\n{origin(command, about)}\n"}
         for kind, content in written.items():
