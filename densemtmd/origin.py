@@ -66,11 +66,15 @@ def portable(word: str) -> str:
 def hardware() -> str:
     """The kind of machine that this process may use."""
     count = cores()
-    parts = [f"{count} core{'s' * (count > 1)}", processor()]
+    return ", ".join([f"{count} core{'s' * (count > 1)}", processor(), *gpus()])
+
+
+def gpus() -> list[str]:
+    """The GPUs of this machine, each kind with how many there are of it: ``2 x NVIDIA H100``."""
     import torch
 
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return ", ".join(parts + [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)])
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
 
 
 def code() -> tuple[str, bool]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from densemtmd.errors import UserError, about_files, about_installation, about_memory, one_line
+from densemtmd.released import FOLDER
 from densemtmd.stopping import REASONS, Stopped, answering, reason_of
 
 Main = Callable[..., int]
@@ -195,16 +196,12 @@ def newest_network(runs: str | Path = "runs") -> tuple[Path, str]:
     try:
         return newest_run(runs), "the last finished run"
     except UserError:
-        return RELEASED, f"which comes with densemtmd: no run in {Path(runs)}{os.sep} is finished"
-
-
-RELEASED = Path(__file__).parents[1] / "released"
-"""As :data:`densemtmd.released.FOLDER`."""
+        return FOLDER, f"which comes with densemtmd: no run in {Path(runs)}{os.sep} is finished"
 
 
 def network(named: str) -> Path:
     """The network that a person names: a checkpoint, the folder of a run, or ``released``, unless there is something of that name."""
-    return RELEASED if named == RELEASED.name and not Path(named).exists() else Path(named)
+    return FOLDER if named == FOLDER.name and not Path(named).exists() else Path(named)
 
 
 def _is_trial(run: Path) -> bool:

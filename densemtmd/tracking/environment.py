@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib import metadata
 
 from densemtmd.machine import cores, processor
-from densemtmd.origin import code
+from densemtmd.origin import code, gpus
 
 
 def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
@@ -20,8 +20,6 @@ def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
     Args:
         overrides: the settings given on the command line, e.g. ``["data=stanford", "strategy=jtsc"]``.
     """
-    import torch
-
     tags = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
     commit, changed = code()
     if commit:
@@ -34,9 +32,7 @@ def environment_tags(overrides: Sequence[str] = ()) -> dict[str, str]:
     for package in ("densemtmd", "torch", "kornia", "numpy", "mlflow"):
         with suppress(metadata.PackageNotFoundError):
             tags[f"version.{package}"] = metadata.version(package)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpus = [torch.cuda.get_device_name(i) for i in range(count)]
-    tags["hardware.gpu"] = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"
+    tags["hardware.gpu"] = ", ".join(gpus()) or "none"
     tags["hardware.cpu"] = processor()
     tags["hardware.cores"] = str(cores())
     return tags

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from densemtmd.datasets.formats.entries import entries, read_again
+from densemtmd.datasets.formats.entries import entries, read_again, state
 from densemtmd.datasets.formats.regions import NOTHING, Region, by_area, from_runs, outline
 from densemtmd.errors import UserError
 
@@ -48,11 +48,7 @@ def index(path: str | Path) -> Index:
         UserError: it cannot be read, or is none of COCO's.
     """
     path = Path(path)
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; expected {WHAT} there") from error
-    return _index(path, found.st_size, found.st_mtime_ns)
+    return _index(path, *state(path, WHAT))
 
 
 @lru_cache(maxsize=8)

@@ -41,6 +41,19 @@ class Entry(NamedTuple):
     value: Any
 
 
+def state(path: Path, what: str) -> tuple[int, int]:
+    """What changes when a file does: its size and the time of its last change.
+
+    Raises:
+        UserError: it cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected {what} there") from error
+    return found.st_size, found.st_mtime_ns
+
+
 def entries(path: str | Path, sections: Collection[str], what: str, plain: Collection[str] = ()) -> Iterator[Entry]:
     """The entries of some lists in a JSON file that is a mapping of lists, or one list, in the order of the file.
 
