@@ -16,14 +16,14 @@ import itertools
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from densemtmd.datasets.duplicates import Picture, find_copies, fingerprint
-from densemtmd.datasets.folder import Dataset
+from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.hands.sets import HAND_SETS
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Item
@@ -123,6 +123,35 @@ def _shared(a: Dataset, b: Dataset) -> list[tuple[Item, Item]]:
     return list(found.values())
 
 
+def named_truths(datasets: Sequence[Dataset], data_root: str | Path) -> list[Dataset]:
+    """The datasets that the YAMLs of others name in ``truth: {with: ...}``, each with the pictures that the two share, in the splits that
+    these have in the one that names it; none of those that are among the others already.
+
+    Args:
+        datasets: open ones.
+        data_root: where the others' folders lie.
+
+    Raises:
+        UserError: the other cannot be opened, or has no picture in common with the one that names it.
+    """
+    found: dict[str, Dataset] = {}
+    for dataset in datasets:
+        if (config := dataset.config.truth) is None:
+            continue
+        present = next((one for one in datasets if one.name == config.name), None)
+        other = present or open_dataset(config, data_root, split={"fractions": {"test": 1}})
+        pairs = {item.key: twin for item, twin in _shared(dataset, other)}
+        if not pairs:
+            raise UserError(
+                f"{dataset.config.path} has its truth with {config.path}, but of its {len(_items(dataset))} pictures none is among the "
+                f"{len(_items(other))} of {other.name}, under any name or size: name a dataset that labels some of the same pictures"
+            )
+        if present is None:
+            splits = {split: tuple(pairs[item.key] for item in items if item.key in pairs) for split, items in dataset.splits.items()}
+            found[config.name] = replace(other, splits=splits)
+    return list(found.values())
+
+
 def _items(dataset: Dataset) -> list[Item]:
     return [item for items in dataset.splits.values() for item in items]
 
@@ -135,7 +164,7 @@ def _photos(dataset: Dataset, without: Container[str]) -> list[Item]:
 
 def _printed(dataset: Dataset, photos: Sequence[Item]) -> list[Picture]:
     """Pictures as copies of them are looked for; those that cannot be read are left out."""
-    prints = followed(ahead(_print_of, photos), f"prints of {dataset.name}", len(photos))
+    prints = followed(ahead(lambda item: _print_of(item.image), photos), f"prints of {dataset.name}", len(photos))
     return [
         Picture(dataset.name, "", item.key, f"{dataset.name} {item.key}", one, partial(read_picture, item.image))
         for item, one in zip(photos, prints, strict=True)
@@ -143,9 +172,10 @@ def _printed(dataset: Dataset, photos: Sequence[Item]) -> list[Picture]:
     ]
 
 
-def _print_of(item: Item) -> bytes | None:
+@lru_cache(2**16)
+def _print_of(image: Path) -> bytes | None:
     try:
-        return fingerprint(read_picture(item.image))
+        return fingerprint(read_picture(image))
     except UserError:  # who labels it will say so
         return None
 

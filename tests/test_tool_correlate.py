@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from toy import write_toy
 
-from densemtmd.commands import correlate, train
+from densemtmd.commands import correlate, evaluate, train
 
 SMALL = [
     "tracking=none", "model=patchnet",
@@ -89,6 +89,13 @@ def test_without_an_answer_key_nothing_is_scored(tmp_path, capsys):
     scored = json.loads((tmp_path / "twice" / "scores.json").read_text())
     assert {m["truth"] for m in scored["mistakes"]} <= {"none", "same", "part_of", "contains"}
     assert scored["at 85%"]["pairs"] == 4 and "precision" in (tmp_path / "twice" / "scores.md").read_text()
+    content = yaml.safe_load(twice[0].read_text()) | {"truth": {"with": twice[1].name}}
+    (keyed := tmp_path / "keyed.yaml").write_text(yaml.safe_dump(content))  # the same, said in the YAML of one of them
+    arguments = ["--data", str(keyed), "--data-root", str(tmp_path), "--split", "test"]
+    assert correlate.main([str(run), *arguments, "--out", str(tmp_path / "keyed")]) == 0
+    assert (tmp_path / "keyed" / "scores.json").read_text() == (tmp_path / "twice" / "scores.json").read_text()
+    assert evaluate.main([str(run), *arguments, "--cross", "--strided", "--out", str(tmp_path / "keyed")]) == 0
+    assert set(json.loads((tmp_path / "keyed" / "cross.json").read_text())["answers"]["discs"]) == {"twice_squares", "twice_discs"}
     assert train.main([*SMALL, *data[:2], f"data.datasets=[{twice[0]}]", *data[3:]]) == 1
     assert "twice_squares has no validation pictures" in capsys.readouterr().err
 
@@ -108,7 +115,7 @@ def test_without_an_answer_key_nothing_is_scored(tmp_path, capsys):
 
 
 def test_cross_scores_and_a_merged_answer(street_run, tmp_path, capsys):
-    from densemtmd.commands import evaluate, infer
+    from densemtmd.commands import infer
 
     assert evaluate.main([str(street_run), "--cross", "--strided"]) == 0
     printed = capsys.readouterr().out

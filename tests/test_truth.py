@@ -1,15 +1,17 @@
 """The truth that datasets share: what it says is what the datasets' own files say, and the shares of labels are counted by hand."""
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from toy import write_toy
+from toy import refused, write_toy
 
-from densemtmd.datasets.config import load_dataset_config
+from densemtmd.datasets.config import is_standalone, load_dataset_config, parse_dataset_config, standalone
 from densemtmd.datasets.folder import open_dataset
 from densemtmd.tasks import VOID
-from densemtmd.truth import known_truths
+from densemtmd.truth import known_truths, named_truths
 from densemtmd.worlds.annotators import StreetSettings, ensure_streets
 
 
@@ -155,3 +157,51 @@ def test_a_photo_is_found_under_another_name_and_size_and_no_frame_of_a_video_is
     assert np.allclose(shares, by_hand, atol=0.01)
     first = large.splits["test"][0]
     assert (truth.target("large", large, first)[:120] == np.repeat([0, 1], [80, 112])).all()
+
+
+def test_the_yaml_of_a_dataset_names_who_labels_its_pictures_too(tmp_path):
+    first = write_toy(tmp_path, "first", "square")
+    write_toy(tmp_path, "stranger", "disc")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    for n in range(6, 12):
+        (tmp_path / "second" / "images" / f"{n:03}.png").unlink()
+        (tmp_path / "second" / "labels" / f"{n:03}.png").unlink()
+    content = yaml.safe_load(first.read_text())
+    second = content | {"name": "second", "labelset": ["left", "right"], "split": {"fractions": {"train": 1}}}
+
+    def save(name, about):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(about))
+
+    def opened(about):
+        save("first", about)
+        return open_dataset(load_dataset_config(first), tmp_path)
+
+    save("second", second | {"truth": {"with": "first.yaml"}})  # each other's: neither is looked for twice
+    dataset = opened(content | {"truth": {"with": "second.yaml"}})
+    (other,) = named_truths([dataset], tmp_path)
+    assert {split: [item.key for item in other.splits[split]] for split in other.splits} == {
+        split: [item.key for item in dataset.splits[split] if item.key < "006"] for split in dataset.splits
+    }
+    (truth,) = known_truths([dataset, other])
+    assert truth.classes[:2] == ("other and left", "other and right")
+    assert named_truths([dataset, other], tmp_path) == []
+    alone = standalone(first)
+    (tmp_path / "second.yaml").unlink()
+    assert is_standalone(alone) and not is_standalone(alone | {"truth": {"with": "second.yaml"}})
+    assert parse_dataset_config(alone, first).truth.labelset.labels == ("left", "right")
+    derived = {"name": "seen", "derive": {"from": alone}, "truth": alone["truth"]}
+    assert parse_dataset_config(derived, first).truth.name == "second"
+    assert parse_dataset_config({"name": "seen", "derive": {"from": alone}}, first).truth is None
+
+    for named, words in [
+        ("second.yaml", ["first.yaml takes from 'second.yaml'", "second.yaml"]),
+        ({"wiht": "stranger.yaml"}, ["first.yaml: truth", "wiht"]),
+        ("other.yaml", ["other.yaml", "called 'first' too"]),
+        (["second"], ["expected {with: other.yaml}"]),
+    ]:
+        save("other", content)
+        with refused(*words):
+            opened(content | {"truth": named if isinstance(named, dict) else {"with": named}})
+    stranger = opened(content | {"truth": {"with": "stranger.yaml"}})
+    with refused("first.yaml has its truth with", "stranger.yaml", "of its 12 pictures none is among the 12 of stranger"):
+        named_truths([stranger], tmp_path)

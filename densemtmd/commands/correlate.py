@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
-    datasets, _ = chosen(arguments.checkpoint, arguments.data, arguments.data_root)
+    datasets, _ = chosen(arguments.checkpoint, arguments.data, arguments.data_root, truths=True)
     check_labelsets(datasets, predictor.space)
     space = predictor.space
     pictures = {

@@ -136,6 +136,11 @@ class DatasetConfig:
         ``[unused]`` for all of the kind. It is then shown as known, and stops nothing.
     ``where``
         Where to get the dataset, for the message that it is missing.
+    ``truth``
+        ``{with: other.yaml}``: the pictures of this dataset that another one labels too, in a labelset of its own, are truth for
+        ``correlate``, ``evaluate --cross`` and ``--labelset``, as if both had been named in ``--data``: what a pixel is, is what the two
+        say of it. The name of a built-in dataset or the path of a YAML. Pictures are found whatever their names and sizes; the other's are
+        in the split that they are in here, and those that are not here are left out. Nothing is trained on them.
     ``derive``
         ``{from: camvid, map: {person: [pedestrian, bicyclist], other: rest}, void: fence, take: {part: 2, of: 7}}``
         makes the dataset out of another, the name of a built-in one or the path of a YAML. ``map`` makes its labels,
@@ -143,7 +148,7 @@ class DatasetConfig:
         ``other: {labels: rest, colour: [70, 70, 70]}``. ``void`` names those that become void, or ``rest``. Each label
         of the source is named once. Without ``map`` the labels are the source's, and share its outputs. ``take`` is
         the share of the pictures, see :class:`~densemtmd.datasets.splits.Take`; by default all. Besides it only
-        ``name``, ``domain`` (by default the source's), ``split``, ``exclude`` and ``known`` may be given.
+        ``name``, ``domain`` (by default the source's), ``split``, ``exclude``, ``known`` and ``truth`` may be given.
     """
 
     name: str
@@ -166,6 +171,7 @@ class DatasetConfig:
     derive: Derivation | None
     path: Path  # the YAML itself
     centres: Mapping[str, str] = field(default_factory=dict)
+    truth: DatasetConfig | None = None
 
     @property
     def labelset(self) -> Labelset:
@@ -194,7 +200,7 @@ class Derivation:
 
 
 KEYS = (*(f.name for f in fields(DatasetConfig) if f.name not in ("task", "codes", "path", "centres")), "labelset", "void")
-DERIVED_KEYS = ("name", "domain", "derive", "split", "exclude", "known")
+DERIVED_KEYS = ("name", "domain", "derive", "split", "exclude", "known", "truth")
 
 
 def built_in_datasets() -> tuple[str, ...]:
@@ -256,8 +262,15 @@ def is_standalone(data: Any) -> bool:
     if not isinstance(data, Mapping):
         return not isinstance(data, str)
     derive = data.get("derive")
+    truth = data.get("truth")
     named = [data.get("labelset"), *([derive.get("from")] if isinstance(derive, Mapping) else [])]
+    named += [truth.get("with")] if isinstance(truth, Mapping) else []
     return all(is_standalone(one) for one in named)
+
+
+def _without_truth(data: Any) -> Any:
+    """A dataset's YAML as others see it that name it: which truth it has is its own affair, and two may be each other's."""
+    return {key: value for key, value in data.items() if key != "truth"} if isinstance(data, Mapping) else data
 
 
 def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -267,8 +280,11 @@ def _standalone(data: Any, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]
         if not isinstance(named, str):
             return named
         source, content = _read_named(named, path, (*seen, path))
-        return _standalone(content, source, (*seen, path))
+        return _standalone(_without_truth(content), source, (*seen, path))
 
+    if isinstance(data.get("truth"), Mapping) and isinstance(data["truth"].get("with"), str):
+        source, content = _read_named(data["truth"]["with"], path, (path,))
+        data["truth"] = data["truth"] | {"with": _standalone(_without_truth(content), source, ())}
     if isinstance(data.get("derive"), Mapping) and "from" in data["derive"]:
         data["derive"] = data["derive"] | {"from": inlined(data["derive"]["from"])}
     if "labelset" in data:
@@ -320,7 +336,22 @@ def parse_labelled(data: Mapping[str, Any], path: Path) -> DatasetConfig:
         where=_text(data["where"], "where", path) if "where" in data else None,
         derive=None,
         path=path,
+        truth=_truth_with(data, labelset, path),
     )
+
+
+def _truth_with(data: Mapping[str, Any], labelset: Labelset, path: Path) -> DatasetConfig | None:
+    """The dataset that labels some of this one's pictures too."""
+    if data.get("truth") is None:
+        return None
+    named = _mapping(data["truth"], ("with",), f"{path}: truth").get("with")
+    if not isinstance(named, str | Mapping):
+        raise UserError(f"{path}: truth is {data['truth']!r}, expected {{with: other.yaml}}, which labels some of its pictures too")
+    where, content = _read_named(named, path, (path,)) if isinstance(named, str) else (path, named)
+    other = _parse(_without_truth(content), where, ())
+    if other.labelset.name == labelset.name:
+        raise UserError(f"{path}: truth is with {other.path}, whose labelset is called {other.labelset.name!r} too: give it its own name")
+    return other
 
 
 def _derived(data: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> DatasetConfig:
@@ -336,9 +367,9 @@ def _derived(data: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> Datase
         raise UserError(f"{path}: derive has no key 'from', expected the name of a dataset or the path of its YAML")
     if isinstance(derive["from"], str):
         where, content = _read_named(derive["from"], path, (*seen, path))
-        source = _parse(content, where, (*seen, path))
+        source = _parse(_without_truth(content), where, (*seen, path))
     else:
-        source = _parse(derive["from"], path, seen)
+        source = _parse(_without_truth(derive["from"]), path, seen)
     labelset, ids = _seen_as(source.labelset, name, derive, path)
     take = () if derive.get("take") is None else (_take(derive["take"], path),)
     earlier = source.derive or Derivation(source, tuple(range(source.labelset.channels)), (), ())
@@ -354,6 +385,7 @@ def _derived(data: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> Datase
         known=(*source.known, *_known(data.get("known"), path)),
         derive=Derivation(earlier.source, tuple(VOID if i == VOID else ids[i] for i in earlier.ids), (*earlier.takes, *take), names),
         path=path,
+        truth=_truth_with(data, labelset, path),
     )
 
 

@@ -17,6 +17,7 @@ from densemtmd.progress import Progress
 from densemtmd.runs.folder import reopen
 from densemtmd.settings import DataSettings, ScoreSettings
 from densemtmd.tasks import OutputSpace
+from densemtmd.truth import named_truths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,13 +98,16 @@ def run_of(checkpoint: str | Path) -> Path | None:
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
-def chosen(checkpoint: str | Path, data: str | None = None, data_root: str | Path | None = None) -> tuple[list[Dataset], Path | None]:
+def chosen(
+    checkpoint: str | Path, data: str | None = None, data_root: str | Path | None = None, truths: bool = False
+) -> tuple[list[Dataset], Path | None]:
     """The datasets to score a network on, and where their decoded pictures are kept.
 
     Args:
         checkpoint: the network's.
         data: a choice of ``conf/data/``, or names or YAMLs of datasets, separated by commas; None: those of its run.
         data_root: the folder of the datasets' folders; None: where they were, or ``data``.
+        truths: with the datasets that they name in ``truth: {with: ...}``.
 
     Raises:
         UserError: datasets that are not found, or none named of a checkpoint that lies in no run.
@@ -112,11 +116,13 @@ def chosen(checkpoint: str | Path, data: str | None = None, data_root: str | Pat
         if (run := run_of(checkpoint)) is None:
             raise UserError(f"{checkpoint} lies in no run's folder, which would tell its data: name some with --data")
         settings, datasets = reopen(run, data_root)
-        return datasets, None if settings.debug else cache_folder(settings.cache, settings.data_root)
-    root = Path(data_root or "data")
-    if (composing.CONF / "data" / f"{data}.yaml").is_file():
-        return open_data(composing.compose([f"data={data}"]).data, root), cache_folder("auto", root)
-    return open_data(DataSettings(datasets=data.split(",")), root), cache_folder("auto", root)
+        root, cache = Path(settings.data_root), None if settings.debug else cache_folder(settings.cache, settings.data_root)
+    else:
+        root = Path(data_root or "data")
+        built_in = (composing.CONF / "data" / f"{data}.yaml").is_file()
+        settings_of_data = composing.compose([f"data={data}"]).data if built_in else DataSettings(datasets=data.split(","))
+        datasets, cache = open_data(settings_of_data, root), cache_folder("auto", root)
+    return [*datasets, *(named_truths(datasets, root) if truths else [])], cache
 
 
 def check_labelsets(datasets: Sequence[Dataset], space: OutputSpace) -> None:
