@@ -34,7 +34,7 @@ from densemtmd.backbones.encoder_decoder import CONTEXT, ENCODER
 from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, padded, times, up
 from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.errors import UserError
-from densemtmd.network import Outputs
+from densemtmd.network import Outputs, Pointwise
 from densemtmd.tasks import OutputSpace
 
 STRIDES = (1, 2, 4, 8, 16, 32)
@@ -98,7 +98,7 @@ class Hypercolumn(PaddedNetwork):
         trunk = Trunk(encoders, sorted(strides), grid, sorted(float(scale) for scale in scales))
         features = Features(trunk, hidden, layers)
         channels = features.channels
-        classifier = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(channels, space.channels, 1))
+        classifier = nn.Sequential(nn.Dropout(dropout), Pointwise(channels, space.channels))
         super().__init__(
             features, classifier, space, feature_channels=channels, deepest_channels=channels, stride=grid, multiple=trunk.multiple,
             context=math.ceil(CONTEXT / min(scales)),
@@ -454,7 +454,7 @@ def hidden_layers(widths: Sequence[int]) -> nn.Sequential:
     """1×1 convolutions with ReLU, of these numbers of channels."""
     made = nn.Sequential()
     for before, after in pairwise(widths):
-        layer = nn.Conv2d(before, after, 1)
+        layer = Pointwise(before, after)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         made.extend([layer, nn.ReLU()])
