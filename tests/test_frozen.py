@@ -43,7 +43,7 @@ def test_the_choice_of_conf():
     except UserError:
         pytest.skip("the package of weights is not installed")
     assert network.trunk.channels == len(model["scales"]) * (24 + 40 + 112 + 320)
-    assert network.geometry == Geometry(1, 1, multiple=32, context=192)  # 96 pixels of the larger scale
+    assert network.geometry == Geometry(1, 1, multiple=64, context=128)  # 192 pixels of the enlarged picture
     assert network.pretrained["licence"] == "Apache-2.0"
     assert str(network).startswith("frozen tf_efficientnet_lite0, 5 outputs")
 

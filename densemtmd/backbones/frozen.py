@@ -31,7 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from densemtmd import parallel
 from densemtmd.backbones import weights as pretrained
 from densemtmd.backbones.encoder_decoder import CONTEXT, ENCODER
-from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, padded, times, up
+from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, evenly_padded, padded, times, up
 from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.errors import UserError
 from densemtmd.network import Outputs, Pointwise
@@ -337,9 +337,11 @@ does."""
 
 @torch.no_grad()
 def folded(trunk: Trunk) -> Trunk:
-    """A trunk that gives the same, but for rounding, and is quicker on a CPU: its batch norms are part of the convolutions before them, and
-    channels lie side by side in memory. The trunk itself, where an encoder is not built of such pairs."""
+    """A trunk that gives the same, but for rounding, and is quicker on a CPU: its batch norms are part of the convolutions before them, whose
+    answers the activations change where they lie, and channels lie side by side in memory. The trunk itself, where an encoder is not built
+    of such pairs."""
     made = copy.deepcopy(trunk).eval().requires_grad_(False)
+    evenly_padded(made)
     for parent in list(made.encoders.modules()):
         before: nn.Module | None = None
         for name, child in list(parent.named_children()):
@@ -349,7 +351,10 @@ def folded(trunk: Trunk) -> Trunk:
                     before.weight, before.bias, child.running_mean, child.running_var, child.eps, child.weight, child.bias
                 )  # fmt: skip
                 before.weight, before.bias = (nn.Parameter(p.detach(), requires_grad=False) for p in fused)
-                setattr(parent, name, getattr(child, "act", nn.Identity()))
+                activation = getattr(child, "act", nn.Identity())
+                if hasattr(activation, "inplace"):
+                    activation.inplace = True
+                setattr(parent, name, activation)
             before = child
     made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sample = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(trunk.buffers()))

@@ -220,18 +220,27 @@ class PaddedNetwork(JointNetwork):
 
 def evenly_padded(network: nn.Module) -> nn.Module:
     """A network whose convolutions that pad as TensorFlow's do, by as much as each input's size wants, pad by what the sizes want that
-    there are: the encoder's input is a multiple of all strides, so that it is always the same."""
+    there are: the encoder's input is a multiple of all strides, so that it is always the same.
+
+    Where that is one row and column more behind than before, the kernel begins with a row and column of zeros and both sides are padded
+    alike: the same sums, without a copy of the input for its border, which takes longer than the convolution.
+    """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d) and type(child).__name__ == "Conv2dSame":
-                plain = nn.Conv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, child.stride, 0, child.dilation, child.groups,  # type: ignore[arg-type]
-                    child.bias is not None,
-                )  # fmt: skip
-                plain.weight, plain.bias = child.weight, child.bias
                 wanted = [max(d * (k - 1) + 1 - s, 0) for k, s, d in zip(child.kernel_size, child.stride, child.dilation, strict=True)]
-                (above, below), (left, right) = ((total // 2, total - total // 2) for total in wanted)
-                setattr(parent, name, nn.Sequential(nn.ZeroPad2d((left, right, above, below)), plain))
+                before, behind = [total // 2 for total in wanted], [total - total // 2 for total in wanted]
+                more = [b - a for a, b in zip(before, behind, strict=True)]
+                grown = all(n == 0 or d == 1 for n, d in zip(more, child.dilation, strict=True))
+                kernel = [k + n * grown for k, n in zip(child.kernel_size, more, strict=True)]
+                plain = nn.Conv2d(
+                    child.in_channels, child.out_channels, kernel, child.stride, behind if grown else 0, child.dilation,  # type: ignore[arg-type]
+                    child.groups, child.bias is not None,
+                )  # fmt: skip
+                weight = F.pad(child.weight.detach(), (more[1], 0, more[0], 0)) if grown else child.weight.detach()
+                plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), child.bias
+                padding = nn.ZeroPad2d((before[1], behind[1], before[0], behind[0]))
+                setattr(parent, name, plain if grown else nn.Sequential(padding, plain))
     return network
 
 
