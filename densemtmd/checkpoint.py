@@ -57,7 +57,23 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UserError: no such file, not a checkpoint, damaged, from a newer version, or with numbers that no training leaves.
     """
-    path = Path(path)
+    tensors, about = _read(Path(path), with_tensors=True)
+    for name, tensor in tensors.items():
+        if wrong := nonsense(name, tensor):
+            raise UserError(f"{path} holds no weights that can be used, {wrong} in {name}: copy it again, or train anew")
+    return tensors, about
+
+
+def load_description(path: str | Path) -> dict[str, Any]:
+    """The description alone, however large the tensors are.
+
+    Raises:
+        UserError: as :func:`load`, but for what is wrong with the tensors.
+    """
+    return _read(Path(path), with_tensors=False)[1]
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: give a .safetensors file or a run's folder")
     if not os.access(path, os.R_OK):  # of which safetensors says that it is not there
@@ -66,7 +82,7 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             about = json.loads(metadata[HEADER]) if HEADER in metadata else None
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if about is not None else {}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if about and with_tensors else {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         reason = shorten(str(error), 200, placeholder=" …")
         raise UserError(
@@ -78,9 +94,6 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(
             f"{path} was written by a newer densemtmd (format {about['format']}, this one reads up to {FORMAT}): update densemtmd"
         )
-    for name, tensor in tensors.items():
-        if wrong := nonsense(name, tensor):
-            raise UserError(f"{path} holds no weights that can be used, {wrong} in {name}: copy it again, or train anew")
     return tensors, about
 
 

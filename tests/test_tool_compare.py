@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from toy import write_run
 
+from densemtmd import checkpoint
+from densemtmd.compare.reading import read_table
 from densemtmd.origin import MADE, Origin
 
 KITTI = ("he", "kundu", "ladicky", "ros", "sengupta", "xu", "zhang")
@@ -71,6 +74,35 @@ def test_means_deviations_and_differences(compare, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"{mean + 10:.1f} ± 1.0* " in shown and "By IoU, jt against nf: helped he; hurt xu" in shown and "**" not in shown
     assert Image.open("out/figure.png").size[0] > 800
+
+
+def test_how_the_trainings_went(compare, tmp_path):
+    """The best score so far over the outputs of all stages that know a dataset; nothing where a run does not tell."""
+    folder = write_table(tmp_path / "runs" / "street", {"nf": (60, 70), "jtsc": (70, 69)}, ("he", "xu"), name="street")
+
+    def went(at, *points):
+        history = [{"outputs": n, "scores": {"datasets": {name: {"iou": v} for name, v in scores.items()}}} for n, scores in points]
+        checkpoint.save(at / "last.safetensors", {"x": torch.zeros(1)}, {"state": {"history": history}})
+
+    for run in folder.glob("*-seed*"):
+        stages = ["he", "xu"] if run.name.startswith("nf") else ["jt", "jtsc"]
+        scores = json.loads((run / "scores.json").read_text())
+        told = {stage: {"steps": 1, "passes": 1.0, "stopped_early": False} for stage in stages}
+        (run / "scores.json").write_text(json.dumps({**scores, "training": told}))
+        for n, stage in enumerate(stages):
+            (run / stage).mkdir()
+            known = [stage] if stage in ("he", "xu") else ["he", "xu"]
+            went(run / stage, *((10 * k, dict.fromkeys(known, 20.0 + n + (-1) ** k * k)) for k in range(4)))
+    table = read_table([folder])
+    nf, jtsc = (table.rows[row][0] for row in ("nf", "jtsc"))
+    assert nf.course("xu") == [(10, 20), (20, 23), (30, 23)]
+    assert jtsc.course("he") == [(10, 19), (20, 22), (30, 22), (40, 22), (50, 23), (60, 23)]
+    assert compare.main([str(folder), "--out", "out"]) == 0
+    assert Image.open("out/budget.png").size[0] > 1000
+    assert Path("out/compare.html").read_text().count("data:image/png;base64,") == 2
+    (folder / "nf-seed1" / "he" / "last.safetensors").unlink()
+    assert compare.main([str(folder), "--out", "other"]) == 0
+    assert not Path("other/budget.png").exists() and Path("other/figure.png").exists()
 
 
 def test_a_half_finished_table_already_tells_something(compare, tmp_path, capsys):

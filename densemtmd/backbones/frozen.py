@@ -337,9 +337,9 @@ does."""
 
 @torch.no_grad()
 def folded(trunk: Trunk) -> Trunk:
-    """A trunk that gives the same, but for rounding, and is quicker on a CPU: its batch norms are part of the convolutions before them, whose
-    answers the activations change where they lie, and channels lie side by side in memory. The trunk itself, where an encoder is not built
-    of such pairs."""
+    """A trunk that gives the same, but for rounding, and is quicker on a CPU: its batch norms are part of the convolutions before them,
+    activations change what these answered where it lies, and channels lie side by side in memory. The trunk itself, where an encoder is
+    not built of such pairs."""
     made = copy.deepcopy(trunk).eval().requires_grad_(False)
     evenly_padded(made)
     for parent in list(made.encoders.modules()):

@@ -2,7 +2,7 @@
 
     python tools/compare.py street7                                  the table in runs/street7, finished or half finished
     python tools/compare.py runs/*-street7-*                         any runs that are finished, a row per strategy
-    python tools/compare.py street7 --out results/street7            also as compare.html, table.md, table.csv and figure.png there
+    python tools/compare.py street7 --out results/street7            also as compare.html, table.md, ... and figures there
     python tools/compare.py street7 --confusions nf jtsc             which confusions jtsc repaired
     python tools/compare.py street7 --mlflow                         the runs of MLflow's experiment street7
     python tools/compare.py table6 --paper table7                    hands, beside what was published of other methods
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
     add("experiment", nargs="+", metavar="EXPERIMENT", help="a table's folder, its name below runs/, or folders of finished runs")
-    add("--out", type=Path, metavar="DIR", help="write table.md, table.csv, figure.png and compare.html, which shows all of it, there")
+    add("--out", type=Path, metavar="DIR", help="write table.md, table.csv, figure.png, budget.png and compare.html, which shows all of it, there")
     add("--baseline", metavar="ROW", help="the row that the others are compared to (default: nf)")
     add("--confusions", nargs=2, metavar=("A", "B"), help="show which confusions row B repaired, against row A")
     add("--dataset", metavar="NAME", help="with --confusions: on this dataset alone")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densemtmd.compare.reading import Comparison
 from densemtmd.compare.statistics import Differences, Point
-from densemtmd.draw.figures import differences_figure, label_curve_figure
+from densemtmd.draw.figures import budget_figure, differences_figure, label_curve_figure
 
 
 def draw_differences(table: Comparison, base: str, found: Differences, file: Path) -> None:
@@ -28,3 +28,16 @@ def draw_curve(table: Comparison, points: Sequence[Point], file: Path) -> None:
     }
     pictures = {p.share: p.pictures for p in points if p.pictures}
     label_curve_figure(drawn, file, f"What labelled pictures of {table.curve} are worth", pictures)
+
+
+def draw_budget(table: Comparison, file: Path) -> bool:
+    """Draws the best validation score so far over what was trained, of each row on each dataset; says whether there was anything to draw:
+    three validations at least of every run, as their folders tell."""
+    courses = {
+        name: {row: [run.course(name) for run in runs] for row, runs in table.rows.items()} for name in table.runs[0].datasets
+    }  # fmt: skip
+    if any(len(one) < 3 for rows in courses.values() for seeds in rows.values() for one in seeds):
+        return False
+    chief = table.kind.chief
+    budget_figure(courses, file, f"{table.name}: the best network so far, on validation pictures", chief.axis)
+    return True

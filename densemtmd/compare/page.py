@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from densemtmd.compare.figures import draw_curve, draw_differences
+from densemtmd.compare.figures import draw_budget, draw_curve, draw_differences
 from densemtmd.compare.reading import Comparison
 from densemtmd.compare.statistics import against, along
 from densemtmd.compare.tables import Shown, compared, curved
@@ -24,8 +25,8 @@ code { background: #f3f3f3; padding: .15em .4em }
 
 
 def write_comparison(table: Comparison, out: Path | None = None, baseline: str | None = None, again: str = "") -> Shown:
-    """What is said of a comparison, or of a curve; with ``out`` also its files there: ``table.md``, ``table.csv``, ``figure.png`` and
-    ``compare.html``.
+    """What is said of a comparison, or of a curve; with ``out`` also its files there: ``table.md``, ``table.csv``, ``figure.png``,
+    ``budget.png``, where the runs tell how their trainings went, and ``compare.html``.
 
     Args:
         table: the runs.
@@ -47,34 +48,36 @@ def write_comparison(table: Comparison, out: Path | None = None, baseline: str |
     if out:
         for name, text in shown.files.items():
             write_text(out / name, text)
-        figure = None
+        figures = []
         if drawn:
             with drawing(file := out / "figure.png"):
                 draw(file)
-                figure = file
-        write_text(out / "compare.html", page(table.name, shown.files["table.md"], figure, again))
+                figures.append(file)
+        with drawing(file := out / "budget.png"):
+            if draw_budget(table, file):
+                figures.append(file)
+        write_text(out / "compare.html", page(table.name, shown.files["table.md"], figures, again))
     return shown
 
 
-def page(title: str, text: str, figure: Path | None = None, again: str = "") -> str:
+def page(title: str, text: str, figures: Sequence[Path] = (), again: str = "") -> str:
     """HTML of a comparison.
 
     Args:
         title: what is compared.
         text: ``table.md``, of which a link to it and to ``table.csv`` speaks too.
-        figure: a PNG; it becomes part of the page.
+        figures: PNGs; they become part of the page.
         again: the command that repeats it.
     """
-    picture = ""
-    if figure is not None:
-        data = base64.b64encode(figure.read_bytes()).decode()
-        picture = f'<img alt="differences with their intervals" src="data:image/png;base64,{data}">'
+    pictures = "".join(
+        f'<img alt="{file.stem}" src="data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}">' for file in figures
+    )
     repeat = f"<p>Again: <code>{html.escape(again)}</code></p>" if again else ""
     links = '<p>As files beside this one: <a href="table.md">table.md</a>, <a href="table.csv">table.csv</a>.</p>'
     first, _, rest = text.strip().partition("\n\n")  # the scores, then the figure, then all else
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head>\n'
-        f"<body><h1>{html.escape(title)}</h1>\n{html_of(first)}\n{picture}\n{html_of(rest)}\n{repeat}{links}</body></html>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n{html_of(first)}\n{pictures}\n{html_of(rest)}\n{repeat}{links}</body></html>\n"
     )
 
 

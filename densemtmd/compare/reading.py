@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from densemtmd import checkpoint
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
 from densemtmd.kind import Kind, Measure, kind_of_scores
@@ -34,6 +36,9 @@ FILES = ("config.yaml", "scores.json", "per_image.npz")
 """Of a run's folder, what a comparison reads."""
 
 ALL = "all together"
+
+LAST = "last.safetensors"
+"""The state of a training, in the folder of its stage, or of a run of one stage."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,22 @@ class Run:
         """What the training of each of its networks came to; empty for an older run, which does not say so."""
         told = self.scores.get("training", {})
         return {str(name): from_plain(Trained, {key: one[key] for key in TRAINED}, "training") for name, one in told.items()}
+
+    def course(self, dataset: str) -> list[tuple[int, float]]:
+        """How its training went: after each validation the labelled outputs of its networks that know a dataset, and the best score in the
+        chief measure on validation pictures of it by then, percent or mm: that of the network that would have been kept. Of stages that
+        build on each other the outputs are summed. Empty where its folder does not tell.
+        """
+        chief, before, points = self.kind.chief, 0, list[tuple[int, float]]()
+        for stage in self.scores.get("training", {}):
+            file = next((at for at in (self.folder / stage / LAST, self.folder / LAST) if at.is_file()), None)
+            history = checkpoint.load_description(file).get("state", {}).get("history", []) if file else []
+            known = [(one["outputs"], one["scores"]["datasets"].get(dataset, {}).get(chief.key)) for one in history]
+            scored = [(before + outputs, float(score)) for outputs, score in known if outputs and score is not None]
+            points += scored
+            before = scored[-1][0] if scored else before
+        best = accumulate((score for _, score in points), min if chief.less_is_better else max)
+        return [(outputs, score) for (outputs, _), score in zip(points, best, strict=True)]
 
     @property
     def probe(self) -> tuple[float, float] | None:

@@ -540,6 +540,55 @@ def label_curve_figure(
     _save_figure(figure, path)
 
 
+def budget_figure(
+    courses: Mapping[str, Mapping[str, Sequence[Sequence[tuple[int, float]]]]], path: str | Path, title: str, unit: str
+) -> None:
+    """Draw scores over what was trained: a field for each dataset, a line for each row of a table, the mean over its seeds, and a band of
+    one standard deviation about it. A training that has ended keeps its score.
+
+    Args:
+        courses: of each dataset and row, of each seed, the score after so many labelled outputs, ascending.
+        path: of the figure; its suffix says the format (.png, .svg, .pdf). Written whole or not at all.
+        title: above it.
+        unit: what the scores are.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    columns = min(3, len(courses))
+    lines = math.ceil(len(courses) / columns)
+    figure = Figure(figsize=(4 * columns + 2.5, 3.4 * lines + 0.4), dpi=150, layout="constrained")
+    fields = figure.subplots(lines, columns, squeeze=False).ravel()
+    rows = list(next(iter(courses.values())))
+    colours = matplotlib.colormaps["tab10" if len(rows) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    for axes, (dataset, found) in zip(fields, courses.items(), strict=False):
+        for n, row in enumerate(rows):
+            at = sorted({outputs for seed in found[row] for outputs, _ in seed})
+            at = [outputs for outputs in at if all(outputs >= seed[0][0] for seed in found[row])]
+            held = np.array([[[score for outputs, score in seed if outputs <= x][-1] for x in at] for seed in found[row]])
+            mean, spread, colour = held.mean(0), held.std(0, ddof=1) if len(held) > 1 else 0, colours[n % len(colours)]
+            axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(at, mean, color=colour, linewidth=1.8, marker=".", label=_legible(row))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(_legible(dataset), loc="left", fontsize=11)
+        axes.grid(color=hex_of(LINE), linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in fields[len(courses) :]:
+        axes.set_visible(False)
+    figure.supxlabel("labelled outputs of the networks that know the dataset", fontsize=9, color=hex_of(FAINT))
+    figure.supylabel(f"{unit}; shaded: one standard deviation", fontsize=9, color=hex_of(FAINT))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=hex_of(INK))
+    figure.legend(*fields[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=10)
+    _save_figure(figure, path)
+
+
 NAMED = 30
 """Lines of a figure that a legend names."""
 
