@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
     add("experiment", nargs="+", metavar="EXPERIMENT", help="a table's folder, its name below runs/, or folders of finished runs")
-    add("--out", type=Path, metavar="DIR", help="write table.md, table.csv, figure.png, budget.png and compare.html, which shows all of it, there")
+    add("--out", type=Path, metavar="DIR", help="write table.md, table.csv, figures and compare.html, which shows all of it, there")
     add("--baseline", metavar="ROW", help="the row that the others are compared to (default: nf)")
     add("--confusions", nargs=2, metavar=("A", "B"), help="show which confusions row B repaired, against row A")
     add("--dataset", metavar="NAME", help="with --confusions: on this dataset alone")
