@@ -21,7 +21,7 @@ others, and what they say fits together, each has it its way and ``rest`` is exa
 between. It is found by expectation maximisation, pixel by pixel: q(m) ← mean over s of (g_s(m) where s names m, else r_s·q(m)/q(U_s)).
 Where a labelset names all merged labels and yet leaves probability over, that is about nothing that is asked, and does not count.
 
-Shapes: ``L`` labels of one labelset, ``M`` merged labels.
+Shapes: ``L`` labels of one labelset, ``M`` merged labels, ``S`` labelsets that name some, ``X`` pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from torch import Tensor
 
 from densemtmd.errors import UserError
 from densemtmd.files import read_yaml
-from densemtmd.tasks import VOID, Labelset, OutputSpace, harmonised, nearest
+from densemtmd.tasks import VOID, Labelset, OutputSpace, Task, harmonised, nearest
 
 REST = "rest"
 ITERATIONS = 20
@@ -60,6 +60,15 @@ class Merged:
     rest: int | None
     truth: Mapping[str, int] | None = None
 
+    def named(self, tasks: Mapping[str, Task]) -> dict[str, list[str]]:
+        """Merged label -> what it is made of: ``{"car": ["he.car", "kundu.car"], "background": ["rest"]}``."""
+        found: dict[str, list[str]] = {label: [] for label in self.labelset.labels}
+        for name, group in self.groups.items():
+            for label, to in zip(tasks[name].channel_names, group, strict=True):
+                if to >= 0:
+                    found[self.labelset.labels[to]].append(f"{name}.{label}")
+        return found if self.rest is None else found | {self.labelset.labels[self.rest]: [REST]}
+
     def fuse(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """The fused probabilities of the merged labels.
 
@@ -67,25 +76,24 @@ class Merged:
             probabilities: labelset -> (L, ...) of each labelset in :attr:`groups`, each pixel's sum to 1.
 
         Returns:
-            (M, ...) in [0, 1], each pixel's sum to 1.
+            (M, ...) in [0, 1], each pixel's sum to 1. Of plain products and sums, so that ``torch.jit.trace`` records what is right for
+            pictures of all sizes.
         """
         count = self.labelset.channels
-        # For each labelset the group probabilities (M, ...), what is left (1, ...), and the merged labels that that is about (M, 1...).
-        said, left, silent = [], [], []
+        first = probabilities[next(iter(self.groups))]
+        # X pixels: what the labelsets say together of each merged label (M, X), what each leaves (S, X), and what that is about (S, M).
+        said, left = first.new_zeros(()), []
+        silent = torch.tensor([[m not in group for m in range(count)] for group in self.groups.values()]).to(first)
         for name, group in self.groups.items():
-            own = probabilities[name]
-            to = torch.tensor(group, device=own.device)
-            groups = own.new_zeros(count + 1, *own.shape[1:]).index_add(0, torch.where(to < 0, count, to), own)
-            unnamed = torch.tensor([m not in group for m in range(count)], device=own.device)
-            said.append(groups[:count])
+            sums = torch.tensor([[to == m for to in group] for m in (*range(count), -1)]).to(first)
+            groups = sums @ probabilities[name].reshape(len(group), -1)
+            said = said + groups[:count]
             left.append(groups[count:])
-            silent.append(unnamed.view(-1, *[1] * (own.ndim - 1)).to(own))
-        q = torch.full_like(said[0], 1 / count)
-        for _ in range(ITERATIONS if any(float(s.sum()) for s in silent) else 1):
-            parts = [g + r * s * q / (s * q).sum(0, keepdim=True).clamp(min=1e-12) for g, r, s in zip(said, left, silent, strict=True)]
-            q = torch.stack(parts).sum(0)
+        unsaid, q = torch.cat(left), torch.full_like(said, 1 / count)
+        for _ in range(ITERATIONS if any(m not in group for group in self.groups.values() for m in range(count)) else 1):
+            q = said + q * (silent.T @ (unsaid / (silent @ q).clamp(min=1e-12)))
             q = q / q.sum(0, keepdim=True).clamp(min=1e-12)
-        return q
+        return q.reshape(count, *first.shape[1:])
 
     def from_truth(self, classes: Sequence[str], tables: Mapping[str, np.ndarray]) -> np.ndarray:
         """What the merged labelset calls each class of a truth (see :class:`densemtmd.truth.Truth`): (T + 1,) uint8.

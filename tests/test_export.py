@@ -27,6 +27,7 @@ from densemtmd.export.graph import Graph
 from densemtmd.export.quantised import cost_on_data
 from densemtmd.inference import Predictor
 from densemtmd.losses import dataset_softmax
+from densemtmd.merging import load_merged
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -74,8 +75,8 @@ def pictures(number, height, width):
 
 
 def written(tmp_path, predictor, form="onnx", names=None, **how):
-    """A file, and what runs it."""
-    graph = Graph(predictor.networks, names or predictor.space.names, **how)
+    """A file."""
+    graph = Graph(predictor.networks, names or predictor.space.names, mirror=predictor.mirror, scales=predictor.scales, **how)
     file = writing.write(graph, predictor, tmp_path / f"net{writing.SUFFIXES[form]}", form)
     assert len(file.differences) == 3 and all(one.labels > 1000 and one.others <= one.labels / 1000 for one in file.differences)
     return file.path
@@ -128,14 +129,16 @@ def test_onnx_answers_as_the_network(tmp_path, model, context):
     [
         {**FROZEN, "scales": [0.5, 1.0], "grid": 4},
         {**FROZEN, "layers": 0, "learns_beyond": 4, "grid": 4},
+        {**FROZEN, "grid": 4, "mirror": True, "scales": [1.0, 1.3, 0.7]},
         *({"name": name, "decoder": name, **SMALL, **settings} for name, settings in DECODERS.items()),
     ],
-    ids=["smaller", "learns-linear", *DECODERS],
+    ids=["smaller", "learns-linear", "copies", *DECODERS],
 )
 def test_what_is_recorded_answers_as_the_network(model):
     """The recording is what goes into every file; that of the others above is tried with a program of its own."""
-    predictor = predictor_of(random_network(model))
-    graph = Graph(predictor.networks, predictor.space.names, probabilities=True)
+    copies = {"mirror": True, "scales": model["scales"]} if "mirror" in model else {}
+    predictor = Predictor([random_network({key: value for key, value in model.items() if key not in copies})], "cpu", **copies)
+    graph = Graph(predictor.networks, predictor.space.names, probabilities=True, **copies)
     with writing.recording("TorchScript"):
         traced = torch.jit.trace(graph, (writing.example(graph),), check_trace=False)
     names = [one.name for one in graph.outputs]
@@ -169,6 +172,51 @@ def test_other_formats(tmp_path, form):
     assert list(json.loads(told["tasks"])) == ["picture", "Straße.2 a"] and told["input"] != ""
 
 
+MERGED = """
+name: both
+labels:
+  way: [picture.road, "Straße.2 a.y"]
+  car: {labels: [picture.car], colour: [1, 2, 3]}
+  background: rest
+"""
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch", "openvino"])
+def test_merged_labelsets(tmp_path, form):
+    """Of two networks, each with a labelset that the merged one is made of."""
+    if form == "openvino":
+        pytest.importorskip("openvino")
+    (tmp_path / "both.yaml").write_text(MERGED, "utf-8")
+    predictor = predictor_of(*(small_network(one, seed=n) for n, one in enumerate(LABELSETS)))
+    merged = load_merged(tmp_path / "both.yaml", predictor.space)
+    names = list(merged.groups)
+    run = writing.opened(written(tmp_path, predictor, form, names, probabilities=True, merged=merged), form)
+    for number, height, width in SIZES:
+        images = pictures(number, height, width)
+        answers = run(images)
+        assert sorted(answers) == ["labels.both", "probabilities.both"]
+        for n, image in enumerate(images):
+            apart = [torch.from_numpy(predictor.probabilities(image, name)) for name in names]
+            shares = merged.fuse(dict(zip(names, apart, strict=True))).numpy()
+            assert np.abs(answers["probabilities.both"][n] - shares).max() < 1e-3
+            assert ((answers["labels.both"][n] == predictor.merged(image, merged)) | (np.ptp(np.sort(shares, 0)[1:], 0) < 1e-3)).all()
+    told = writing.about(Graph(predictor.networks, names, merged=merged))
+    assert json.loads(told["merged"]) == {"way": ["picture.road", "Straße.2 a.y"], "car": ["picture.car"], "background": ["rest"]}
+    assert json.loads(told["tasks"])["both"]["colours"][1] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("mirror, scales", [(False, [0.6]), (True, [1.0, 1.3])])
+def test_copies_of_pictures(tmp_path, mirror, scales):
+    network = small_network(*LABELSETS)
+    predictor = Predictor([network], "cpu", mirror=mirror, scales=scales)
+    path = written(tmp_path, predictor, probabilities=True)
+    same(run_of(path), predictor)
+    meta = onnxruntime.InferenceSession(str(path)).get_modelmeta().custom_metadata_map
+    geometry = predictor.labeller(network).geometry
+    assert json.loads(meta["copies"]) == {"mirror": mirror, "scales": scales}
+    assert (int(meta["context"]), int(meta["multiple"])) == (geometry.context, geometry.multiple)
+
+
 def test_hands(tmp_path):
     torch.manual_seed(0)
     sets = (KeypointSet("nyu", ["tip", "palm"]), KeypointSet("icvl", ["wrist"]))
@@ -183,8 +231,9 @@ def test_hands(tmp_path):
         expected = poses.answers(network, one.name, crops, torch.device("cpu"))
         assert np.abs(expected).max() > 0.1
         assert np.allclose(answers[f"values.{one.name}"].reshape(expected.shape), expected, atol=1e-4)
-    with refused("--probabilities", "label pictures"):
-        main.__wrapped__([str(tmp_path / "hand.safetensors"), "--probabilities"])
+    for arguments in (["--probabilities"], ["--mirror"], ["--scales", "1,2"], ["--int8", "a.png"]):
+        with refused("label pictures", "leave"):
+            main.__wrapped__([str(tmp_path / "hand.safetensors"), *arguments])
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -262,6 +311,16 @@ def test_the_command(net, capsys):
     same(run_of("deep/street.onnx"), Predictor([Predictor.load("net.safetensors", "cpu").networks[0].only(["picture"])], "cpu"))
 
 
+def test_the_command_with_a_merged_labelset_and_copies(net, capsys):
+    Path("both.yaml").write_text(MERGED, "utf-8")
+    assert main(["net.safetensors", "--labelset", "both.yaml", "--scales", "0.5", "--out", "both.onnx"]) == 0
+    assert "out: labels.both (N, H, W) uint8" in capsys.readouterr().out
+    predictor = Predictor.load("net.safetensors", "cpu", scales=[0.5])
+    image = pictures(1, 50, 61)
+    expected = predictor.merged(image[0], load_merged("both.yaml", predictor.space))
+    assert (run_of("both.onnx")(image)["labels.both"][0] != expected).mean() < 2e-3
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -269,6 +328,8 @@ def test_the_command(net, capsys):
         (["--out", "net.png"], ["--out is net.png", ".onnx"]),
         (["--format", "torch", "--int8", "a.png"], ["--int8 is for --format onnx"]),
         (["--int8", "nowhere.png"], ["there is no picture nowhere.png"]),
+        (["--scales", "1,9"], ["scales is [1.0, 9.0]", "expected numbers from 0.25 to 4"]),
+        (["--labelset", "no.yaml"], ["no.yaml", "merged labelset"]),
     ],
 )
 def test_what_is_refused(net, arguments, words):
@@ -323,7 +384,7 @@ def test_what_8_bits_cost_in_iou_is_that_of_the_scores(tmp_path):
 
 def test_the_program_of_the_page_needs_neither_torch_nor_densemtmd(net):
     page = (Path(__file__).parents[1] / "docs" / "export.md").read_text("utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len([line for line in program.splitlines() if line.strip()]) <= 12
     Path("program.py").write_text(program.replace("runs/<run>/network.onnx", "net.onnx"))
     image = pictures(1, 61, 75)[0]
@@ -337,6 +398,35 @@ def test_the_program_of_the_page_needs_neither_torch_nor_densemtmd(net):
         with Image.open(f"photo.{task.name}.png") as answer:
             assert answer.mode == "P" and answer.getpalette()[:6] == [v for colour in task.palette[:2] for v in colour]
             assert (np.asarray(answer) != predictor(seen, task.name)).mean() < 2e-3
+
+
+@pytest.mark.parametrize("model", [MODEL, {**FROZEN, "strides": [2, 4]}], ids=["patchnet", "frozen"])
+def test_the_tiles_of_the_page_give_the_answer_of_the_whole_picture(tmp_path, model):
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text("utf-8")
+    _, program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in program.splitlines() if line.strip()]) <= 12
+    predictor = Predictor([random_network(model)], "cpu")
+    path = written(tmp_path, predictor)
+    session = onnxruntime.InferenceSession(str(path))
+    (image,) = pictures(1, 97, 530)
+    sizes = []
+
+    class Network:
+        """Counts what it is given, and looks no further than the tiles that it is asked for."""
+
+        get_modelmeta = session.get_modelmeta
+
+        def run(self, names, given):
+            sizes.append(given["picture"].shape[1:3])
+            return session.run(names, given)
+
+    seen = {"np": np, "network": Network(), "picture": image}
+    exec(program.replace("labels.kundu", "labels.picture").replace("side=1024", "side=64"), seen)
+    context, multiple = (int(session.get_modelmeta().custom_metadata_map[name]) for name in ("context", "multiple"))
+    assert len(sizes) == 2 * 9 and max(sizes)[1] <= 64 + 2 * (context + multiple)
+    shares = predictor.probabilities(image, "picture")
+    own = np.take_along_axis(shares, seen["ids"][None].astype(int), 0)[0]
+    assert (shares.max(0) - own).max() < 1e-3 and (seen["ids"] != predictor(image, "picture")).mean() < 2e-3
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------

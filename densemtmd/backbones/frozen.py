@@ -31,7 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from densemtmd import parallel
 from densemtmd.backbones import weights as pretrained
 from densemtmd.backbones.encoder_decoder import CONTEXT, ENCODER
-from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, evenly_padded, padded, times, up
+from densemtmd.backbones.padded import Normalise, PaddedNetwork, Whole, check_scales, evenly_padded, padded, smaller, times, up
 from densemtmd.backbones.torchvision_cpu import import_smp
 from densemtmd.errors import UserError
 from densemtmd.network import Outputs, Pointwise
@@ -306,21 +306,6 @@ def _enlarged(x: Tensor, scale: float, height: int, width: int) -> Tensor:
     x = padded(x, 1, (times(height, 1 / scale) + 1, times(width, 1 / scale) + 1))
     x = smaller(x, scale) if scale < 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
     return x[..., :height, :width]
-
-
-def smaller(x: Tensor, scale: float) -> Tensor:
-    """Pictures whose sides are ``scale`` < 1 times as long: each pixel is a mean of those that lie there, weighted by how near."""
-    if not torch.jit.is_tracing():
-        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=True)
-    rows, columns = (_shares(side, scale).to(x) for side in x.shape[2:])  # the same as products, which every program knows
-    return rows @ x @ columns.T
-
-
-def _shares(side: Any, scale: float) -> Tensor:
-    """Of each pixel of the smaller side the shares that those of the larger have in it, ⌊side · scale⌋ × side."""
-    middles = (torch.arange((side.double() * scale).long()) + 0.5) / scale - 0.5
-    shares = (1 - scale * (middles[:, None] - torch.arange(side)).abs()).clamp(min=0)
-    return shares / shares.sum(1, keepdim=True)
 
 
 def on_grid(x: Tensor, finer: float) -> Tensor:

@@ -94,6 +94,21 @@ def times(side: Any, factor: float) -> Any:
     return (side.double() * factor).ceil().long() if isinstance(side, Tensor) else math.ceil(side * factor)
 
 
+def smaller(x: Tensor, scale: float) -> Tensor:
+    """Pictures whose sides are ``scale`` < 1 times as long: each pixel is a mean of those that lie there, weighted by how near."""
+    if not torch.jit.is_tracing():
+        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, antialias=True)
+    rows, columns = (_shares(side, scale).to(x) for side in x.shape[2:])  # the same as products, which every program knows
+    return rows @ x @ columns.T
+
+
+def _shares(side: Any, scale: float) -> Tensor:
+    """Of each pixel of the smaller side the shares that those of the larger have in it, ⌊side · scale⌋ × side."""
+    middles = (torch.arange((side.double() * scale).long()) + 0.5) / scale - 0.5
+    shares = (1 - scale * (middles[:, None] - torch.arange(side)).abs()).clamp(min=0)
+    return shares / shares.sum(1, keepdim=True)
+
+
 def cells_to_pixels(x: Tensor, stride: int, height: int, width: int) -> Tensor:
     """(B, channels, h, w) at the middles of cells -> (B, channels, height, width), interpolated between the four nearest."""
     if stride > 1:

@@ -3,12 +3,15 @@
     python tools/export.py                                     the last finished run, all its labelsets, as ONNX
     python tools/export.py runs/my-run --labelset kundu,xu --probabilities
     python tools/export.py runs/my-run --format openvino --out street.xml
+    python tools/export.py runs/my-run --labelset merged.yaml  one answer out of several labelsets
+    python tools/export.py runs/my-run --mirror --scales 1,1.5     the mean over copies of each picture
     python tools/export.py runs/my-run --int8 photos/          also in 8 bits, calibrated on these pictures
 
 The file takes pictures of any size, (N, H, W, 3) uint8 as every library reads them, or with --float (N, 3, H, W) in [0, 1],
 and answers with the class ids under each labelset, (N, H, W) uint8, by the name labels.NAME, and on request their
 probabilities, (N, labels, H, W) float32, by the name probabilities.NAME. Colour conversion, what is made up beyond the
-border and the softmax of each labelset are inside: nothing is to be done before or behind. A network for hands takes crops of
+border, the copies of a picture that are asked for, the softmax of each labelset and the fusion of several are inside: nothing is
+to be done before or behind. A network for hands takes crops of
 depth, (N, 1, size, size) from -1 to 1, and answers with coordinates, (N, channels), by the name values.NAME.
 
 Before it gets its name the file is run, by the program that it is for, at three odd sizes, and compared with the network:
@@ -25,10 +28,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, newest_run, tool
+from densemtmd.commands.cli import make_parser, network, newest_run, numbers, tool
 from densemtmd.errors import UserError
+from densemtmd.released import FOLDER
 
 if TYPE_CHECKING:
     from densemtmd.export.graph import Graph
@@ -39,11 +43,13 @@ FORMATS = ("onnx", "torch", "openvino")
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
-    add("checkpoint", nargs="?", metavar="RUN", help="a run, or a .safetensors file (default: the last finished in runs/)")
+    add("checkpoint", nargs="?", metavar="RUN", help="a run, a .safetensors file, or `released` (default: the last finished run)")
     add("--format", default="onnx", choices=FORMATS, help="of the file (default: onnx)")
-    add("--labelset", default="all", metavar="NAME|all|A,B", help="which labelsets answer (default: all)")
+    add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--probabilities", action="store_true", help="answer with the probabilities of all labels too")
     add("--float", action="store_true", help="take (N, 3, H, W) float32 in [0, 1] instead of (N, H, W, 3) uint8")
+    add("--mirror", action="store_true", help="label each picture mirrored too, and take the mean of the probabilities")
+    add("--scales", type=numbers, default=[1.0], metavar="A,B", help="enlarge each picture by these, and take the mean (default: 1)")
     add("--int8", nargs="+", metavar="PICTURE", help="also write it in 8 bits, calibrated on these pictures or folders of them")
     add("--data-root", type=Path, metavar="DIR", help="with --int8: the folder of the datasets' folders (default: that of the run)")
     add("--out", type=Path, metavar="FILE", help="the file to write (default: network.onnx, .pt or .xml in the run's folder)")
@@ -55,23 +61,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
     if arguments.int8 and arguments.format != "onnx":
         raise UserError(f"--int8 is for --format onnx, but the format is {arguments.format}: OpenVINO reads ONNX in 8 bits as it is")
-    checkpoint = Path(arguments.checkpoint or newest_run(option="RUN"))
+    checkpoint = network(arguments.checkpoint) if arguments.checkpoint else newest_run(option="RUN")
 
     from densemtmd.export.graph import Graph
     from densemtmd.export.writing import SUFFIXES, check_packages, write
     from densemtmd.inference import Predictor
-    from densemtmd.labelling import choose_tasks
+    from densemtmd.labelling import choose_merged, choose_tasks
 
     check_packages(arguments.format)
     suffix = SUFFIXES[arguments.format]
-    path = arguments.out or (checkpoint / f"network{suffix}" if checkpoint.is_dir() else checkpoint.with_suffix(suffix))
+    beside = Path() if checkpoint == FOLDER else checkpoint  # what comes along may lie where nobody writes
+    path = arguments.out or (beside / f"network{suffix}" if checkpoint.is_dir() else checkpoint.with_suffix(suffix))
     if path.suffix != suffix:
         raise UserError(f"--out is {path}, expected a name with {suffix}, which a file of the format {arguments.format} has")
     print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
-    predictor = Predictor.load(checkpoint, "cpu")
-    graph = Graph(predictor.networks, choose_tasks(arguments.labelset, predictor.space), arguments.probabilities, arguments.float)
-    if not graph.of_pictures and (arguments.probabilities or arguments.int8):
-        raise UserError("--probabilities and --int8 are for networks that label pictures, but this one answers other tasks: leave them out")
+    copies: dict[str, Any] = {"mirror": arguments.mirror, "scales": arguments.scales}
+    predictor = Predictor.load(checkpoint, "cpu", **copies)
+    merged = choose_merged(arguments.labelset, predictor.space)
+    names = list(merged.groups) if merged else choose_tasks(arguments.labelset, predictor.space)
+    graph = Graph(predictor.networks, names, arguments.probabilities, arguments.float, merged=merged, **copies)
+    if not graph.of_pictures and arguments.int8:
+        raise UserError("--int8 is for networks that label pictures, but this one answers other tasks: leave it out")
     written = write(graph, predictor, path, arguments.format)
     print(f"in:  picture {graph.shape}")
     for output in graph.outputs:

@@ -6,13 +6,18 @@ Shapes: ``N`` pictures, ``H``, ``W`` pixels, ``L`` labels of a labelset, ``C`` c
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from densemtmd.copies import geometry_of_copies, mean_over_copies
+from densemtmd.errors import UserError
+from densemtmd.geometry import Geometry
 from densemtmd.kind import kind_of
+from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork
 from densemtmd.tasks import Task
 
@@ -43,7 +48,8 @@ class Output(NamedTuple):
 
 class Graph(nn.Module):
     """From pictures to class ids and, where they are asked for, probabilities, whatever H and W: colour conversion, what is made up beyond
-    the border, networks and dataset-wise softmax. Other tasks than labelsets are answered by their values as they are.
+    the border, copies of pictures, networks, dataset-wise softmax and the fusion of several labelsets. Other tasks than labelsets are
+    answered by their values as they are.
 
     The networks are copied, to the CPU.
 
@@ -52,9 +58,23 @@ class Graph(nn.Module):
         names: the tasks that are answered, in the order of the answers.
         probabilities: those of all labels too.
         floats: pictures are (N, 3, H, W) float32 in [0, 1], rather than (N, H, W, 3) uint8. What is no picture is always float32.
+        mirror, scales: the copies of a picture over which probabilities are averaged, as a Predictor has them.
+        merged: the merged labelset that is answered; ``names`` are those that it is made of.
+
+    Raises:
+        UserError: probabilities, copies or a merged labelset are asked for of networks that label no pictures.
     """
 
-    def __init__(self, networks: Sequence[JointNetwork], names: Sequence[str], probabilities: bool = False, floats: bool = False) -> None:
+    def __init__(
+        self,
+        networks: Sequence[JointNetwork],
+        names: Sequence[str],
+        probabilities: bool = False,
+        floats: bool = False,
+        mirror: bool = False,
+        scales: Sequence[float] = (1.0,),
+        merged: Merged | None = None,
+    ) -> None:
         super().__init__()
         asked = [copy.deepcopy(n).cpu().eval() for n in networks if set(n.space.names) & set(names)]
         self.networks = [network.only(names) for network in asked]
@@ -62,9 +82,36 @@ class Graph(nn.Module):
         self.parts = nn.ModuleList(network.traceable() for network in self.networks)
         self.of_pictures = self.spaces[0].of_probabilities
         self.floats = floats or not self.of_pictures
+        self.mirror, self.scales, self.merged = mirror, list(scales), merged
+        if not self.of_pictures and (probabilities or merged or self.copies):
+            raise UserError(
+                "probabilities, merged labelsets and copies of pictures are for networks that label pictures, but this one answers other "
+                "tasks: leave them out"
+            )
         tasks = {task.name: task for space in self.spaces for task in space.tasks}
-        self.outputs = tuple(one for name in names for one in outputs_of(tasks[name], probabilities))
+        answered = [tasks[name] for name in names] if merged is None else [merged.labelset]
+        self.outputs = tuple(one for task in answered for one in outputs_of(task, probabilities))
         self.sides = None if self.of_pictures else kind_of(self.spaces[0].kind).shown(self.networks[0], 0)
+
+    @property
+    def copies(self) -> bool:
+        """Whether it answers with the mean over several copies of a picture, or one that is enlarged."""
+        return self.mirror or self.scales != [1.0]
+
+    @property
+    def context(self) -> int:
+        """Pixels on each side that an answer depends on, or noticeably depends on."""
+        return max(one.context + max(one.border) for one in self._geometries)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels; parts of a picture begin best at multiples of so many."""
+        return math.lcm(*(one.multiple for one in self._geometries))
+
+    @property
+    def _geometries(self) -> list[Geometry]:
+        own = [network.geometry for network in self.networks]
+        return [geometry_of_copies(one, self.scales) for one in own] if self.copies else own
 
     @property
     def shape(self) -> str:
@@ -80,9 +127,13 @@ class Graph(nn.Module):
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         x = picture if self.floats else picture.permute(0, 3, 1, 2).float() / 255
         own: dict[str, Tensor] = {}
-        for space, part in zip(self.spaces, self.parts, strict=True):
-            answer = part(x)
+        for network, space, part in zip(self.networks, self.spaces, self.parts, strict=True):
+            multiple = network.geometry.multiple
+            answer = mean_over_copies(part, x, space, self.mirror, self.scales, multiple) if self.copies else part(x)
             own |= {name: answer[:, space.slice(name)] for name in space.names}
+        if self.merged is not None:
+            fused = self.merged.fuse({name: own[name].softmax(1).transpose(0, 1) for name in self.merged.groups}).transpose(0, 1)
+            own = {self.merged.labelset.name: fused.clamp(min=torch.finfo(fused.dtype).tiny).log()}  # logits whose softmax it is
         return tuple(ANSWERS[one.what](own[one.task.name]) for one in self.outputs)
 
     @property

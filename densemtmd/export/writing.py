@@ -173,6 +173,9 @@ def about(graph: Graph) -> dict[str, str]:
         "outputs": {one.name: f"{one.shape} {one.dtype}" for one in graph.outputs},
         "channels": {one.task.name: list(one.task.channel_names) for one in graph.outputs},
         "normalisation": graph.normalisation,
+        **({"context": graph.context, "multiple": graph.multiple} if graph.of_pictures else {}),
+        **({"copies": {"mirror": graph.mirror, "scales": graph.scales}} if graph.copies else {}),
+        **({"merged": graph.merged.named({task.name: task for space in graph.spaces for task in space.tasks})} if graph.merged else {}),
         "weights": began,
         "licence": f"the weights began as {licences}" if licences else "the weights began at random",
         "opset": OPSET,
@@ -325,6 +328,11 @@ def compare(run: Run, graph: Graph, predictor: Predictor, tick: Callable[[], obj
 
 def expected_of(graph: Graph, predictor: Predictor, image: np.ndarray) -> dict[str, np.ndarray]:
     """What the network says of a picture: its labels, and its probabilities in any case."""
+    if graph.merged is not None:
+        name, shares = graph.merged.labelset.name, np.empty((graph.merged.labelset.channels, *image.shape[:2]), np.float32)
+        for rows, columns, fused in predictor.fused(image, graph.merged):
+            shares[:, rows, columns] = fused.numpy()
+        return {f"labels.{name}": predictor.merged(image, graph.merged), f"probabilities.{name}": shares}
     names = list(dict.fromkeys(one.task.name for one in graph.outputs))
     labels = {f"labels.{name}": ids for name, ids in predictor.all(image, names).items()}
     return labels | {f"probabilities.{name}": shares for name, shares in predictor.all_probabilities(image, names).items()}
