@@ -15,10 +15,11 @@ import os
 import re
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,6 +158,40 @@ OUTPUTS = ("ids", "overlay", "sheet", "probabilities", "coco", "labelme")
 probabilities of all labels, and outlines, for the tools that people label with."""
 
 
+class File(NamedTuple):
+    """A picture that is asked for."""
+
+    name: Path                 # below the folder of the answers
+    path: Path
+    targets: tuple[Path, ...]  # what is written
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for of every picture, as :func:`label_pictures` is told."""
+
+    labelsets: Sequence[str]
+    merged: Merged | None
+    out: Path
+    outputs: Sequence[str]
+    max_pixels: int
+    again: bool
+    way: Sequence[object]  # all that the answers depend on beside the picture
+
+
+class Done(NamedTuple):
+    """What came of a picture."""
+
+    file: File
+    lines: Sequence[str] = ()  # the shares under each labelset
+    failure: str = ""          # why it could not be read or labelled
+    before: bool = False       # it was labelled by an earlier call
+
+
+Engine = Callable[[Predictor, Sequence[File], Order], Iterator[Done]]
+"""What labels files, in any order."""
+
+
 def label_pictures(
     predictor: Predictor,
     pictures: Mapping[Path, Path],
@@ -168,6 +203,7 @@ def label_pictures(
     jobs: int | None = None,
     again: bool = False,
     part: str = "",
+    engine: Engine | None = None,
 ) -> list[str]:
     """Label pictures, write the answers below ``out`` and print the shares; what cannot be read is left out.
 
@@ -185,6 +221,7 @@ def label_pictures(
         jobs: threads that read, and as many that write; None: one for each core.
         again: label also what was labelled before.
         part: of all pictures these are, in the name of COCO's file of them: ``.3-16``.
+        engine: what labels them; None: :func:`labelled`, in this process.
 
     Returns:
         One sentence for each picture that could not be read or labelled.
@@ -192,54 +229,25 @@ def label_pictures(
     Raises:
         UserError: an unknown output, a picture would be overwritten, or ``out`` cannot be written.
     """
-    out, jobs = Path(out), jobs or cores()
+    out = Path(out)
     check_outputs(outputs, merged)
-    files = [_File(name, file, tuple(_targets(out / name, labelsets, outputs))) for name, file in pictures.items()]
+    files = [File(name, file, tuple(_targets(out / name, labelsets, outputs))) for name, file in pictures.items()]
     _keep_pictures(files)
     _keep_apart(files)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {out} cannot be made ({error.strerror}): choose another with --out") from error
-    way = [predictor.identity(), list(labelsets), repr(merged)]
+    order = Order(labelsets, merged, out, outputs, max_pixels, again, [predictor.identity(), list(labelsets), repr(merged)])
     failures: list[str] = []
     finished = 0
-    waiting: deque[tuple[_File, Future[list[str]]]] = deque()
-    with pool(jobs) as workers, Progress("labelling", len(files)) as progress:
-
-        def finish() -> None:
-            file, future = waiting.popleft()
-            try:
-                for line in future.result():
-                    say(f"{one_line(str(file.name))}  {line}")
-            except Exception as error:
-                failures.append(_reason(file, error))
-
-        for file, (image, note) in zip(files, ahead(lambda file: _read(file, way, max_pixels, again), files, jobs), strict=True):
-            if image is None:
-                finished += 1
-            elif isinstance(image, UserError):
-                failures.append(str(image))
-            elif isinstance(image, Path):
-                try:
-                    for line in label_video(predictor, image, out / file.name, labelsets, merged, outputs, note):
-                        say(f"{one_line(str(file.name))}  {line}")
-                except UserError as error:
-                    if isinstance(error, WriteError):
-                        raise
-                    failures.append(str(error))
-            else:
-                try:
-                    answers = answer(predictor, image, labelsets, merged, "probabilities" in outputs)
-                    work = workers.submit(write_answers, image, answers, out / file.name, outputs, note, file.path, file.name)
-                    waiting.append((file, work))
-                except Exception as error:
-                    failures.append(_reason(file, error))
-                while len(waiting) * array_bytes(image) > AHEAD_BYTES or len(waiting) > 2 * jobs:
-                    finish()
+    with Progress("labelling", len(files)) as progress:
+        for done in (engine or partial(labelled, jobs=jobs))(predictor, files, order):
+            for line in done.lines:
+                say(f"{one_line(str(done.file.name))}  {line}")
+            failures += [done.failure] * bool(done.failure)
+            finished += done.before
             progress.tick()
-        while waiting:
-            finish()
     if "coco" in outputs:
         for labelset in labelsets:
             parts = [target for file in files for target in file.targets if target.parent.name == f"{labelset}.coco" and target.exists()]
@@ -248,6 +256,51 @@ def label_pictures(
     if finished:
         print(f"{finished} of {len(files)} were labelled before, by this network and in this way: they are left as they are")
     return failures
+
+
+def labelled(predictor: Predictor, files: Sequence[File], order: Order, jobs: int | None = None) -> Iterator[Done]:
+    """Labels files in this process, on ``jobs`` threads that read, as many that write, and the network's between them.
+
+    Raises:
+        WriteError: an answer cannot be written.
+    """
+    jobs = jobs or cores()
+    waiting: deque[tuple[File, Future[list[str]]]] = deque()
+
+    def next_done() -> Done:
+        file, future = waiting.popleft()
+        try:
+            return Done(file, future.result())
+        except Exception as error:
+            return Done(file, failure=_reason(file, error))
+
+    with pool(jobs) as workers:
+        for file, (image, note) in zip(files, ahead(lambda file: _read(file, order), files, jobs), strict=True):
+            if image is None:
+                yield Done(file, before=True)
+            elif isinstance(image, UserError):
+                yield Done(file, failure=str(image))
+            elif isinstance(image, Path):
+                try:
+                    lines = label_video(predictor, image, order.out / file.name, order.labelsets, order.merged, order.outputs, note)
+                except WriteError:
+                    raise
+                except UserError as error:
+                    yield Done(file, failure=str(error))
+                else:
+                    yield Done(file, lines)
+            else:
+                try:
+                    answers = answer(predictor, image, order.labelsets, order.merged, "probabilities" in order.outputs)
+                    stem = order.out / file.name
+                    work = workers.submit(write_answers, image, answers, stem, order.outputs, note, file.path, file.name)
+                    waiting.append((file, work))
+                except Exception as error:
+                    yield Done(file, failure=_reason(file, error))
+                while len(waiting) * array_bytes(image) > AHEAD_BYTES or len(waiting) > 2 * jobs:
+                    yield next_done()
+        while waiting:
+            yield next_done()
 
 
 def check_outputs(outputs: Sequence[str], merged: Merged | None = None) -> None:
@@ -277,17 +330,9 @@ def shard_of(pictures: Mapping[Path, Path], shard: str) -> dict[Path, Path]:
     return dict(list(pictures.items())[int(number) - 1 :: int(count)])
 
 
-class _File(NamedTuple):
-    """A picture that is asked for."""
-
-    name: Path                 # below the folder of the answers
-    path: Path
-    targets: tuple[Path, ...]  # what is written
-
-
-def _keep_pictures(files: Sequence[_File]) -> None:
+def _keep_pictures(files: Sequence[File]) -> None:
     """Refuses to write over one of the pictures."""
-    called: dict[str, list[_File]] = {}
+    called: dict[str, list[File]] = {}
     for file in files:
         called.setdefault(file.path.name, []).append(file)
     for file in files:
@@ -297,16 +342,16 @@ def _keep_pictures(files: Sequence[_File]) -> None:
                     raise UserError(f"the labels of {file.path} would overwrite the picture {target}: choose another --out")
 
 
-def _keep_apart(files: Sequence[_File]) -> None:
+def _keep_apart(files: Sequence[File]) -> None:
     """Refuses to write one file for two pictures: labelme knows ``a.jpg`` and ``a.png`` by one name."""
-    owner: dict[Path, _File] = {}
+    owner: dict[Path, File] = {}
     for file in files:
         for target in file.targets:
             if (other := owner.setdefault(target, file)) is not file:
                 raise UserError(f"{other.path} and {file.path} would both be written to {target}: label them in two calls, with two --out")
 
 
-def _read(file: _File, way: Sequence[object], max_pixels: int, again: bool) -> tuple[np.ndarray | Path | UserError | None, str]:
+def _read(file: File, order: Order) -> tuple[np.ndarray | Path | UserError | None, str]:
     """A picture, or the path of a video, or why there is none: it cannot be read, or it was labelled before (None); and the note that its
     answers are kept with."""
     try:
@@ -316,12 +361,12 @@ def _read(file: _File, way: Sequence[object], max_pixels: int, again: bool) -> t
         note = ""
         with suppress(OSError):  # the reader says why
             found = file.path.stat()
-            note = hashlib.sha256(json.dumps([NOTE, *way, found.st_size, found.st_mtime_ns]).encode()).hexdigest()
-            if file.targets and not again and all(_note_of(target) == note for target in file.targets):
+            note = hashlib.sha256(json.dumps([NOTE, *order.way, found.st_size, found.st_mtime_ns]).encode()).hexdigest()
+            if file.targets and not order.again and all(_note_of(target) == note for target in file.targets):
                 return None, note
         if not file.targets:
             raise UserError(f"{file.path} is a video, of which ids and overlay can be written: add one of them to --outputs")
-        return file.path if is_video(file.path) else read_picture(file.path, max_pixels), note
+        return file.path if is_video(file.path) else read_picture(file.path, order.max_pixels), note
     except UserError as error:
         return error, ""
 
@@ -344,7 +389,7 @@ def _note_of(target: Path) -> str | None:
     return None
 
 
-def _reason(file: _File, error: Exception) -> str:
+def _reason(file: File, error: Exception) -> str:
     """Why a picture could not be labelled, where that is for want of memory; what else goes wrong stops the others too."""
     if (reason := about_memory(error)) is None:
         raise error

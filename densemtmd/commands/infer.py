@@ -8,6 +8,7 @@
     python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
     python tools/infer.py clip.mp4 --labelset kundu                  a video (needs PyAV, the extra [video])
     python tools/infer.py photos/ --outputs ids --shard 3/16         the third of 16 calls that share a folder
+    python tools/infer.py photos/ --outputs ids --engine ray         by a Ray cluster (needs Ray, the extra [ray])
 
 For each picture and labelset two files are written, and with several labelsets a third:
 
@@ -50,6 +51,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from densemtmd.commands.cli import make_parser, network, newest_network, numbers, tool
@@ -68,6 +70,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--outputs", default="ids,overlay,sheet", metavar="A,B", help="of ids, overlay, sheet, probabilities, coco, labelme (default: 3)")
     add("--again", action="store_true", help="also what was labelled before")
     add("--jobs", type=int, metavar="N", help="threads that read, and as many that write (default: one for each core)")
+    add("--engine", choices=("here", "ray"), default="here", help="ray: --jobs actors of a Ray cluster label (needs the extra [ray])")
     add("--shard", metavar="I/N", help="label the Ith of N parts of the pictures alone: N such calls, one for each I, share the work")
     add("--recursive", action="store_true", help="also the pictures in the folders below a folder")
     add("--mirror", action="store_true", help="label each picture mirrored too, and take the mean of the probabilities")
@@ -89,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.keypoints is not None and (arguments.mirror or arguments.scales != [1.0]):
         raise UserError("--mirror and --scales average the labels of pixels, but --keypoints finds hands: leave them out")
 
+    if arguments.keypoints is not None and arguments.engine == "ray":
+        raise UserError("--engine ray labels the pixels of pictures, but --keypoints finds hands: leave out one of both")
+
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"--jobs is {arguments.jobs}, expected 1 or more")
 
@@ -106,14 +112,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint, why = (network(arguments.checkpoint), "") if arguments.checkpoint else newest_network()
     print(f"network: {checkpoint}" + f", {why}" * bool(why))
     if arguments.keypoints is None:
+        from densemtmd.cluster import labelled_by_ray
         from densemtmd.inference import Predictor
 
-        predictor = Predictor.load(checkpoint, arguments.device, arguments.precision, arguments.mirror, arguments.scales)
+        by_ray = arguments.engine == "ray"
+        device = "cpu" if by_ray else arguments.device  # there the actors have the GPUs
+        predictor = Predictor.load(checkpoint, device, arguments.precision, arguments.mirror, arguments.scales)
         merged = choose_merged(arguments.labelset, predictor.space)
         labelsets = [merged.labelset.name] if merged else choose_labelsets(arguments.labelset, predictor.space)
         failures = label_pictures(
             predictor, pictures, labelsets, arguments.out, arguments.max_pixels, merged, outputs, arguments.jobs, arguments.again,
             part=f".{arguments.shard.replace('/', '-')}" if arguments.shard else "",
+            engine=partial(labelled_by_ray, checkpoint=checkpoint, device=arguments.device, actors=arguments.jobs) if by_ray else None,
         )  # fmt: skip
     else:
         failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
