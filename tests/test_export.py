@@ -24,7 +24,7 @@ from densemtmd.datasets.folder import load_split, open_labelled
 from densemtmd.dense import Holes, densify
 from densemtmd.export import writing
 from densemtmd.export.graph import Graph
-from densemtmd.export.quantised import cost_on_data
+from densemtmd.export.quantised import cost_on_data, quantise
 from densemtmd.inference import Predictor
 from densemtmd.losses import dataset_softmax
 from densemtmd.merging import load_merged
@@ -363,6 +363,47 @@ def test_in_8_bits(net, capsys):
         assert float(percent) == pytest.approx(100 * changed.mean(), abs=0.006) and changed.mean() < 0.3
     meta = onnxruntime.InferenceSession("net.int8.onnx").get_modelmeta().custom_metadata_map
     assert "2 pictures" in meta["int8"] and json.loads(meta["tasks"])
+
+
+def test_in_8_bits_calibrated_on_validation_pictures(net, capsys):
+    yaml = write_toy(net, "cars", "square")
+    dataset = open_labelled(load_dataset_config(yaml), net)
+    checkpoint.save_network("cars.safetensors", small_network(dataset.labelset, LABELSETS[0]), MODEL)
+    assert main(["cars.safetensors", "--int8", "--data", str(yaml), "--data-root", str(net), "--out", "cars.onnx"]) == 0
+    shown = capsys.readouterr().out
+    assert f"calibrated on {len(dataset.splits['val'])} pictures" in shown and re.search(r"cars: IoU [\d.]+ -> [\d.]+ \(", shown)
+    with refused("no run's folder", "--data"):
+        main.__wrapped__(["cars.safetensors", "--int8"])
+
+
+@pytest.mark.parametrize("clip", [6.0, None])
+def test_8_bits_are_spent_on_what_an_activation_leaves(tmp_path, clip):
+    """Of answers from −60 to 60, of which an activation leaves a tenth, rounding costs steps of that tenth, not of all."""
+    torch.manual_seed(0)
+    graph = Graph([small_network(LABELSETS[0])], ["picture"], probabilities=True)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6() if clip else nn.ReLU(), nn.Conv2d(4, 3, 1))
+    nn.init.constant_(layers[0].bias, 3.0 if clip else -30.0)
+    nn.init.uniform_(layers[0].weight, -60, 60)
+    graph.parts = nn.ModuleList([layers])
+    writing.write_onnx(graph, tmp_path / "full.onnx")
+    file = tmp_path / "picture.png"
+    Image.fromarray(pictures(1, 60, 70)[0]).save(file)
+    quantise(graph, tmp_path / "full.onnx", tmp_path / "eight.onnx", [file])
+    full, eight = (run_of(tmp_path / f"{name}.onnx")(pictures(1, 60, 70))["probabilities.picture"] for name in ("full", "eight"))
+    assert np.abs(full - eight).mean() < 0.01 and np.ptp(full) > 0.3
+
+
+def test_openvino_reads_a_file_in_8_bits(net):
+    openvino = pytest.importorskip("openvino")
+    image = pictures(1, 60, 51)
+    Image.fromarray(image[0]).save("0.png")
+    assert main(["net.safetensors", "--int8", "0.png", "--probabilities"]) == 0
+    run, core = run_of("net.int8.onnx"), openvino.Core()
+    compiled = core.compile_model(core.read_model("net.int8.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    answers = {output.get_any_name(): value for output, value in compiled(image).items()}
+    for name, value in run(image).items():
+        changed = np.abs(answers[name] - value).max() if name.startswith("probabilities") else (answers[name] != value).mean()
+        assert changed < 0.05, name
 
 
 def test_what_8_bits_cost_in_iou_is_that_of_the_scores(tmp_path):

@@ -5,7 +5,8 @@
     python tools/export.py runs/my-run --format openvino --out street.xml
     python tools/export.py runs/my-run --labelset merged.yaml  one answer out of several labelsets
     python tools/export.py runs/my-run --mirror --scales 1,1.5     the mean over copies of each picture
-    python tools/export.py runs/my-run --int8 photos/          also in 8 bits, calibrated on these pictures
+    python tools/export.py runs/my-run --int8                  also in 8 bits, calibrated on the run's validation pictures
+    python tools/export.py runs/my-run --int8 photos/          or on these
 
 The file takes pictures of any size, (N, H, W, 3) uint8 as every library reads them, or with --float (N, 3, H, W) in [0, 1],
 and answers with the class ids under each labelset, (N, H, W) uint8, by the name labels.NAME, and on request their
@@ -50,7 +51,8 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--float", action="store_true", help="take (N, 3, H, W) float32 in [0, 1] instead of (N, H, W, 3) uint8")
     add("--mirror", action="store_true", help="label each picture mirrored too, and take the mean of the probabilities")
     add("--scales", type=numbers, default=[1.0], metavar="A,B", help="enlarge each picture by these, and take the mean (default: 1)")
-    add("--int8", nargs="+", metavar="PICTURE", help="also write it in 8 bits, calibrated on these pictures or folders of them")
+    add("--int8", nargs="*", metavar="PICTURE", help="also write it in 8 bits, calibrated on these (default: validation pictures)")
+    add("--data", metavar="NAME|A,B", help="with --int8: a choice of conf/data/, or datasets (default: those of the run)")
     add("--data-root", type=Path, metavar="DIR", help="with --int8: the folder of the datasets' folders (default: that of the run)")
     add("--out", type=Path, metavar="FILE", help="the file to write (default: network.onnx, .pt or .xml in the run's folder)")
     return parser
@@ -59,7 +61,7 @@ def make_arguments() -> argparse.ArgumentParser:
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
-    if arguments.int8 and arguments.format != "onnx":
+    if arguments.int8 is not None and arguments.format != "onnx":
         raise UserError(f"--int8 is for --format onnx, but the format is {arguments.format}: OpenVINO reads ONNX in 8 bits as it is")
     checkpoint = network(arguments.checkpoint) if arguments.checkpoint else newest_run(option="RUN")
 
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     merged = choose_merged(arguments.labelset, predictor.space)
     names = list(merged.groups) if merged else choose_tasks(arguments.labelset, predictor.space)
     graph = Graph(predictor.networks, names, arguments.probabilities, arguments.float, merged=merged, **copies)
-    if not graph.of_pictures and arguments.int8:
+    if not graph.of_pictures and arguments.int8 is not None:
         raise UserError("--int8 is for networks that label pictures, but this one answers other tasks: leave it out")
     written = write(graph, predictor, path, arguments.format)
     print(f"in:  picture {graph.shape}")
@@ -90,32 +92,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     for difference in written.differences:
         print(f"  {difference}")
     print(f"written: {path}, {written.bytes / 1e6:.1f} MB")
-    if arguments.int8:
-        in_8_bits(graph, path, arguments.int8, checkpoint, arguments.data_root)
+    if arguments.int8 is not None:
+        in_8_bits(graph, path, arguments.int8, checkpoint, arguments.data, arguments.data_root)
     return 0
 
 
-def in_8_bits(graph: Graph, path: Path, named: Sequence[str], checkpoint: Path, data_root: Path | None) -> None:
+def in_8_bits(graph: Graph, path: Path, named: Sequence[str], checkpoint: Path, data: str | None, data_root: Path | None) -> None:
     """Writes the file in 8 bits too, and prints what that costs.
+
+    Args:
+        graph: which.
+        path: of its file in full precision.
+        named: pictures for calibration; none: those of the datasets.
+        checkpoint: of the network.
+        data, data_root: the datasets and where they are, as :func:`densemtmd.runs.scoring.chosen` has them.
 
     Raises:
         UserError: there are no such pictures, or they cannot be read.
     """
-    from densemtmd.export.quantised import cost_on_data, cost_on_pictures, quantise
+    from densemtmd.export.quantised import calibrating, cost_on_data, cost_on_pictures, quantise
     from densemtmd.export.writing import opened
     from densemtmd.labelling import find_pictures
     from densemtmd.runs.scoring import chosen
 
-    pictures = list(find_pictures(named).values())
+    datasets, why = [], "it has none under these labelsets"
+    try:
+        datasets = chosen(checkpoint, data, data_root)[0]
+    except UserError as error:
+        if data is not None or not named:
+            raise
+        why = str(error)
+    pictures = list(find_pictures(named).values()) if named else calibrating(graph, datasets)
+    if not pictures:
+        raise UserError("--int8 names no pictures, and there are no validation pictures under these labelsets: name some dozens")
     smaller = path.with_suffix(f".int8{path.suffix}")
     quantise(graph, path, smaller, pictures)
     full, eight = opened(path, "onnx"), opened(smaller, "onnx")
-    costs, where = [], "the test pictures of the run"
-    try:
-        costs = cost_on_data(graph, full, eight, chosen(checkpoint, None, data_root)[0])
-        why = "it has none under these labelsets"
-    except UserError as error:
-        why = str(error)
+    costs, where = cost_on_data(graph, full, eight, datasets), "test pictures of " + ("the run" if data is None else data)
     if not costs:
         print(f"no IoU on {where}: {why}")
         costs, where = cost_on_pictures(graph, full, eight, pictures), "the calibration pictures"

@@ -2,6 +2,9 @@
 
 Weights are rounded to whole numbers once for all, each channel of a convolution on a scale of its own; what goes into the convolutions is
 rounded on scales that are read off on *calibration pictures*, which should be like those that will be labelled.
+
+An activation behind a convolution is part of it: what comes out is rounded behind the activation. Rounded before it, the 8 bits would be
+spent on what the activation cuts off, and of the 0 to 6 of a ReLU6 few steps would be left.
 """
 
 from __future__ import annotations
@@ -17,12 +20,18 @@ import numpy as np
 import torch
 
 from densemtmd import evaluation
-from densemtmd.datasets.folder import Dataset, few_pictures, load_split
+from densemtmd.datasets.folder import Dataset, few_pictures, load_split, spread
 from densemtmd.datasets.pictures import read_picture
 from densemtmd.errors import UserError
 from densemtmd.export.graph import INPUT, Graph
 from densemtmd.export.writing import Run, about, placed
 from densemtmd.progress import Progress
+
+ROUNDED = ("Conv", "Relu", "Clip")
+"""ONNX's names of the layers that compute in 8 bits; ``Clip`` is ReLU6."""
+
+CALIBRATING = 40
+"""Validation pictures of each dataset for calibration, spread evenly, where no pictures are named."""
 
 SCORED = 40
 """Pictures of each dataset on which IoU is measured, spread evenly over its test pictures."""
@@ -59,7 +68,7 @@ def quantise(graph: Graph, full: Path, path: Path, pictures: Sequence[Path]) -> 
                 return given
 
         quantization.quantize_static(
-            str(plain), str(temporary), Reader(), quant_format=quantization.QuantFormat.QDQ, op_types_to_quantize=["Conv"],
+            str(plain), str(temporary), Reader(), quant_format=quantization.QuantFormat.QDQ, op_types_to_quantize=[*ROUNDED],
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8, per_channel=True,
             reduce_range=True,  # of weights: a sum of two products must fit 16 bits on processors without instructions for 8
         )  # fmt: skip
@@ -115,10 +124,18 @@ def cost_on_pictures(graph: Graph, full: Run, eight: Run, pictures: Sequence[Pat
     return [Cost(name, len(pictures), 100 * changed[name] / pixels, None) for name in names]
 
 
-def cost_on_data(graph: Graph, full: Run, eight: Run, datasets: Sequence[Dataset], split: str = "test") -> list[Cost]:
-    """On labelled pictures of datasets, under the labelset of each."""
+def calibrating(graph: Graph, datasets: Sequence[Dataset]) -> list[Path]:
+    """Pictures for calibration: validation pictures of the datasets under whose labelsets a graph answers."""
+    tasks = {task for space in graph.spaces for task in space.tasks}
+    return [item.image for d in datasets if d.task in tasks for item in spread(d.splits.get("val", ()), CALIBRATING)]
+
+
+def cost_on_data(
+    graph: Graph, full: Run, eight: Run, datasets: Sequence[Dataset], split: str = "test", at_most: int = SCORED
+) -> list[Cost]:
+    """On labelled pictures of datasets, at most so many of each (0: all), under the labelset of each."""
     tasks = [one.task for one in graph.outputs]
-    known = [few_pictures(dataset, SCORED) for dataset in datasets if dataset.task in tasks and dataset.splits.get(split)]
+    known = [few_pictures(dataset, at_most) for dataset in datasets if dataset.task in tasks and dataset.splits.get(split)]
     found = []
     with Progress("scoring 8 bits", sum(len(dataset.splits[split]) for dataset in known)) as progress:
         for dataset in known:
