@@ -11,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from test_parallel import in_processes
 from toy import write_toy
 
-from densemtmd.bench import clock, label, networks, scale, train
+from densemtmd.bench import clock, label, networks, processes, scale, train
 from densemtmd.bench import told as about
 from densemtmd.bench.coverage import MEASURES, WORLDS
 
@@ -310,6 +311,22 @@ def test_train(bench, tmp_path, capsys, training, monkeypatch, optimizer):
     assert kinds["paper, float32"]["outputs_per_step"] == 16 and kinds["paper, float32"]["times"]["paper, float32"] == 1
     assert 0 < kinds["small, float32"]["outputs_per_step"] <= 4 * 16 and 0 < kinds["2 crops of 24×24"]["outputs_per_step"] <= 2 * 36
     assert "times paper, bfloat16" in text and "Where the time of a step goes" in text and told["device"] == "cpu"
+
+
+def test_train_by_two_processes(bench, tmp_path, training, monkeypatch):
+    def forked(call, **options):  # as torchrun starts them, but sooner
+        number = int(call[call.index("--nproc-per-node") + 1])
+        codes, said = in_processes(processes.main, [call[-1]], number=number)
+        return subprocess.CompletedProcess(call, max(codes), said[0], "".join(said))
+
+    monkeypatch.setattr(processes, "subprocess", SimpleNamespace(run=forked))
+    (tmp_path / "conf" / "protocol" / "small.yaml").write_text("train: {crop: 16, batch: 4}")
+    told, text = run(bench, tmp_path, *training, "--turns", 1, "--also", "--processes", 2)
+    measured = told["processes"]
+    assert list(measured) == ["1 process, 1 thread", "1 process, 2 threads", "2 processes"]
+    for one in measured.values():
+        assert one["step_s"] > 0 and one["cpu_s"] > 0 and one["times"] == measured["1 process, 1 thread"]["step_s"] / one["step_s"]
+    assert "times as fast as 1 process, 1 thread" in text
 
 
 def test_how_busy_a_gpu_is(monkeypatch):

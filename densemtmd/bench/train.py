@@ -13,6 +13,7 @@ from typing import Any
 
 from densemtmd.bench.clock import clocks, timed
 from densemtmd.bench.networks import size_of, strided_multiply_adds
+from densemtmd.bench.processes import measure_processes
 from densemtmd.bench.target import measure_target
 from densemtmd.bench.told import Told
 from densemtmd.bench.training import Kind, make_training, step_on
@@ -32,8 +33,8 @@ class Learner:
 
 
 def measure_train(arguments: argparse.Namespace) -> Told:
-    """Labelled outputs a second of training with --protocol, against the paper's minibatches, by turns; where the time goes; and with
-    --target the time until the validation pictures are answered that well.
+    """Labelled outputs a second of training with --protocol, against the paper's minibatches, by turns; where the time goes; with --target
+    the time until the validation pictures are answered that well; and with --processes steps that several processes share.
 
     All with the same network, and the optimiser and learning rate of --protocol. Steps are measured on batches made before, and cutting
     these beside them.
@@ -81,6 +82,9 @@ def measure_train(arguments: argparse.Namespace) -> Told:
     if arguments.target:
         del learners
         values["target"], more = measure_target(arguments, kinds, device)
+        lines += more
+    if arguments.processes > 1:
+        values["processes"], more = measure_processes(arguments, usual)
         lines += more
     return Told(f"train {', '.join(arguments.datasets)}: {arguments.model} on {device}, median of {arguments.turns} turns", values, lines)
 

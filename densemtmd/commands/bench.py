@@ -4,6 +4,7 @@
     python tools/bench.py label --model frozen fpn --sizes 240x320          networks beside the patch network
     python tools/bench.py scale --megapixels 1 4 16                         its time and memory against pixels and labels
     python tools/bench.py train stanford --data-root ~/data --target 45     training, against the paper's minibatches of patches
+    python tools/bench.py train stanford --data-root ~/data --processes 2   also by two processes of torchrun
     python tools/bench.py loading stanford camvid --data-root ~/data
     python tools/bench.py tracking stanford --data-root ~/data
     python tools/bench.py many --pictures 1000 100000                        opening, checking and scoring very many pictures
@@ -94,6 +95,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add = with_data(bench("train", measure_train, "training, against the paper's minibatches of patches", 5), 6)
     add("--also", nargs="*", default=["48x48", "16x112"], metavar="CROPSxSIDE", help="other batches of crops (default: 48x48 16x112)")
     add("--target", type=float, default=0, metavar="IOU", help="also the time until validation reaches it (default: 0, do not measure)")
+    add("--processes", type=int, default=1, metavar="N", help="also N processes of torchrun against one (default: 1, do not measure)")
     add("--lr", nargs="*", default=[], metavar="PROTOCOL=LR", help="learning rates, such as strided=0.03 (default: that of --protocol)")
     add("--limit", type=float, default=600, metavar="S", help="seconds after which a training is given up (default: 600)")
     add("--seeds", type=int, default=1, metavar="N", help="trainings of each kind, of which the median counts (default: 1)")
