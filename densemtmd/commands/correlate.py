@@ -10,14 +10,16 @@ datasets, separated by commas. The pictures that it was trained on are good evid
 under another labelset is nothing that the network was ever told.
 
 For each pair of labelsets it is said which labels are the same, which is part of which (part ⊂ whole) and which have no
-partner, each with a confidence from 0 to 1. Where the truth is known, in the street world, among datasets that derive from
-one source, and where two datasets labelled the same pictures (which may be for tests alone), the answers are scored against
-it: a is part of b when at least 90 % of a's pixels lie in b, and again with 85 %; and how often what was said with some
-confidence is right.
+partner, each with a confidence from 0 to 1: how often it is right. What is told is more probable than not; where
+nothing is, but something may be, the pictures do not tell, and the pair is undecided. Where the truth is known, in the
+street world, among datasets that derive from one source, and where two datasets labelled the same pictures (which may
+be for tests alone), the answers are scored against it: a is part of b when at least 90 % of a's pixels lie in b, and
+again with 85 %; and how often what was said with some confidence is right.
 
 OUT holds correspondences.json (every pair of labels) and .txt (what is shown), the label correlation matrix of the paper's
-Figure 6 as correlation.csv and correlation.png, shares.csv, from which the correspondences are read: how much of each label
-lies in each other, with the network's own confusion taken out; and scores.json and .md where the truth is known.
+Figure 6 as correlation.csv and correlation.png, shares.csv: how much of each label lies in each other, with the network's own
+confusion taken out, likely.csv: how probable it is from both that a label (row) lies in another (column), from which the
+correspondences are read; scores.json and .md where the truth is known; and made.json: how, when and on what it was made.
 """
 
 from __future__ import annotations
@@ -51,15 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
     splits = splits_of(arguments.split)
 
+    from dataclasses import asdict
+
     from densemtmd import correlation
     from densemtmd.draw import tables
     from densemtmd.draw.attempt import drawing
     from densemtmd.draw.figures import correlation_figure
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
+    from densemtmd.origin import MADE, clocks, origin, told
     from densemtmd.progress import Progress
     from densemtmd.runs.scoring import check_labelsets, chosen, run_of
     from densemtmd.truth import known_truths
+
+    since, words = clocks(), ["densemtmd", "correlate", *(sys.argv[1:] if argv is None else argv)]
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
@@ -92,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Progress("reading the truth", read) as progress:
         true = correlation.true_shares(truths, splits, space, progress.tick)
     share = correlation.shares(evidence)
-    found, absent = correlation.correspondences(share, space), correlation.absent_labels(evidence)
+    likely, absent = correlation.likely(evidence, share), correlation.absent_labels(evidence)
+    found = correlation.correspondences(likely, space)
     shown = tables.correspondences_text(found, absent, space)
     if truths:
         scored, mostly = (
@@ -101,11 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         shown += "\n\n" + tables.correspondence_scores(scored, mostly)
         write_json(out / "scores.json", {"splits": splits, **scored, f"at {correlation.MOSTLY:.0%}": mostly})
-        write_text(out / "scores.md", tables.correspondence_markdown(scored, mostly))
+        made = told([origin(words, since)])
+        write_text(out / "scores.md", tables.correspondence_markdown(scored, mostly) + f"\n{made}\n")
     write_json(out / "correspondences.json", [one.to_json() for one in found])
     write_text(out / "correspondences.txt", shown + "\n")
     write_text(out / "correlation.csv", tables.matrix_csv(evidence.matrix, space, evidence.counts))
     write_text(out / "shares.csv", tables.matrix_csv(share, space, evidence.counts))
+    write_text(out / "likely.csv", tables.matrix_csv(likely, space, evidence.counts))
+    write_json(out / MADE, [asdict(origin(words, since))])
     with drawing(out / "correlation.png"):
         correlation_figure(evidence.matrix, space, out / "correlation.png")
     print(f"{shown}\n\n{sum(map(len, pictures.values()))} {' and '.join(splits)} pictures; written to {out}")

@@ -158,7 +158,8 @@ def _cross_rows(scored: Mapping[str, Any]) -> list[list[list[str]]]:
 
 
 def correspondences_text(found: Sequence[Correspondence], absent: Sequence[tuple[str, str]], space: OutputSpace) -> str:
-    """For each pair of labelsets what is the same, what is part of what, and which labels have no partner; then those that never occur.
+    """For each pair of labelsets what is the same, what is part of what, where the pictures do not tell, and which labels have no
+    partner; then those that never occur.
 
     Args:
         found: the relation of every pair of labels.
@@ -175,10 +176,13 @@ def correspondences_text(found: Sequence[Correspondence], absent: Sequence[tuple
         related = [c for c in pairs[a, b] if c.relation != "none"]
         partnered = {label for c in related for label in (c.a, c.b)}
         every = dict.fromkeys([c.a for c in pairs[a, b]] + [c.b for c in pairs[a, b]])
-        lonely = [".".join(label) for label in every if label not in partnered]
+        doubtful = [c for c in pairs[a, b] if c.doubtful and not (c.a in partnered and c.b in partnered)]
+        unsure = {label for c in doubtful for label in (c.a, c.b)}
+        lonely = [".".join(label) for label in every if label not in partnered | unsure]
         lines = [f"{a} and {b}"]
         for title, relations in (("same", ("same",)), ("part of", ("part_of", "contains"))):
             lines += [f"  {title + ':':12}{c}" for c in related if c.relation in relations]
+        lines += [f"  {'undecided:':12}{'.'.join(c.a)} and {'.'.join(c.b)}" for c in doubtful]
         parts.append("\n".join([*lines, *([f"  {'no partner:':12}{', '.join(lonely)}"] if lonely else [])]))
     if absent:
         parts.append("unknown, since no pixel of these pictures has them: " + ", ".join(map(".".join, absent)))
