@@ -18,6 +18,7 @@ from toy import MODEL, needs_backbones, refused, small_network, write_toy
 
 from densemtmd import checkpoint, evaluation, poses
 from densemtmd.backbones import build, frozen, padded
+from densemtmd.commands import bench
 from densemtmd.commands.export import main
 from densemtmd.datasets.config import load_dataset_config
 from densemtmd.datasets.folder import load_split, open_labelled
@@ -31,7 +32,7 @@ from densemtmd.merging import load_merged
 from densemtmd.tasks import KeypointSet, Labelset, OutputSpace
 
 onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 needs_backbones()
 
 LABELSETS = (Labelset("picture", ["sky", "road", "car"]), Labelset("Straße.2 a", ["x", "y"], [(0, 0, 250), (9, 8, 7)]))
@@ -376,20 +377,22 @@ def test_in_8_bits_calibrated_on_validation_pictures(net, capsys):
         main.__wrapped__(["cars.safetensors", "--int8"])
 
 
-@pytest.mark.parametrize("clip", [6.0, None])
-def test_8_bits_are_spent_on_what_an_activation_leaves(tmp_path, clip):
-    """Of answers from −60 to 60, of which an activation leaves a tenth, rounding costs steps of that tenth, not of all."""
+def test_8_bits_are_spent_on_what_an_activation_leaves(tmp_path):
+    """Answers from −300 to 300, of which an activation leaves 0 to 6, are not rounded before it."""
     torch.manual_seed(0)
     graph = Graph([small_network(LABELSETS[0])], ["picture"], probabilities=True)
-    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6() if clip else nn.ReLU(), nn.Conv2d(4, 3, 1))
-    nn.init.constant_(layers[0].bias, 3.0 if clip else -30.0)
-    nn.init.uniform_(layers[0].weight, -60, 60)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    nn.init.uniform_(layers[0].weight, -300, 300)
     graph.parts = nn.ModuleList([layers])
     writing.write_onnx(graph, tmp_path / "full.onnx")
-    file = tmp_path / "picture.png"
-    Image.fromarray(pictures(1, 60, 70)[0]).save(file)
-    quantise(graph, tmp_path / "full.onnx", tmp_path / "eight.onnx", [file])
-    full, eight = (run_of(tmp_path / f"{name}.onnx")(pictures(1, 60, 70))["probabilities.picture"] for name in ("full", "eight"))
+    image = pictures(1, 60, 70)
+    Image.fromarray(image[0]).save(tmp_path / "picture.png")
+    quantise(graph, tmp_path / "full.onnx", tmp_path / "eight.onnx", [tmp_path / "picture.png"])
+    nodes = onnx.load(tmp_path / "eight.onnx").graph.node
+    made_by = {output: node.op_type for node in nodes for output in node.output}
+    assert [node.op_type for node in nodes].count("Conv") == 3
+    assert "DequantizeLinear" not in [made_by.get(node.input[0]) for node in nodes if node.op_type in ("Clip", "Relu")]
+    full, eight = (run_of(tmp_path / f"{name}.onnx")(image)["probabilities.picture"] for name in ("full", "eight"))
     assert np.abs(full - eight).mean() < 0.01 and np.ptp(full) > 0.3
 
 
@@ -492,3 +495,17 @@ def test_a_recorded_dataset_softmax_is_the_same():
     with writing.recording("TorchScript"):
         traced = torch.jit.trace(lambda y: dataset_softmax(y, space), (torch.zeros(1, space.channels, 2, 2),), check_trace=False)
     assert torch.allclose(traced(x), dataset_softmax(x, space), atol=1e-6)
+
+
+def test_the_bench_puts_files_beside_the_network(net, capsys):
+    pytest.importorskip("openvino")
+    yaml = write_toy(net, "cars", "square")
+    checkpoint.save_network("cars.safetensors", small_network(open_labelled(load_dataset_config(yaml), net).labelset), MODEL)
+    given = ["exported", str(yaml), "--checkpoint", "cars.safetensors", "--data-root", str(net), "--size", "40x50", "--turns", "1"]
+    assert bench.main([*given, "--out", "out"]) == 0
+    told = json.loads(Path("out/exported.json").read_text())
+    ways = {"full, onnx", "full, openvino", "eight, onnx", "eight, openvino"}
+    assert set(told["seconds"]) == {"network", *ways} and set(told["iou"]) == ways - {"full, openvino"} and told["calibrated"] == 3
+    text = Path("out/exported.md").read_text()
+    assert f"{told['iou']['eight, onnx']:.2f}" in text and "`python tools/bench.py exported" in text and "of 3 of its test pictures" in text
+    assert "ONNX in 8 bits, OpenVINO" in capsys.readouterr().out

@@ -11,6 +11,7 @@
     python tools/bench.py giant --megapixels 4 100                          what is done with a giant picture, step by step
     python tools/bench.py labels --labels 68x7 1000x50                      training and labelling against the number of labels
     python tools/bench.py render                                            hands in depth pictures, in memory and to disk
+    python tools/bench.py exported stanford --data-root ~/data --threads 1   a network's ONNX files, also in 8 bits
     python tools/bench.py coverage --out results/coverage                   how often the intervals of tools/compare.py hold the truth
 
 What is compared is measured in turns, in one run, and the median of several turns is shown: a machine that is busy with
@@ -29,6 +30,7 @@ from typing import Any
 
 from densemtmd.bench.clock import on_threads
 from densemtmd.bench.coverage import measure_coverage
+from densemtmd.bench.exported import measure_exported
 from densemtmd.bench.giant import measure_giant
 from densemtmd.bench.label import measure_label
 from densemtmd.bench.labels import measure_labels
@@ -105,6 +107,13 @@ def make_arguments() -> argparse.ArgumentParser:
     with_data(bench("tracking", measure_tracking, "what the record in MLflow costs the training loop"), 21)
     add = bench("render", measure_render, "the hand world: crops in memory, and full pictures to disk", 5)
     add("--crops", type=int, default=200, metavar="N", help="of a turn, of each kind of hand (default: 200)")
+    add = bench("exported", measure_exported, "a trained network beside its ONNX files, in full precision and in 8 bits", 15)
+    add("dataset", metavar="DATASET", help="whose labelset answers: validation pictures calibrate, test pictures are scored")
+    add("--checkpoint", default="released", metavar="FILE|RUN", help="the network (default: released)")
+    add("--data-root", default="data", metavar="DIR", help="the folder that holds the dataset (default: data)")
+    add("--pictures", type=int, default=0, metavar="N", help="test pictures that are scored (default: 0, all)")
+    add("--size", default="240x320", metavar="HxW", help="of the picture that is labelled (default: 240x320)")
+    add("--picture", type=Path, metavar="FILE", help="that picture, which is resized (default: coloured noise)")
     add = bench("coverage", measure_coverage, "how often the intervals of tools/compare.py hold the truth, on made-up runs", 1)
     add("--seeds", nargs="+", type=int, default=[2, 3, 5, 10], metavar="S", help="of each row (default: 2 3 5 10)")
     add("--trials", type=int, default=2000, metavar="N", help="made-up comparisons of each kind (default: 2000)")

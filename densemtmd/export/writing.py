@@ -261,19 +261,28 @@ def as_openvino(openvino: Any, onnx: Path, path: Path, told: dict[str, str]) -> 
 _WRITERS = {"onnx": write_onnx, "torch": write_torch, "openvino": write_openvino}
 
 
-def opened(path: Path, form: str) -> Run:
-    """A file, by the program that is to run it, on the CPU in float32."""
+def opened(path: Path, form: str, threads: int = 0) -> Run:
+    """A file, by the program that is to run it, on the CPU in float32, or as a file in 8 bits says; OpenVINO opens ONNX files too.
+
+    Args:
+        path: of the file.
+        form: its format, or that of the program.
+        threads: that onnxruntime and OpenVINO compute with; 0: as many as they like.
+    """
     if form == "onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         return lambda array: dict(zip(names, session.run(None, {INPUT: array}), strict=True))
     if form == "openvino":
         import openvino
 
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(str(path)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        how = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+        compiled = core.compile_model(core.read_model(str(path)), "CPU", how)
         return lambda array: {output.get_any_name(): value for output, value in compiled(array).items()}
     files = {TOLD: ""}
     with warnings.catch_warnings():
