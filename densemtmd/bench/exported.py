@@ -25,7 +25,6 @@ def measure_exported(arguments: argparse.Namespace) -> Told:
     """
     import torch
 
-    from densemtmd.commands.cli import network
     from densemtmd.errors import UserError
     from densemtmd.export.graph import Graph
     from densemtmd.export.quantised import calibrating, cost_on_data, quantise
@@ -35,9 +34,9 @@ def measure_exported(arguments: argparse.Namespace) -> Told:
 
     for form in ("onnx", "openvino"):
         check_packages(form)
-    checkpoint, device = network(arguments.checkpoint), torch.device("cpu")
-    predictor = Predictor.load(checkpoint, "cpu")
-    datasets, _ = chosen(checkpoint, arguments.dataset, arguments.data_root)
+    device = torch.device("cpu")
+    predictor = Predictor.load(arguments.checkpoint, "cpu")
+    datasets, _ = chosen(arguments.checkpoint, arguments.dataset, arguments.data_root)
     known = [dataset for dataset in datasets if dataset.task.name in predictor.space.names]
     if len(known) != 1:
         raise UserError(f"{arguments.dataset} has {len(known)} datasets whose labelset the network knows, expected one")
@@ -79,9 +78,9 @@ def measure_exported(arguments: argparse.Namespace) -> Told:
         f"{number} of its test pictures."
     )
     values = {
-        "checkpoint": arguments.checkpoint, "dataset": arguments.dataset, "size": arguments.size, "turns": turns, "seconds": seconds,
+        "checkpoint": arguments.checkpoint.name, "dataset": arguments.dataset, "size": arguments.size, "turns": turns, "seconds": seconds,
         "seconds_cpu": used, "mb": sizes, "iou": scored,
         "changed": {way: cost.changed for way, cost in costs.items()}, "pictures": number, "calibrated": len(calibrated),
     }  # fmt: skip
-    title = f"{arguments.checkpoint} exported, on {threads} thread{'s' * (threads > 1)}: {graph.networks[0]}"
+    title = f"{arguments.checkpoint.name} exported, on {threads} thread{'s' * (threads > 1)}: {graph.networks[0]}"
     return Told(title, values, [sentence, rows])

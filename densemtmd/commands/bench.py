@@ -41,7 +41,7 @@ from densemtmd.bench.scale import measure_scale
 from densemtmd.bench.told import Told, conditions, origin
 from densemtmd.bench.tracking import measure_tracking
 from densemtmd.bench.train import measure_train
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import make_parser, network, tool
 from densemtmd.errors import UserError
 
 
@@ -109,7 +109,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--crops", type=int, default=200, metavar="N", help="of a turn, of each kind of hand (default: 200)")
     add = bench("exported", measure_exported, "a trained network beside its ONNX files, in full precision and in 8 bits", 15)
     add("dataset", metavar="DATASET", help="whose labelset answers: validation pictures calibrate, test pictures are scored")
-    add("--checkpoint", default="released", metavar="FILE|RUN", help="the network (default: released)")
+    add("--checkpoint", default="released", type=network, metavar="FILE|RUN", help="the network (default: released)")
     add("--data-root", default="data", metavar="DIR", help="the folder that holds the dataset (default: data)")
     add("--pictures", type=int, default=0, metavar="N", help="test pictures that are scored (default: 0, all)")
     add("--size", default="240x320", metavar="HxW", help="of the picture that is labelled (default: 240x320)")
