@@ -38,8 +38,8 @@ needs_backbones()
 LABELSETS = (Labelset("picture", ["sky", "road", "car"]), Labelset("Straße.2 a", ["x", "y"], [(0, 0, 250), (9, 8, 7)]))
 """Names that a careless file would trip over: that of its input, and one that is no identifier."""
 
-SIZES = ((1, 47, 33), (2, 31, 64), (1, 1, 9), (1, 90, 77))
-"""N, H, W; none of those with which a file is tried when it is written."""
+SIZES = ((1, 47, 33), (2, 31, 44), (1, 1, 9), (1, 78, 57))
+"""N, H, W; none of those with which a file is tried when it is written, one higher than the picture it is recorded with."""
 
 SMALL = {"encoder": "test_efficientnet", "weights": "none"}
 FROZEN = {"name": "frozen", **SMALL, "hidden": 8, "strides": [2, 4, 8]}
@@ -100,9 +100,13 @@ def same(run, predictor, floats=False, sizes=SIZES):
 
 
 def run_of(path):
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda given: dict(zip(names, session.run(None, {"picture": given}), strict=True))
+    return writing.opened(Path(path), "onnx")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """The programs compute with one thread: pictures are so small that others would only wait, which takes as much of a core."""
+    monkeypatch.setattr(writing, "opened", lambda path, form, threads=1, opened=writing.opened: opened(path, form, threads))
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -130,7 +134,7 @@ def test_onnx_answers_as_the_network(tmp_path, model, context):
     [
         {**FROZEN, "scales": [0.5, 1.0], "grid": 4},
         {**FROZEN, "layers": 0, "learns_beyond": 4, "grid": 4},
-        {**FROZEN, "grid": 4, "mirror": True, "scales": [1.0, 1.3, 0.7]},
+        {**FROZEN, "grid": 4, "mirror": True, "scales": [1.3, 0.7]},
         *({"name": name, "decoder": name, **SMALL, **settings} for name, settings in DECODERS.items()),
     ],
     ids=["smaller", "learns-linear", "copies", *DECODERS],
@@ -157,10 +161,13 @@ def test_one_of_several_networks_and_labelsets(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["torch", "openvino"])
-def test_other_formats(tmp_path, form):
+def test_other_formats(tmp_path, tmp_path_factory, monkeypatch, form):
     openvino = pytest.importorskip("openvino") if form == "openvino" else None
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
     predictor = predictor_of(small_network(*LABELSETS))
     path = written(tmp_path, predictor, form, probabilities=True, floats=True)
+    assert not list(home.iterdir())  # where OpenVINO's converter counts what it sends to its makers
     same(writing.opened(path, form), predictor, floats=True)
     assert sorted(file.suffix for file in tmp_path.iterdir()) == ([".pt"] if form == "torch" else [".bin", ".xml"])
     if form == "torch":
@@ -182,7 +189,7 @@ labels:
 """
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch", "openvino"])
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_merged_labelsets(tmp_path, form):
     """Of two networks, each with a labelset that the merged one is made of."""
     if form == "openvino":
