@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from densemtmd import video
+from densemtmd import geo, video
 from densemtmd.datasets.formats.outlines import coco_of, gathered, labelme_of, place_of
 from densemtmd.datasets.names import is_left_by_a_system
 from densemtmd.datasets.pictures import read_picture
@@ -231,7 +231,10 @@ def label_pictures(
     """
     out = Path(out)
     check_outputs(outputs, merged)
-    files = [File(name, file, tuple(_targets(out / name, labelsets, outputs))) for name, file in pictures.items()]
+    files = [
+        File(name, file, tuple(_targets(out / name, labelsets, outputs, "ids" in outputs and geo.gets_geotiff(file))))
+        for name, file in pictures.items()
+    ]
     _keep_pictures(files)
     _keep_apart(files)
     try:
@@ -253,6 +256,9 @@ def label_pictures(
             parts = [target for file in files for target in file.targets if target.parent.name == f"{labelset}.coco" and target.exists()]
             if parts:
                 gathered(parts, out / f"{labelset}.coco{part}.json")
+    if "ids" in outputs and not geo.is_installed() and (lost := sum(map(geo.is_georeferenced, pictures.values()))):
+        lie = "1 picture lies" if lost == 1 else f"{lost} pictures lie"
+        print(f"{lie} somewhere on Earth, which PNGs do not say; for class ids as GeoTIFF: python -m pip install 'densemtmd[geo]'")
     if finished:
         print(f"{finished} of {len(files)} were labelled before, by this network and in this way: they are left as they are")
     return failures
@@ -271,6 +277,10 @@ def labelled(predictor: Predictor, files: Sequence[File], order: Order, jobs: in
         file, future = waiting.popleft()
         try:
             return Done(file, future.result())
+        except WriteError:
+            raise
+        except UserError as error:
+            return Done(file, failure=str(error))
         except Exception as error:
             return Done(file, failure=_reason(file, error))
 
@@ -366,7 +376,10 @@ def _read(file: File, order: Order) -> tuple[np.ndarray | Path | UserError | Non
                 return None, note
         if not file.targets:
             raise UserError(f"{file.path} is a video, of which ids and overlay can be written: add one of them to --outputs")
-        return file.path if is_video(file.path) else read_picture(file.path, order.max_pixels), note
+        if is_video(file.path):
+            return file.path, note
+        image = geo.read_by_windows(file.path, order.max_pixels)
+        return read_picture(file.path, order.max_pixels) if image is None else image, note
     except UserError as error:
         return error, ""
 
@@ -377,6 +390,8 @@ def _note_of(target: Path) -> str | None:
         return note_of(target)
     if is_video(target):
         return video.note_of(target)
+    if target.suffix == ".tif":
+        return geo.note_of(target)
     if target.suffix == ".json":  # labelme writes it at the end, where somebody has corrected what was found
         with suppress(OSError), target.open("rb") as file:
             head = file.read(1000)
@@ -423,12 +438,16 @@ def write_answers(
     picture: Path | None = None, name_below: Path | None = None,
 ) -> list[str]:  # fmt: skip
     """Write the answers for a picture (H, W, 3) beside ``stem``, each file with a note; of each labelset a line with the shares of its
-    classes. Outlines tell where the ``picture`` is, and what it is called below the folder of all pictures."""
+    classes. Outlines tell where the ``picture`` is, and what it is called below the folder of all pictures; class ids of one that lies
+    somewhere on Earth are a GeoTIFF."""
+    on_earth = picture is not None and "ids" in outputs and geo.gets_geotiff(picture)
     wide = max(len(one.labelset.name) for one in answers)
     lines = []
     for one in answers:
         name, task = one.labelset.name, one.labelset
-        if "ids" in outputs:
+        if picture is not None and on_earth:
+            geo.save_geotiff(_target(stem, name, on_earth=True), one.ids, task, picture, note)
+        elif "ids" in outputs:
             save_indexed(_target(stem, name), one.ids, task.palette, note)
         if "overlay" in outputs:
             save_png(_target(stem, name, "overlay"), overlay(image, one.ids, task), note)
@@ -501,23 +520,24 @@ def _told(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{label} {100 * share:.1f} %" for label, share in shares.items())
 
 
-def _target(stem: Path, *parts: str) -> Path:
-    """``photo.jpg``, "kundu", "overlay" -> ``photo.jpg.kundu.overlay.png``; of a video ``clip.mp4.kundu.mkv`` and ``….overlay.mp4``.
+def _target(stem: Path, *parts: str, on_earth: bool = False) -> Path:
+    """``photo.jpg``, "kundu", "overlay" -> ``photo.jpg.kundu.overlay.png``; of a video ``clip.mp4.kundu.mkv`` and ``….overlay.mp4``; the
+    class ids of a picture that lies on Earth are ``map.tif.kundu.tif``.
 
     Outlines are in a folder of their own, ``kundu.labelme/photo.json`` as labelme looks for it, and ``kundu.coco/photo.jpg.json``.
     """
     if parts[-1] in ("coco", "labelme"):
         return stem.parent / ".".join(parts) / f"{stem.name if parts[-1] == 'coco' else stem.stem}.json"
-    suffix = "npz" if parts[-1] == "probabilities" else "png"
+    suffix = "npz" if parts[-1] == "probabilities" else "tif" if on_earth else "png"
     if is_video(stem):
         suffix = "mp4" if parts[-1] == "overlay" else "mkv"
     return stem.with_name(".".join((stem.name, *parts, suffix)))
 
 
-def _targets(stem: Path, labelsets: Sequence[str], outputs: Sequence[str]) -> list[Path]:
+def _targets(stem: Path, labelsets: Sequence[str], outputs: Sequence[str], on_earth: bool = False) -> list[Path]:
     """All files that are written for one picture."""
     if is_video(stem):
         outputs = [kind for kind in outputs if kind in OUTPUTS[:2]]
     kinds = [() if kind == "ids" else (kind,) for kind in outputs if kind != "sheet"]
-    each = [_target(stem, labelset, *kind) for labelset in labelsets for kind in kinds]
+    each = [_target(stem, labelset, *kind, on_earth=on_earth and not kind) for labelset in labelsets for kind in kinds]
     return each + [_target(stem, "sheet")] * (len(labelsets) > 1 and "sheet" in outputs)

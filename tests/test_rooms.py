@@ -15,8 +15,8 @@ TOOLS = PACKAGE.parent / "tools"
 ORDER = (
     "errors", "machine", "progress", "stopping", "parallel", "files", "palette", "tasks", "settings", "origin", "composing",
     "geometry", "stack", "kind", "losses", "merging", "fast", "dense", "network", "backbones", "copies", "datasets", "worlds",
-    "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "draw", "video", "labelling", "cluster",
-    "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "export", "release",
+    "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "draw", "video", "geo", "labelling",
+    "cluster", "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "export", "release",
     "released", "hub", "bench", "commands", "__main__",
 )  # fmt: skip
 """From the top down."""

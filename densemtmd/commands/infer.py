@@ -7,6 +7,7 @@
     python tools/infer.py depth_1_0000001.png --keypoints all            a hand in a depth picture
     python tools/infer.py photo.jpg --labelset merged.yaml           one answer out of several labelsets
     python tools/infer.py clip.mp4 --labelset kundu                  a video (needs PyAV, the extra [video])
+    python tools/infer.py map.tif --labelset kundu                   a GeoTIFF (needs rasterio, the extra [geo])
     python tools/infer.py photos/ --outputs ids --shard 3/16         the third of 16 calls that share a folder
     python tools/infer.py photos/ --outputs ids --engine ray         by a Ray cluster (needs Ray, the extra [ray])
 
@@ -33,6 +34,11 @@ Of a video, frame by frame, the class ids without loss (FFV1), and a video to lo
 
     OUT/clip.mp4.kundu.mkv
     OUT/clip.mp4.kundu.overlay.mp4
+
+Of a TIFF that lies somewhere on Earth (GeoTIFF, or with a world file) the class ids are a GeoTIFF that lies there too, in
+the labelset's colours, void as nodata, instead of a PNG; without rasterio they are a PNG, and a line says what is lost:
+
+    OUT/map.tif.kundu.tif
 
 With --recursive the folders below OUT are those below the folder given. Two pictures that would get one name below OUT are
 refused before anything is done. What a merged labelset's YAML says is described in densemtmd/merging.py;
