@@ -211,7 +211,7 @@ def test_the_scores_are_on_the_first_screen(store, servers):
             return page.evaluate(FIRST_SCREEN)
 
         view = f"experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=scores"
-        table = look("runs", view, "text=IoU/squares")
+        table = look("runs", view, "text=jt-seed0")  # whose row comes after the heads of the columns
         first = f"{jt.data.metrics['IoU/all']:g}"
         assert "Scores" in table and "IoU/all" in table and first in table and "jt-seed0" in table and "nf-seed0" in table, table
         ids = json.dumps([jt.info.run_id, nf.info.run_id], separators=(",", ":")).replace('"', "%22")
