@@ -125,7 +125,7 @@ def _shared(a: Dataset, b: Dataset) -> list[tuple[Item, Item]]:
 
 def named_truths(datasets: Sequence[Dataset], data_root: str | Path) -> list[Dataset]:
     """The datasets that the YAMLs of others name in ``truth: {with: ...}``, each with the pictures that the two share, in the splits that
-    these have in the one that names it; none of those that are among the others already.
+    these have in the one that names it, of several the first; none of those that are among the others already.
 
     Args:
         datasets: open ones.
@@ -147,8 +147,13 @@ def named_truths(datasets: Sequence[Dataset], data_root: str | Path) -> list[Dat
                 f"{len(_items(other))} of {other.name}, under any name or size: name a dataset that labels some of the same pictures"
             )
         if present is None:
-            splits = {split: tuple(pairs[item.key] for item in items if item.key in pairs) for split, items in dataset.splits.items()}
-            found[config.name] = replace(other, splits=splits)
+            before = found[config.name].splits if config.name in found else {}
+            taken = {item.key for items in before.values() for item in items}
+            splits = {
+                split: (*before.get(split, ()), *(pairs[i.key] for i in items if i.key in pairs and pairs[i.key].key not in taken))
+                for split, items in dataset.splits.items()
+            }
+            found[config.name] = replace(other, splits={**before, **splits})
     return list(found.values())
 
 

@@ -1,6 +1,7 @@
 """The truth that datasets share: what it says is what the datasets' own files say, and the shares of labels are counted by hand."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,6 +203,17 @@ def test_the_yaml_of_a_dataset_names_who_labels_its_pictures_too(tmp_path):
         save("other", content)
         with refused(*words):
             opened(content | {"truth": named if isinstance(named, dict) else {"with": named}})
+    save("second", second)  # one whom two datasets name labels the pictures of both, each picture once
+    halves = []
+    for n, name in enumerate(("first", "half")):
+        key = {"name": name, "folder": "first", "truth": {"with": "second.yaml"}, "labelset": content["labelset"]}
+        save(name, content | key)
+        half = open_dataset(load_dataset_config(tmp_path / f"{name}.yaml"), tmp_path)
+        kept = {"train": range(3 * n, 3 * n + 4), "val": (), "test": ()}  # picture 003 is in both
+        items = {item.key: item for some in half.splits.values() for item in some}
+        halves.append(replace(half, splits={split: tuple(items[f"{k:03}"] for k in kept[split]) for split in kept}))
+    (other,) = named_truths(halves, tmp_path)
+    assert [item.key for item in other.splits["train"]] == ["000", "001", "002", "003", "004", "005"]
     stranger = opened(content | {"truth": {"with": "stranger.yaml"}})
     with refused("first.yaml has its truth with", "stranger.yaml", "of its 12 pictures none is among the 12 of stranger"):
         named_truths([stranger], tmp_path)
