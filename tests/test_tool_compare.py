@@ -76,7 +76,7 @@ def test_means_deviations_and_differences(compare, tmp_path, capsys):
     assert Image.open("out/figure.png").size[0] > 800
 
 
-def test_how_the_trainings_went(compare, tmp_path):
+def test_how_the_trainings_went(compare, tmp_path, capsys):
     """The best score so far over the outputs of all stages that know a dataset; nothing where a run does not tell."""
     folder = write_table(tmp_path / "runs" / "street", {"nf": (60, 70), "jtsc": (70, 69)}, ("he", "xu"), name="street")
 
@@ -100,6 +100,13 @@ def test_how_the_trainings_went(compare, tmp_path):
     assert compare.main([str(folder), "--out", "out"]) == 0
     assert Image.open("out/budget.png").size[0] > 1000
     assert Path("out/compare.html").read_text().count("data:image/png;base64,") == 2
+    (folder / "jtsc-seed0" / "jt" / "last.safetensors").rename(tmp_path / "away")  # what comes behind it would begin too early
+    assert jtsc.course("he") == []
+    (folder / "jtsc-seed0" / "jt" / "last.safetensors").write_bytes(b"damaged")
+    assert compare.main([str(folder), "--out", "damaged"]) == 0
+    assert not Path("damaged/budget.png").exists() and Path("damaged/table.md").exists()
+    assert "last.safetensors" in capsys.readouterr().err
+    (tmp_path / "away").replace(folder / "jtsc-seed0" / "jt" / "last.safetensors")
     (folder / "nf-seed1" / "he" / "last.safetensors").unlink()
     assert compare.main([str(folder), "--out", "other"]) == 0
     assert not Path("other/budget.png").exists() and Path("other/figure.png").exists()

@@ -99,13 +99,18 @@ class Run:
 
     def course(self, dataset: str) -> list[tuple[int, float]]:
         """How its training went: after each validation the labelled outputs of its networks that know a dataset, and the best score in the
-        chief measure on validation pictures of it by then, percent or mm: that of the network that would have been kept. Of stages that
-        build on each other the outputs are summed. Empty where its folder does not tell.
+        chief measure on validation pictures of it by then, percent or mm. Of stages that build on each other the outputs are summed, and
+        the score is the best of any of them. Empty where its folder does not tell of each stage.
+
+        Raises:
+            UserError: the file of a stage is damaged.
         """
         chief, before, points = self.kind.chief, 0, list[tuple[int, float]]()
         for stage in self.scores.get("training", {}):
             file = next((at for at in (self.folder / stage / LAST, self.folder / LAST) if at.is_file()), None)
-            history = checkpoint.load_description(file).get("state", {}).get("history", []) if file else []
+            if file is None:  # outputs of the stages behind it would be too few
+                return []
+            history = checkpoint.load_description(file).get("state", {}).get("history", [])
             known = [(one["outputs"], one["scores"]["datasets"].get(dataset, {}).get(chief.key)) for one in history]
             scored = [(before + outputs, float(score)) for outputs, score in known if outputs and score is not None]
             points += scored
