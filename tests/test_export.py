@@ -516,3 +516,8 @@ def test_the_bench_puts_files_beside_the_network(net, capsys):
     text = Path("out/exported.md").read_text()
     assert f"{told['iou']['eight, onnx']:.2f}" in text and "`python tools/bench.py exported" in text and "of 3 of its test pictures" in text
     assert "ONNX in 8 bits, OpenVINO" in capsys.readouterr().out
+    Path("untested.yaml").write_text(yaml.read_text() + "exclude: untested.txt\n")
+    tests = open_labelled(load_dataset_config(yaml), net).splits["test"]
+    Path("untested.txt").write_text("\n".join(item.key for item in tests))
+    assert bench.main([given[0], "untested.yaml", *given[2:]]) == 1
+    assert "cars has no test pictures: name a dataset" in capsys.readouterr().err

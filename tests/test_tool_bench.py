@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from test_parallel import in_processes
-from toy import write_toy
+from toy import refused, write_toy
 
 from densemtmd.bench import clock, label, networks, processes, scale, train
 from densemtmd.bench import told as about
@@ -327,6 +327,14 @@ def test_train_by_two_processes(bench, tmp_path, training, monkeypatch):
     for one in measured.values():
         assert one["step_s"] > 0 and one["cpu_s"] > 0 and one["times"] == measured["1 process, 1 thread"]["step_s"] / one["step_s"]
     assert "times as fast as 1 process, 1 thread" in text
+
+
+@pytest.mark.parametrize(("stderr", "told"), [("x\nerror: no data\nmore\n", "no data"), ("a\nKilled\n\n", "Killed"), ("", "nothing")])
+def test_why_processes_ended(monkeypatch, stderr, told):
+    ended = SimpleNamespace(run=lambda call, **options: subprocess.CompletedProcess(call, 7, "", stderr))
+    monkeypatch.setattr(processes, "subprocess", ended)
+    with refused("torchrun ended with 7", told):
+        processes.measure_processes(SimpleNamespace(processes=2, turns=1), "float32")
 
 
 def test_how_busy_a_gpu_is(monkeypatch):

@@ -40,6 +40,11 @@ def measure_exported(arguments: argparse.Namespace) -> Told:
     known = [dataset for dataset in datasets if dataset.task.name in predictor.space.names]
     if len(known) != 1:
         raise UserError(f"{arguments.dataset} has {len(known)} datasets whose labelset the network knows, expected one")
+    if missing := [split for split in ("val", "test") if not known[0].splits.get(split)]:
+        raise UserError(
+            f"{known[0].name} has no {' and no '.join(missing)} pictures: name a dataset with val pictures, which calibrate, and with test "
+            "pictures, which are scored"
+        )
     name, threads = known[0].task.name, torch.get_num_threads()
     graph, image = Graph(predictor.networks, [name]), a_picture(*size_of(arguments.size, "--size"), arguments.picture)
     with TemporaryDirectory() as folder:

@@ -44,7 +44,8 @@ def _started(arguments: argparse.Namespace, precision: str, processes: int, thre
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", __name__, given]
     done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if "rror: " in line] or ["see --debug"]
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        said = [line for line in lines if "rror: " in line] or lines[-1:] or ["it said nothing"]
         raise UserError(f"--processes {arguments.processes}: torchrun ended with {done.returncode}: {said[0]}")
     return json.loads(done.stdout.splitlines()[-1])
 
