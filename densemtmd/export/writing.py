@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -282,7 +283,10 @@ def opened(path: Path, form: str, threads: int = 0) -> Run:
 
         core = openvino.Core()
         how = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-        compiled = core.compile_model(core.read_model(str(path)), "CPU", how)
+        # In a thread of its own: where a CPU has AMX, OpenVINO gives the thread that compiles a stack for signals, which is too small for
+        # the registers that torch may be using, and Ctrl-C would end the process without a word.
+        with ThreadPoolExecutor(1) as apart:
+            compiled = apart.submit(core.compile_model, core.read_model(str(path)), "CPU", how).result()
         return lambda array: {output.get_any_name(): value for output, value in compiled(array).items()}
     files = {TOLD: ""}
     with warnings.catch_warnings():
