@@ -205,6 +205,14 @@ def train_step(
     return {name: torch.stack([record[name] for record in records]).sum(0) for name in records[0]}
 
 
+def seed(number: int, device: torch.device) -> None:
+    """What is drawn at random on a device from now on is that number's."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)  # torch.manual_seed also writes down the stack, for GPUs of which none may be used
+    else:
+        torch.manual_seed(number)
+
+
 def kind_criterion(network: JointNetwork) -> Criterion:
     """What training makes small where nothing else is said."""
     kind = kind_of(network.space.kind)
@@ -367,8 +375,9 @@ def fit(
             progress = budget.progress(state.outputs, state.seconds)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, progress) * group["scale"]
-            torch.manual_seed(mixture.seed * 1_000_003 + state.step)  # of dropout: the step's own, so that a resumed run draws the same
-            network.train()
+            seed(mixture.seed * 1_000_003 + state.step, device)  # of dropout: the step's own, so that a resumed run draws the same
+            if not network.training:  # to tell each of its modules so is half as dear as a step of a small head
+                network.train()
             network.hold_encoder(progress < settings.freeze)
             strength = reversal.strength_at(progress)
             seen = mixture.augmented(batch.to(device), mine)
