@@ -30,7 +30,7 @@ network.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,28 +128,43 @@ def observe(
         The sums and a sample of the pixels; the same for the same pictures.
     """
     space = OutputSpace([task for network in networks for task in network.space.tasks])
-    sums, counts = torch.zeros(space.channels, space.channels, dtype=torch.float64), torch.zeros(space.channels, dtype=torch.int64)
-    pixels = {}
-    for name, readers in pictures.items():
-        own = space.slice(name)
-        labels = own.stop - own.start
-        kept = []
-        for number, read in enumerate(readers):
+
+    def seen(name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        labels = space[name].channels
+        for read in pictures[name]:
             sample = read()
             with torch.inference_mode():
                 grid, stride = strided_probabilities(networks, sample.image, device)
-                seen = grid.flatten(1).T
-                target = torch.from_numpy(sample.target[::stride, ::stride].copy()).to(device).flatten().long()
-                target = torch.where(target == VOID, labels, target)
-                one_hot = F.one_hot(target, labels + 1)[:, :labels]
-                sums[own] += (one_hot.to(seen.dtype).T @ seen).double().cpu()
-                counts[own] += one_hot.sum(0).cpu()
-                # Pixels drawn at random, not every n-th, which would be always the same columns.
-                drawn = torch.randperm(len(target), generator=torch.Generator().manual_seed(number))[: -(-keep // len(readers))]
-                kept.append((seen[drawn.to(device)].float(), target[drawn.to(device)]))
+            target = torch.from_numpy(sample.target[::stride, ::stride].copy()).to(device).flatten().long()
+            yield grid.flatten(1).T, torch.where(target == VOID, labels, target)
             tick()
+
+    return gathered(space, {name: (seen(name), len(readers)) for name, readers in pictures.items()}, keep)
+
+
+def gathered(space: OutputSpace, seen: Mapping[str, tuple[Iterable[tuple[Tensor, Tensor]], int]], keep: int = PIXELS) -> Evidence:
+    """The evidence of pictures whose pixels a network has answered.
+
+    Args:
+        space: of the network.
+        seen: labelset -> of each picture that it annotates the predictions (N, C), and the labels (N,), L where unlabelled; and how many
+            pictures there are.
+        keep: see :func:`observe`.
+    """
+    sums, counts = torch.zeros(space.channels, space.channels, dtype=torch.float64), torch.zeros(space.channels, dtype=torch.int64)
+    pixels = {}
+    for name, (pictures, number) in seen.items():
+        own, labels = space.slice(name), space[name].channels
+        kept = []
+        for n, (predicted, target) in enumerate(pictures):
+            one_hot = F.one_hot(target, labels + 1)[:, :labels]
+            sums[own] += (one_hot.to(predicted.dtype).T @ predicted).double().cpu()
+            counts[own] += one_hot.sum(0).cpu()
+            # Pixels drawn at random, not every n-th, which would be always the same columns.
+            drawn = torch.randperm(len(target), generator=torch.Generator().manual_seed(n))[: -(-keep // number)].to(target.device)
+            kept.append((predicted[drawn].float(), target[drawn]))
         if kept:
-            pixels[name] = (torch.cat([seen for seen, _ in kept]).clone(), torch.cat([target for _, target in kept]).clone())
+            pixels[name] = (torch.cat([one for one, _ in kept]).clone(), torch.cat([target for _, target in kept]).clone())
     return Evidence(space, sums.numpy(), counts.numpy(), pixels)
 
 
@@ -214,18 +229,23 @@ def shares(evidence: Evidence) -> np.ndarray:
     return found
 
 
-def likely(evidence: Evidence, share: np.ndarray) -> np.ndarray:
+def likely(evidence: Evidence, share: np.ndarray, weights: Sequence[float] = WEIGHTS) -> np.ndarray:
     """How probable it is that at least :data:`MOSTLY` of a label's pixels lie in another: (C, C) in (0, 1), NaN where the share is.
 
     Args:
         evidence: what the network predicts.
         share: of :func:`shares`.
+        weights: of 1 and of the :func:`signs`.
     """
+    found: np.ndarray = weights[0] + np.tensordot(weights[1:], signs(evidence, share), 1)
+    return 1 / (1 + np.exp(-found))
+
+
+def signs(evidence: Evidence, share: np.ndarray) -> np.ndarray:
+    """What :func:`likely` weighs, (3, C, C): the logits of the share, of the matrix, and of how well the network recognises the label
+    among its own annotator's."""
     plain = evidence.matrix
-    score = WEIGHTS[0] + sum(
-        weight * _logit(value) for weight, value in zip(WEIGHTS[1:], (share, plain, np.diag(plain)[:, None]), strict=True)
-    )
-    return 1 / (1 + np.exp(-score))
+    return np.stack([_logit(value) for value in (share, plain, np.broadcast_to(np.diag(plain)[:, None], plain.shape))])
 
 
 def _logit(share: np.ndarray) -> np.ndarray:

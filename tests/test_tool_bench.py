@@ -10,13 +10,15 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from test_parallel import in_processes
 from toy import refused, write_toy
 
-from densemtmd.bench import clock, label, networks, processes, scale, train
+from densemtmd.bench import clock, correspondences, label, networks, processes, scale, train
 from densemtmd.bench import told as about
 from densemtmd.bench.coverage import MEASURES, WORLDS
+from densemtmd.tasks import VOID, Labelset, OutputSpace
 
 ROOT = Path(__file__).parents[1]
 
@@ -462,3 +464,67 @@ def test_coverage(bench, tmp_path, capsys):
     assert all(f"| {world.name} | " in text for world in WORLDS) and "| 1 seed | 3 seeds |" in text
     assert "Of 6 made-up comparisons each" in text and "`python tools/bench.py coverage " in text
     assert bench.main(["coverage", "--trials", "0"]) == 1 and "--trials is 0" in capsys.readouterr().err
+
+
+def test_correspondences(bench, tmp_path, capsys, monkeypatch):
+    """Each dataset is scored by weights that were found without it, and all that is found and true is counted."""
+    monkeypatch.setattr(correspondences, "STEPS", (2, 20))
+    monkeypatch.setattr(correspondences, "SMALLER", {})
+    model = "{name: frozen, encoder: test_efficientnet, weights: none, strides: [4, 8], grid: 4, hidden: 8}"
+    (tmp_path / "conf" / "model" / "frozen.yaml").write_text(model)
+    (tmp_path / "conf" / "protocol" / "frozen.yaml").write_text("train: {batch: 64, lr: 0.01, precision: float32}")
+    yamls = [str(write_toy(tmp_path, name, "square", pictures=14, seed=n)) for n, name in enumerate(("one", "other", "held"))]
+    given = ["correspondences", *yamls[:2], "--held", yamls[2], "--data-root", tmp_path, "--annotators", 2, "--pictures", 12]
+    told, text = run(bench, tmp_path, *given)
+    assert {name: told["datasets"][name]["of"] for name in yamls} == {
+        yamls[0]: [yamls[1]], yamls[1]: [yamls[0]], yamls[2]: yamls[:2]
+    }  # fmt: skip
+    assert told["all"]["true"] == sum(told["datasets"][name]["true"] for name in yamls) > 0
+    assert all(len(weights) == 4 for weights in (told["weights"], told["datasets"][yamls[2]]["weights"]))
+    assert told["datasets"][yamls[2]]["weights"] == told["weights"]
+    assert "| all | the code | " in text and "`python tools/bench.py correspondences " in text
+    assert bench.main(["correspondences", "cmp", "cmp"]) == 1 and "each named once" in capsys.readouterr().err
+
+
+def test_how_somebody_draws():
+    random = np.random.default_rng(0)
+    target = np.zeros((48, 64), np.uint8)
+    target[:, 40:], target[10:13, 10:13], target[20:40, 5:25], target[0] = 1, 2, 3, VOID
+    assert (correspondences.drawn(target, correspondences.EXACT, random) == target).all()
+    small = correspondences.drawn(target, correspondences.Hand(small=10), np.random.default_rng(1))
+    assert (small[10:13, 10:13] == 0).all() and (small == np.where(target == 2, 0, target)).all()  # forgotten, for what lies around it
+    left = correspondences.drawn(target, correspondences.Hand(left=1.0), random)
+    assert (left == VOID).all()
+    moved = correspondences.drawn(target, correspondences.Hand(moved=2.0), random)
+    assert 0.8 < (moved == target).mean() < 1 and set(np.unique(moved)) <= {0, 1, 2, 3, VOID}
+
+
+def test_labels_that_somebody_merges():
+    table = correspondences.merged(9, 4, 2, np.random.default_rng(0))
+    assert set(table[:9]) == {0, 1, 2, 3, VOID} and (table[:9] == VOID).sum() == 2 and (table[9:] == VOID).all()
+
+
+def test_what_two_annotators_share():
+    """Pixel by pixel, in the plainest way."""
+    random = np.random.default_rng(0)
+    space = OutputSpace([Labelset("a", ["p", "q", "r"]), Labelset("b", ["s", "t"])])
+    pairs = [tuple(random.choice([*range(size), VOID], (6, 7)).astype(np.uint8) for size in (3, 2)) for _ in range(3)]
+    found = correspondences.overlap(pairs, space)
+    labels = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    for i, (one, mine) in enumerate(labels):
+        for j, (other, its) in enumerate(labels):
+            own = [pair[other][pair[one] == mine] for pair in pairs]
+            share = np.mean(np.concatenate(own) == its) if one != other else np.nan
+            np.testing.assert_allclose(found[i, j], share)
+
+
+def test_logistic_regression():
+    """At the most probable weights no change of any of them makes what is true more probable."""
+    random = np.random.default_rng(0)
+    signs, weight = random.normal(size=(4000, 2)), random.random(4000)
+    weight /= weight.sum()
+    true = random.random(4000) < 1 / (1 + np.exp(-(0.5 + signs @ [2.0, -1.0])))
+    found = correspondences.logistic(signs, true, weight)
+    np.testing.assert_allclose(found, [0.5, 2, -1], atol=0.2)
+    probable = 1 / (1 + np.exp(-(found[0] + signs @ found[1:])))
+    np.testing.assert_allclose((weight * (probable - true)) @ np.column_stack([np.ones(4000), signs]), 0, atol=1e-5)

@@ -13,6 +13,7 @@
     python tools/bench.py render                                            hands in depth pictures, in memory and to disk
     python tools/bench.py exported stanford --data-root ~/data --threads 1   a network's ONNX files, also in 8 bits
     python tools/bench.py coverage --out results/coverage                   how often the intervals of tools/compare.py hold the truth
+    python tools/bench.py correspondences --data-root ~/data                how right and how sure tools/correlate.py is
 
 What is compared is measured in turns, in one run, and the median of several turns is shown: a machine that is busy with
 something else slows down both sides alike. "CPU s" is processor time of all threads, which waiting does not count in. --out DIR
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from densemtmd.bench.clock import on_threads
+from densemtmd.bench.correspondences import measure_correspondences
 from densemtmd.bench.coverage import measure_coverage
 from densemtmd.bench.exported import measure_exported
 from densemtmd.bench.giant import measure_giant
@@ -117,6 +119,14 @@ def make_arguments() -> argparse.ArgumentParser:
     add = bench("coverage", measure_coverage, "how often the intervals of tools/compare.py hold the truth, on made-up runs", 1)
     add("--seeds", nargs="+", type=int, default=[2, 3, 5, 10], metavar="S", help="of each row (default: 2 3 5 10)")
     add("--trials", type=int, default=2000, metavar="N", help="made-up comparisons of each kind (default: 2000)")
+    add = bench("correspondences", measure_correspondences, "how right and how sure densemtmd correlate is, on made-up annotators", 1)
+    given = ["cmp", "labelmefacade", "stanford"]
+    add("datasets", nargs="*", default=given, metavar="DATASET", help=f"names, or paths of YAMLs (default: {' '.join(given)})")
+    add("--held", nargs="*", default=["camvid"], metavar="DATASET", help="scored alone, taught nothing by (default: camvid)")
+    add("--data-root", default="data", metavar="DIR", help="the folder that holds them (default: data)")
+    add("--cache", default="auto", metavar="DIR", help="where decoded pictures and features are kept, auto or none (default: auto)")
+    add("--annotators", type=int, default=4, metavar="N", help="pairs of them for each dataset (default: 4)")
+    add("--pictures", type=int, default=300, metavar="N", help="of each dataset at most (default: 300)")
     return parser
 
 
