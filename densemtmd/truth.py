@@ -123,22 +123,34 @@ def _shared(a: Dataset, b: Dataset) -> list[tuple[Item, Item]]:
     return list(found.values())
 
 
-def named_truths(datasets: Sequence[Dataset], data_root: str | Path) -> list[Dataset]:
+def named_truths(datasets: Sequence[Dataset], data_root: str | Path, known: Container[str] | None = None) -> list[Dataset]:
     """The datasets that the YAMLs of others name in ``truth: {with: ...}``, each with the pictures that the two share, in the splits that
     these have in the one that names it, of several the first; none of those that are among the others already.
 
     Args:
         datasets: open ones.
         data_root: where the others' folders lie.
+        known: names of labelsets; one that names another labelset is left out, with a line that says so. None: all are wanted.
 
     Raises:
-        UserError: the other cannot be opened, or has no picture in common with the one that names it.
+        UserError: the other cannot be opened, is another one than a dataset of its name, or has no picture in common with the one that
+            names it.
     """
     found: dict[str, Dataset] = {}
     for dataset in datasets:
         if (config := dataset.config.truth) is None:
             continue
+        if known is not None and config.labelset.name not in known:
+            print(f"{dataset.config.path}: its truth, {config.path}, is left out: the network knows no labelset {config.labelset.name!r}")
+            continue
         present = next((one for one in datasets if one.name == config.name), None)
+        same = present or found.get(config.name)
+        parts = ("folder", "labels", "labelset")
+        if same is not None and any(getattr(same.config, part) != getattr(config, part) for part in parts):
+            raise UserError(
+                f"{dataset.config.path} has its truth with {config.path}, but {same.config.path} is called {config.name!r} too: give one "
+                "of them another name"
+            )
         other = present or open_dataset(config, data_root, split={"fractions": {"test": 1}})
         pairs = {item.key: twin for item, twin in _shared(dataset, other)}
         if not pairs:

@@ -217,3 +217,8 @@ def test_the_yaml_of_a_dataset_names_who_labels_its_pictures_too(tmp_path):
     stranger = opened(content | {"truth": {"with": "stranger.yaml"}})
     with refused("first.yaml has its truth with", "stranger.yaml", "of its 12 pictures none is among the 12 of stranger"):
         named_truths([stranger], tmp_path)
+    with refused("first.yaml has its truth with", "second.yaml", "is called 'second' too"):
+        save("twin", second | {"labelset": ["up", "down"]})
+        named_truths([*halves, replace(stranger, name="second", config=load_dataset_config(tmp_path / "twin.yaml"))], tmp_path)
+    assert named_truths(halves, tmp_path, known=["first"]) == []
+    assert [one.name for one in named_truths(halves, tmp_path, known=["first", "second"])] == ["second"]

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor.load(arguments.checkpoint, arguments.device)
     run = run_of(arguments.checkpoint)
-    datasets, _ = chosen(arguments.checkpoint, arguments.data, arguments.data_root, truths=True)
+    datasets, _ = chosen(arguments.checkpoint, arguments.data, arguments.data_root, truths=predictor.space)
     check_labelsets(datasets, predictor.space)
     space = predictor.space
     pictures = {

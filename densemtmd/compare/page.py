@@ -56,6 +56,8 @@ def write_comparison(table: Comparison, out: Path | None = None, baseline: str |
         with drawing(file := out / "budget.png"):
             if draw_budget(table, file):
                 figures.append(file)
+            else:
+                file.unlink(missing_ok=True)  # an older one, of other runs
         write_text(out / "compare.html", page(table.name, shown.files["table.md"], figures, again))
     return shown
 

@@ -99,7 +99,7 @@ def run_of(checkpoint: str | Path) -> Path | None:
 
 
 def chosen(
-    checkpoint: str | Path, data: str | None = None, data_root: str | Path | None = None, truths: bool = False
+    checkpoint: str | Path, data: str | None = None, data_root: str | Path | None = None, truths: OutputSpace | None = None
 ) -> tuple[list[Dataset], Path | None]:
     """The datasets to score a network on, and where their decoded pictures are kept.
 
@@ -107,7 +107,7 @@ def chosen(
         checkpoint: the network's.
         data: a choice of ``conf/data/``, or names or YAMLs of datasets, separated by commas; None: those of its run.
         data_root: the folder of the datasets' folders; None: where they were, or ``data``.
-        truths: with the datasets that they name in ``truth: {with: ...}``.
+        truths: of a network: with the datasets that they name in ``truth: {with: ...}``, as far as it knows their labelsets.
 
     Raises:
         UserError: datasets that are not found, or none named of a checkpoint that lies in no run.
@@ -122,7 +122,7 @@ def chosen(
         built_in = (composing.CONF / "data" / f"{data}.yaml").is_file()
         settings_of_data = composing.compose([f"data={data}"]).data if built_in else DataSettings(datasets=data.split(","))
         datasets, cache = open_data(settings_of_data, root), cache_folder("auto", root)
-    return [*datasets, *(named_truths(datasets, root) if truths else [])], cache
+    return [*datasets, *([] if truths is None else named_truths(datasets, root, truths.names))], cache
 
 
 def check_labelsets(datasets: Sequence[Dataset], space: OutputSpace) -> None:
