@@ -102,8 +102,8 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         "strided" if arguments.strided else "dense", interior=arguments.interior, mirror=arguments.mirror, scales=arguments.scales
     )  # fmt: skip
     kind.check_way(how)
-    wants_truth = arguments.cross or arguments.labelset is not None
-    datasets, cache = chosen(arguments.checkpoint, arguments.data, arguments.data_root, truths=wants_truth)
+    truths = predictor.space if arguments.cross or arguments.labelset is not None else None
+    datasets, cache = chosen(arguments.checkpoint, arguments.data, arguments.data_root, truths=truths)
     check_labelsets(datasets, predictor.space)
     for dataset in datasets:
         if not dataset.splits[split]:
