@@ -77,6 +77,24 @@ def test_means_deviations_and_differences(compare, tmp_path, capsys):
     assert Image.open("out/figure.png").size[0] > 800
 
 
+def test_a_budget_counts_what_was_not_scored(compare, tmp_path):
+    """Training on datasets that the row's last network does not answer for costs as much."""
+    counts = pictures(60)
+    plans = {
+        "alone": [{"name": "last", "datasets": ["last"]}],
+        "tuned": [{"name": "pretrain", "datasets": "others", "budget": 2, "answers": False},
+                  {"name": "finetune", "datasets": "last", "start": "pretrain", "take": "features"}],
+    }  # fmt: skip
+    for row, plan in plans.items():
+        for seed in range(2):
+            found = {name: {"yaml": {}} for name in ("first", "second", "last")}
+            write_run(tmp_path / "runs" / "few" / f"{row}-seed{seed}", row, seed, {"last": counts}, stages=plan, found=found)
+    folders = [str(folder) for folder in sorted((tmp_path / "runs" / "few").iterdir())]
+    assert compare.main([*folders, "--baseline", "alone", "--out", "out"]) == 0
+    page = Path("out/table.md").read_text()
+    assert "networks together: alone: 2,000,000 labelled outputs; tuned: 6,000,000 labelled outputs; training" in page
+
+
 def test_how_the_trainings_went(compare, tmp_path, capsys):
     """The best score so far over the outputs of all stages that know a dataset; nothing where a run does not tell."""
     folder = write_table(tmp_path / "runs" / "street", {"nf": (60, 70), "jtsc": (70, 69)}, ("he", "xu"), name="street")

@@ -410,8 +410,9 @@ def domains(run: Run) -> dict[str, str]:
 def budget(run: Run) -> dict[str, float]:
     """What a run was given: ``{"outputs": 1e6}``, labelled outputs of all its networks together; likewise ``epochs`` and ``minutes``."""
     given = {name: run.config["train"][name] for name in ("outputs", "epochs", "minutes")}
+    trained = list(run.config.get("found", run.datasets))  # not only those that were scored
     try:
-        share = sum(stage.budget for stage in stages(run.config["strategy"], run.datasets))
+        share = sum(stage.budget for stage in stages(run.config["strategy"], trained))
     except UserError:  # a strategy of another version
         share = 1.0
     return {name: value * share for name, value in given.items() if value}
