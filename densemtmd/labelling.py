@@ -258,9 +258,9 @@ def label_pictures(
                 gathered(parts, out / f"{labelset}.coco{part}.json")
     if "ids" in outputs and not geo.is_installed() and (lost := sum(map(geo.is_georeferenced, pictures.values()))):
         lie = "1 picture lies" if lost == 1 else f"{lost} pictures lie"
-        print(f"{lie} somewhere on Earth, which PNGs do not say; for class ids as GeoTIFF: python -m pip install 'densemtmd[geo]'")
+        say(f"{lie} somewhere on Earth, which PNGs do not say; for class ids as GeoTIFF: python -m pip install 'densemtmd[geo]'")
     if finished:
-        print(f"{finished} of {len(files)} were labelled before, by this network and in this way: they are left as they are")
+        say(f"{finished} of {len(files)} were labelled before, by this network and in this way: they are left as they are")
     return failures
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -33,6 +34,27 @@ ENDLESS = 10_000
 def columns() -> int:
     """How wide the terminal is, or what COLUMNS says of it; :data:`ENDLESS` where there is none, so that files hold all there is to say."""
     return shutil.get_terminal_size((ENDLESS, 24)).columns
+
+
+def folded(text: str, width: int | None = None) -> str:
+    """A text whose sentences are wrapped at words where a line has no place for them; tables and commands stay as they are: what is
+    indented, or has two spaces side by side.
+
+    Args:
+        text: of any number of lines.
+        width: of a line; None: the terminal's.
+
+    >>> print(folded("one two three" + chr(10) + "  densemtmd compare", 9))
+    one two
+    three
+      densemtmd compare
+    """
+    width = width or columns()
+    lines: list[str] = []
+    for line in text.split("\n"):
+        one = len(line) <= width or "  " in line
+        lines += [line] if one else textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(lines)
 
 
 class _Bar(tqdm):
@@ -155,9 +177,9 @@ def aside() -> AbstractContextManager[None]:
 
 
 def say(text: str) -> None:
-    """Prints a line, above the bars where there are some, at once."""
+    """Prints a line, above the bars where there are some, at once; a sentence is :func:`folded`."""
     with aside():
-        print(text, flush=True)
+        print(folded(text), flush=True)
 
 
 HEARD: ContextVar[set[str] | None] = ContextVar("HEARD", default=None)
@@ -179,7 +201,7 @@ def note(text: str) -> None:
         if text in heard:
             return
         heard.add(text)
-    print(text)
+    print(folded(text))
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def test_a_draft_of_coco_is_a_dataset(tmp_path):
     } | {"val": 0.15}  # fmt: skip
     assert sum(map(len, dataset.splits.values())) == 12 and len(dataset.splits["test"]) == 6
     assert all(target.shape == (HEIGHT, WIDTH) for target in targets(dataset).values())
-    assert "Did the annotator look at all of it?" in draft(tmp_path / "street")
+    assert "Did the annotator look at all of it?" in draft(tmp_path / "street").replace("\n# ", " ")
 
 
 def change(content: Any, *places: Any) -> None:
@@ -624,7 +625,7 @@ def test_masks_of_cvat(tmp_path, colours):
     order = [entry["label"] for entry in content["labelset"]]
     expected = np.array([order.index(name) for name in ("background", "car", "a 'tree'")])[np.resize([0, 1, 2], (HEIGHT, WIDTH))]
     assert all((target == expected).all() for target in targets(dataset).values()) and "void" not in content
-    assert draft(tmp_path / "task").count("Did the annotator look at all of it?") == 1
+    assert re.sub(r"\n *# ", " ", draft(tmp_path / "task")).count("Did the annotator look at all of it?") == 1
 
 
 def test_masks_of_voc(tmp_path):

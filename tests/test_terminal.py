@@ -8,9 +8,13 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from densemtmd.commands import cli, densemtmd
+from densemtmd.datasets.starter import _fitted, _listed, _name
 from densemtmd.draw.lettering import width_of
 from densemtmd.draw.tables import aligned
 from densemtmd.kinds.pixels import Pixels
@@ -95,6 +99,44 @@ def test_a_wide_table_goes_on_below_itself(monkeypatch):
     assert max(len(line) for part in parts for line in part) <= 80 and len(parts) > 2
     assert [word for part in parts for word in part[2].removeprefix("row 1").split()] == rows[2][1:]
     assert aligned([["", "自動車"], ["x", "1"]]) == "   自動車\nx       1"
+
+
+def test_drafts_and_sentences_are_no_wider_than_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = tmp_path / "mine"
+    random = np.random.default_rng(0)
+    for place in range(12):
+        street = folder / f"street {place:02}, at night"
+        (street / "labels").mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8)).save(street / f"{place}_{number}.jpg")
+            codes = np.where(np.arange(32) < 16, 3, 200 + place).astype(np.uint8)[None].repeat(24, 0)
+            Image.fromarray(codes).save(street / "labels" / f"{place}_{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["densemtmd"])
+    assert densemtmd.main(["check-data", "--new", "mine"]) == 0
+    assert densemtmd.main(["check-data", "mine.yaml"]) == 0
+    assert densemtmd.main(["check-data", "--figure3"]) == 0
+    assert densemtmd.main(["check-data", "mine.yaml", "--split", "some other one, long"]) == 1
+    printed = capsys.readouterr()
+    lines = [*printed.out.splitlines(), *printed.err.splitlines(), *(tmp_path / "mine.yaml").read_text("utf-8").splitlines()]
+    assert len(lines) > 90 and not [line for line in lines if width_of(line) > 80 and str(folder) not in line]
+    assert "  densemtmd check-data mine.yaml" in lines and printed.err.count("\n") > 1
+
+
+def test_a_draft_says_the_same_in_lines_of_80():
+    """Values are what they were, nothing is left out, and what has a place stays where it is."""
+    names = [f"it's a \"folder\", no. {n}  # {n}" for n in range(9)]
+    lines = [
+        "# " + "words of a comment " * 9 + "end", f"images: {_listed([f'{name}/*.jpg' for name in names])}", "name: short  # as it is",
+        f"void: [{', '.join(map(_name, names))}]  # {'why ' * 30}", "# void: [0]  # " + "as words " * 20, "labelset:",
+        "  - {label: " + "very " * 18 + "long, codes: [1]}  # 3 %, 1/2 files", "  - {label: b, codes: [2]}  # 3 %, 1/2 files",
+    ]
+    text = _fitted(lines)
+    assert yaml.safe_load(text) == yaml.safe_load("\n".join(lines)) and "name: short  # as it is\n" in text
+    assert sorted(text.replace("#", "").split()) == sorted(" ".join(lines).replace("#", "").split())
+    assert [line for line in text.splitlines() if len(line) > 80] == [line for line in text.splitlines() if "very very" in line]
+    assert "\n  # 3 %, 1/2 files\n  - {label: very" in text and "\n# void: [0]\n" in text
 
 
 ALONE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -383,7 +384,7 @@ def test_a_draft_is_a_dataset(tmp_path, layout, encoding, codes, void, counts):
 @pytest.mark.parametrize("layout", [one_object_layout, one_colour_layout, index_layout, colour_layout, text_layout])
 def test_a_draft_asks_what_void_is(tmp_path, layout):
     layout(tmp_path)
-    text = draft(tmp_path)
+    text = re.sub(r"\n *# ", " ", draft(tmp_path))
     assert text.count("Did the annotator look at all of it?") == 1 and "the rest is a label of its own (other)" in text
 
 
@@ -471,7 +472,7 @@ def test_labels_that_are_jpeg(tmp_path):
 def test_shares_and_colours_in_a_draft(tmp_path):
     palette_layout(tmp_path)
     text = draft(tmp_path)
-    assert "{label: code_1, codes: [1], colour: [200, 0, 0]}  # 33.33 % of the pixels, in 6 of 6 files" in text
+    assert "{label: code_1, codes: [1], colour: [200, 0, 0]}  # 33.33 %, 6/6 files" in text
     several_layout(tmp_path / "b")
     assert "semantic_rgb/*.png" in draft(tmp_path / "b") and "instance/*.png" in draft(tmp_path / "b")
 
@@ -517,5 +518,5 @@ def test_a_draft_names_further_labels_once_however_many_folders_they_are_in(tmp_
             Image.fromarray(random.integers(0, 256, (20, 30, 3)).astype(np.uint8)).save(tmp_path / "images" / place / f"{n}_photo.png")
             for kind in ("ids", "more"):
                 Image.fromarray(random.integers(0, 3, (20, 30)).astype(np.uint8)).save(tmp_path / "labels" / place / f"{n}_{kind}.png")
-    text = draft(tmp_path)
-    assert "# There is more that could be labels: labels/a/*_more.png (and in 2 more folders)\n" in text and text.count("_more.png") == 1
+    text = draft(tmp_path).replace("\n# ", " ")
+    assert "There is more that could be labels: labels/a/*_more.png (and in 2 more folders)\n" in text and text.count("_more.png") == 1

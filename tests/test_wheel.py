@@ -90,7 +90,7 @@ def test_the_command_elsewhere(call):
     assert "did you mean 'train'" in call("trian", code=1)
     assert "strategy:\n  name: jt" in call("train", "--cfg", "job", "data=stanford")
     printed = call("train", "data=street7", "data.datasets=[he,kundu]", *SMALL)  # two of the seven: fewer figures
-    assert "label pictures with it: densemtmd infer" in printed
+    assert "label pictures with it:\n  densemtmd infer" in printed
     (picture, *_) = sorted((call.folder / "data").rglob("*.png"))
     assert "1 of 1 picture labelled" in call("infer", picture)
     assert sorted(path.name for path in call.folder.iterdir()) == ["data", "out", "runs"]

@@ -16,10 +16,11 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import complain, make_parser, say, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:  # numpy and the rest are imported where they are used, so that --help answers at once
@@ -76,8 +77,8 @@ def check_datasets(arguments: argparse.Namespace) -> int:
         print(json.dumps(as_json(surveys, findings), indent=1))
     else:
         for one in surveys:
-            print("\n".join(table(one)), end="\n\n")
-        print("\n".join(shown(findings)))
+            say("\n".join(table(one)) + "\n")
+        say("\n".join(shown(findings)))
     if arguments.out:
         write_figures(surveys, arguments.out)
         tell(arguments, f"figures in {arguments.out}")
@@ -116,29 +117,31 @@ def open_datasets(arguments: argparse.Namespace) -> list[Dataset]:
 
 def tell(arguments: argparse.Namespace, text: str) -> None:
     """Say what was written, where it does not disturb the JSON."""
-    print(text, file=sys.stderr if arguments.json else sys.stdout)
+    (complain if arguments.json else say)(text)
 
 
 def table(one: Survey) -> list[str]:
     """The lines of a table: of each label its share of the labelled pixels and its pictures, in each split."""
     from densemtmd.datasets.splits import SPLITS
+    from densemtmd.draw.lettering import short
+    from densemtmd.draw.tables import aligned
+    from densemtmd.progress import columns
     from densemtmd.tasks import VOID
 
     dataset = one.dataset
     counts = {split: len(dataset.splits[split]) for split in SPLITS}
-    wide = max(5, *map(len, dataset.labelset.labels))
     lines = [f"{dataset.name}: {dataset.labelset.channels} labels, domain {dataset.domain}, pictures in {dataset.folder}"]
     lines += [f"  note: {note}" for note in dataset.notes]
-    lines.append(f"  {'':{wide}}" + "".join(f"{f'{split} ({counts[split]})':>20}" for split in SPLITS))
+    rows = [["", *(f"{split} ({counts[split]})" for split in SPLITS)]]
     for name, class_id in [*zip(dataset.labelset.labels, range(VOID), strict=False), ("void", VOID)]:
         cells = []
         for split in SPLITS:
             pixels = one.pixels[split]
             total = pixels.sum() if class_id == VOID else pixels[:VOID].sum()
             share = f"{100 * pixels[class_id] / total:.2f} %" if total and pixels[class_id] else "–"
-            cells.append(f"{share:>12}{one.pictures[split][class_id] or '–':>8}")
-        lines.append(f"  {name:{wide}}" + "".join(cells))
-    return lines
+            cells.append(f"{share:>10}{one.pictures[split][class_id] or '–':>8}")
+        rows.append([short(name), *cells])
+    return [*lines, *(f"  {line}".rstrip() for line in aligned(rows, columns() - 2).split("\n"))]
 
 
 def shown(findings: Sequence[Finding]) -> list[str]:
@@ -235,6 +238,8 @@ def show_labelsets(arguments: argparse.Namespace) -> int:
     from densemtmd.datasets.config import load_dataset_config
     from densemtmd.datasets.folder import open_dataset
     from densemtmd.draw import labelsets_figure
+    from densemtmd.draw.lettering import short
+    from densemtmd.progress import columns
 
     configs = [load_dataset_config(name) for name in arguments.datasets or KITTI]
     notes = []
@@ -247,15 +252,17 @@ def show_labelsets(arguments: argparse.Namespace) -> int:
         except UserError:  # not there, or not whole: a check of it says why
             note = "pictures not there\n"
         notes.append(f"{config.labelset.channels} labels, {config.domain}\n{note}")
-    rows = max(config.labelset.channels for config in configs)
-    columns = [[config.name, *note.split("\n"), "", *config.labelset.labels] for config, note in zip(configs, notes, strict=True)]
-    for line in range(4 + 1 + rows):
-        print("  ".join(f"{column[line] if line < len(column) else '':18}" for column in columns).rstrip())
-    print(f"\n{sum(config.labelset.channels for config in configs)} labels in all; pictures are counted as train / val / test")
+    lists = [[config.name, *note.split("\n"), "", *config.labelset.labels] for config, note in zip(configs, notes, strict=True)]
+    beside = max(1, (columns() + 2) // 20)
+    for first in range(0, len(lists), beside):
+        for line in zip_longest(*lists[first : first + beside], fillvalue=""):
+            say("  ".join(f"{short(cell, 18):18}" for cell in line).rstrip())
+        say("")
+    say(f"{sum(config.labelset.channels for config in configs)} labels in all; pictures are counted as train / val / test")
     if arguments.out:
         path = arguments.out / "labelsets.png"
         labelsets_figure([config.labelset for config in configs], notes, path, "labelsets; pictures to train / validate / test")
-        print(f"figure in {path}")
+        say(f"figure in {path}")
     return 0
 
 
@@ -273,8 +280,8 @@ def write_draft(folder: Path, out: Path) -> int:
     if path.exists():
         raise UserError(f"{path} is there already: rename it, or choose another folder with --out")
     write_text(path, text)
-    print(text)
-    print(f"written to {path}; name its labels, then: python tools/check_data.py {path}")
+    say(text)
+    say(f"written to {path}; name its labels, then check it:\n  python tools/check_data.py {path}")
     return 0
 
 

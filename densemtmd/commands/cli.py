@@ -70,7 +70,7 @@ def tool(main: Main) -> Main:
                 raise
             if "--debug" in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
-            print(f"error: {as_called(one_line(sentence))}", file=sys.stderr)
+            complain(f"error: {one_line(sentence)}")
             return 1
         except KeyboardInterrupt as error:
             number, reason = reason_of(error)
@@ -78,6 +78,23 @@ def tool(main: Main) -> Main:
             return SIGNALLED + number
 
     return run
+
+
+def say(text: str) -> None:
+    """Prints what a tool has to say: sentences no wider than the terminal, a command on a line of its own that is indented.
+
+    Tools are named as in a clone, ``python tools/infer.py``, and as they were called where that is otherwise; see :func:`as_called`.
+    """
+    from densemtmd import progress
+
+    progress.say(as_called(text))
+
+
+def complain(text: str) -> None:
+    """:func:`say` on stderr."""
+    from densemtmd.progress import folded
+
+    print(folded(as_called(text)), file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):

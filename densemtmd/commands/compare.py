@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from densemtmd.commands.cli import fitted, make_parser, tool
+from densemtmd.commands.cli import make_parser, say, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = with_paper(table, arguments.paper)
     show(table, arguments)
     if arguments.out:
-        print(f"\nwritten to {arguments.out}")
+        say(f"\nwritten to {arguments.out}")
     return 0
 
 
@@ -69,7 +69,7 @@ def read(arguments: argparse.Namespace) -> Comparison:
     if len(arguments.experiment) > 1:
         raise UserError(f"--mlflow reads one experiment, found {len(arguments.experiment)}: name one of MLflow's experiments")
     table, found = read_mlflow(arguments.experiment[0], arguments.tracking_uri)
-    print(f"{found}\n")
+    say(f"{found}\n")
     return table
 
 
@@ -82,19 +82,12 @@ def show(table: Comparison, arguments: argparse.Namespace) -> None:
     if arguments.confusions:
         a, b = arguments.confusions
         shown = confused(table, a, b, arguments.dataset)
-        print(on_screen(shown.screen))
+        say(shown.screen)
         if arguments.out:
             for name, text in shown.files.items():
                 write_text(arguments.out / name, text)
     else:
-        print(on_screen(write_comparison(table, arguments.out, arguments.baseline).screen))
-
-
-def on_screen(text: str) -> str:
-    """Tables as they are, which fit the terminal already, and sentences wrapped at words."""
-    from densemtmd.progress import columns
-
-    return "\n".join(line if "  " in line else fitted(line, columns()) for line in text.splitlines())
+        say(write_comparison(table, arguments.out, arguments.baseline).screen)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import make_parser, say, tool
 from densemtmd.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(out / MADE, [asdict(origin(words, since))])
     with drawing(out / "correlation.png"):
         correlation_figure(evidence.matrix, space, out / "correlation.png")
-    print(f"{shown}\n\n{sum(map(len, pictures.values()))} {' and '.join(splits)} pictures; written to {out}")
+    say(f"{shown}\n\n{sum(map(len, pictures.values()))} {' and '.join(splits)} pictures; written to {out}")
     return 0
 
 

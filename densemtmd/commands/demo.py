@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from densemtmd.commands.cli import as_called, make_parser, network, newest_network, tool
+from densemtmd.commands.cli import make_parser, network, newest_network, say, tool
 from densemtmd.errors import UserError
 
 
@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     opener = "open" if sys.platform == "darwin" else (shutil.which("xdg-open") and "xdg-open") or "python -m webbrowser"
     python = os.path.relpath(sys.executable)
-    print("\nDone. What there is to look at, and the command that opens it:")
-    print(f"  the picture under all labelsets   {opener} {next(arguments.out.glob(f'{picture.name}.sheet.*'))}")
-    print(f"  the loss and scores by epoch      {opener} {folder / 'figures' / 'curves.png'}")
-    print(f"  the scores of the test pictures   {opener} {folder / 'scores.json'}")
+    say("\nDone. What there is to look at, and the command that opens it:")
+    say(f"  the picture under all labelsets   {opener} {next(arguments.out.glob(f'{picture.name}.sheet.*'))}")
+    say(f"  the loss and scores by epoch      {opener} {folder / 'figures' / 'curves.png'}")
+    say(f"  the scores of the test pictures   {opener} {folder / 'scores.json'}")
     if arguments.tracking == "mlflow":
-        print(f"  the run in MLflow                 {python} -m mlflow ui --backend-store-uri sqlite:///mlflow.db")
-        print("                                    then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning")
-    print(as_called(f"  your own pictures                 python tools/infer.py PICTURE... --labelset all --checkpoint {folder}"))
+        say(f"  the run in MLflow                 {python} -m mlflow ui --backend-store-uri sqlite:///mlflow.db")
+        say("                                    then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning")
+    say(f"  your own pictures                 python tools/infer.py PICTURE... --labelset all --checkpoint {folder}")
     return 0
 
 
@@ -82,7 +82,7 @@ def show(run: Path, arguments: argparse.Namespace) -> int:
         raise UserError(f"--web is {run}, expected the folder of a run, such as runs/<time>-<name>")
 
     def told(address: str) -> None:
-        print(f"{run}: open {address} in a browser of this machine; Ctrl-C ends it", flush=True)
+        say(f"{run}: open {address} in a browser of this machine; Ctrl-C ends it")
 
     serve(run, arguments.port, arguments.device, arguments.max_pixels, told)
     return 0

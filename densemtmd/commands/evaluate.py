@@ -34,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, network, numbers, tool
+from densemtmd.commands.cli import make_parser, network, numbers, say, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         scored = {"kind": kind.name, **found.scored, **about}
         write_json(out / "cross.json", scored)
         write_text(out / "cross.md", found.markdown)
-        print(f"{found.table}\n\n{found.pictures} {split} pictures{kind.manner(scored)}; written to {out}")
+        say(f"{found.table}\n\n{found.pictures} {split} pictures{kind.manner(scored)}; written to {out}")
         return 0
     tasks = {dataset.name: dataset.task for dataset in datasets}
     matrices: dict[str, np.ndarray] = {}
@@ -131,8 +131,8 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         matrices, pictures = answered(predictor, datasets, split, how, cache)
     scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(how), **about}
     keep_scores(out, matrices, pictures, scored, tasks, [origin(["densemtmd", "evaluate", *words], since)])
-    print(f"{kind.details(scored)}\n\n{kind.table(scored)}\n")
-    print(f"{sum(map(len, pictures.values()))} {split} pictures{kind.manner(scored)}; written to {out}")
+    say(f"{kind.details(scored)}\n\n{kind.table(scored)}\n")
+    say(f"{sum(map(len, pictures.values()))} {split} pictures{kind.manner(scored)}; written to {out}")
     return 0
 
 
@@ -172,8 +172,8 @@ def score_predictions(arguments: argparse.Namespace) -> int:
     refuse_other_units(arguments, answers, mm.mean(), camera, true)
     errors = {name: keypoints.Errors(mm, keypoints.distances(uvd[..., :2], frames.uvd[..., :2]))}
     scored = keypoints.report(errors, {name: hands.keypoints.keypoints})
-    print(f"{tables.keypoints_table(scored)}\n\n{tables.errors_table(scored)}\n")
-    print(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
+    say(f"{tables.keypoints_table(scored)}\n\n{tables.errors_table(scored)}\n")
+    say(f"{len(frames)} test frames of {hands.name}" + (f"; written to {arguments.out}" if arguments.out else ""))
     if arguments.out:
         with atomic_write(arguments.out / "per_image.npz") as temporary:
             kept: dict[str, Any] = {"mm": mm, "px": errors[name].px, "pictures": np.array(frames.keys)}

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, network, newest_run, numbers, tool
+from densemtmd.commands.cli import make_parser, network, newest_run, numbers, say, tool
 from densemtmd.errors import UserError
 from densemtmd.released import FOLDER
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = arguments.out or (beside / f"network{suffix}" if checkpoint.is_dir() else checkpoint.with_suffix(suffix))
     if path.suffix != suffix:
         raise UserError(f"--out is {path}, expected a name with {suffix}, which a file of the format {arguments.format} has")
-    print(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
+    say(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))
     copies: dict[str, Any] = {"mirror": arguments.mirror, "scales": arguments.scales}
     predictor = Predictor.load(checkpoint, "cpu", **copies)
     merged = choose_merged(arguments.labelset, predictor.space)
@@ -85,13 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not graph.of_pictures and arguments.int8 is not None:
         raise UserError("--int8 is for networks that label pictures, but this one answers other tasks: leave it out")
     written = write(graph, predictor, path, arguments.format)
-    print(f"in:  picture {graph.shape}")
+    say(f"in:  picture {graph.shape}")
     for output in graph.outputs:
-        print(f"out: {output.name} {output.shape} {output.dtype}")
-    print(f"run by {written.program} beside the network:")
+        say(f"out: {output.name} {output.shape} {output.dtype}")
+    say(f"run by {written.program} beside the network:")
     for difference in written.differences:
-        print(f"  {difference}")
-    print(f"written: {path}, {written.bytes / 1e6:.1f} MB")
+        say(f"  {difference}")
+    say(f"written: {path}, {written.bytes / 1e6:.1f} MB")
     if arguments.int8 is not None:
         in_8_bits(graph, path, arguments.int8, checkpoint, arguments.data, arguments.data_root)
     return 0
@@ -130,13 +130,13 @@ def in_8_bits(graph: Graph, path: Path, named: Sequence[str], checkpoint: Path, 
     full, eight = opened(path, "onnx"), opened(smaller, "onnx")
     costs, where = cost_on_data(graph, full, eight, datasets), "test pictures of " + ("the run" if data is None else data)
     if not costs:
-        print(f"no IoU on {where}: {why}")
+        say(f"no IoU on {where}: {why}")
         costs, where = cost_on_pictures(graph, full, eight, pictures), "the calibration pictures"
-    print(f"in 8 bits, on {where}:")
+    say(f"in 8 bits, on {where}:")
     for cost in costs:
-        print(f"  {cost}")
+        say(f"  {cost}")
     size = smaller.stat().st_size
-    print(f"written: {smaller}, {size / 1e6:.1f} MB, calibrated on {len(pictures)} picture{'s' * (len(pictures) != 1)}")
+    say(f"written: {smaller}, {size / 1e6:.1f} MB, calibrated on {len(pictures)} picture{'s' * (len(pictures) != 1)}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from densemtmd.commands.cli import make_parser, network, newest_network, numbers, tool
+from densemtmd.commands.cli import complain, make_parser, network, newest_network, numbers, say, tool
 from densemtmd.errors import UserError, one_line
 
 
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.shard is not None:
         pictures = shard_of(pictures, arguments.shard)
     checkpoint, why = (network(arguments.checkpoint), "") if arguments.checkpoint else newest_network()
-    print(f"network: {checkpoint}" + f", {why}" * bool(why))
+    say(f"network: {checkpoint}" + f", {why}" * bool(why))
     if arguments.keypoints is None:
         from densemtmd.cluster import labelled_by_ray
         from densemtmd.inference import Predictor
@@ -135,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
 
     labelled, total = len(pictures) - len(failures), len(pictures) + len(missing)
-    print(f"{labelled} of {total} picture{'s' * (total != 1)} labelled, in {arguments.out}")
+    say(f"{labelled} of {total} picture{'s' * (total != 1)} labelled, in {arguments.out}")
     failures = [*missing, *failures]
     for failure in failures:
-        print(f"error: {one_line(failure)}", file=sys.stderr)
+        complain(f"error: {one_line(failure)}")
     return 1 if failures else 0
 
 
@@ -196,7 +196,7 @@ def find_hands(
                 draw.skeleton(depth, uvd, hands, title=task, box=cube.box(seen_by.camera)).save(temporary)
         with atomic_write(out / f"{name}.keypoints.json") as temporary:
             temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
-        print(f"{one_line(str(name))}: {', '.join(f'{task} {len(points)} keypoints' for task, points in told.items())}")
+        say(f"{one_line(str(name))}: {', '.join(f'{task} {len(points)} keypoints' for task, points in told.items())}")
     return failures
 
 

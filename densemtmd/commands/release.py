@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import make_parser, say, tool
 from densemtmd.errors import UserError
 
 
@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{arguments.about} cannot be read ({error}): --about is a file of text") from None
     for file in release(arguments.run, arguments.out, about):
-        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    print(f"{arguments.out / 'README.md'}: the card")
+        say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    say(f"{arguments.out / 'README.md'}: the card")
     if arguments.push:
         push(arguments.out, arguments.push)
     return 0
@@ -56,7 +56,7 @@ def push(folder: Path, name: str) -> None:
     except ImportError as error:
         raise UserError(f"--push needs huggingface_hub ({error}): pip install -c constraints.txt 'densemtmd[backbones]'") from None
     try:
-        print(HubPredictor.from_pretrained(folder, device="cpu").push_to_hub(name))
+        say(HubPredictor.from_pretrained(folder, device="cpu").push_to_hub(name))
     except UserError:
         raise
     except Exception as error:  # of the Hub's client and of what it talks through, which have no kind of error in common

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, tool
+from densemtmd.commands.cli import make_parser, say, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
@@ -84,10 +84,10 @@ def make_hands(arguments: argparse.Namespace) -> int:
     settings = HandWorldSettings(arguments.frames, arguments.test, arguments.seed)
     begin = time.monotonic()
     root = ensure_hands(arguments.out, settings, workers=arguments.workers)
-    print(f"{root}: {settings.frames} + {settings.test} frames each of nyu and icvl, {time.monotonic() - begin:.1f} s")
+    say(f"{root}: {settings.frames} + {settings.test} frames each of nyu and icvl, {time.monotonic() - begin:.1f} s")
     if arguments.preview:
         draw_hands(root, arguments.preview)
-        print(f"{arguments.preview}: test frames of nyu (above) and icvl (below), each as nyu and as icvl would annotate it")
+        say(f"{arguments.preview}: test frames of nyu (above) and icvl (below), each as nyu and as icvl would annotate it")
     return 0
 
 
@@ -132,10 +132,10 @@ def make_streets(arguments: argparse.Namespace) -> int:
     begin = time.monotonic()
     root = ensure_streets(arguments.out, settings, workers=arguments.workers)
     count = settings.images * len(settings.annotators)
-    print(f"{root}: {count} images by {len(settings.annotators)} annotators, {time.monotonic() - begin:.1f} s")
+    say(f"{root}: {count} images by {len(settings.annotators)} annotators, {time.monotonic() - begin:.1f} s")
     if arguments.preview:
         draw_preview(root, settings, arguments.preview)
-        print(f"{arguments.preview}: one picture of each annotator, and what each of the seven labelsets calls what is in it")
+        say(f"{arguments.preview}: one picture of each annotator, and what each of the seven labelsets calls what is in it")
     return 0
 
 
@@ -147,8 +147,8 @@ def make_otherworld(arguments: argparse.Namespace) -> int:
 
     begin = time.monotonic()
     root = ensure_otherworld(arguments.out, OtherSettings(arguments.images, width, height, arguments.seed), workers=arguments.workers)
-    print(f"{root}: {arguments.images} images, {time.monotonic() - begin:.1f} s")
-    print(f"look at them: python tools/check_data.py otherworld --data-root {root} --out checked")
+    say(f"{root}: {arguments.images} images, {time.monotonic() - begin:.1f} s")
+    say(f"look at them:\n  python tools/check_data.py otherworld --data-root {root} --out checked")
     return 0
 
 

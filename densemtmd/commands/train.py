@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import as_called, fitted, make_parser, tool
+from densemtmd.commands.cli import as_called, fitted, make_parser, say, tool
 from densemtmd.errors import UserError
 from densemtmd.machine import processes
 
@@ -157,7 +157,7 @@ def table(arguments: Sequence[str], source: Source) -> int:
     launcher = at_once(own.get("jobs", 1), launcher)
     plan = plan_table(experiment, overrides, rows, seeds, source)
     folder = run_table(experiment, plan, Path(plan[0].settings.runs), str(own.get("name", experiment.name)), launcher, source)
-    print(as_called(f"\ncompare: python tools/compare.py {folder}"))
+    say(f"\ncompare:\n  python tools/compare.py {folder}")
     return 0
 
 
@@ -232,7 +232,7 @@ def train(argv: Sequence[str] | None) -> int:
             check(settings)
         for settings, one in plans:
             folder = run(settings, one)
-    print(as_called(f"\n{kind_of_scores(read_json(folder / 'scores.json')).next_step(folder)}"))
+    say(f"\n{kind_of_scores(read_json(folder / 'scores.json')).next_step(folder)}")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,12 @@ LOOKED_AT = 100
 
 MANY = 64
 """Colours in a file from which on it is a picture; labels have few."""
+
+WIDTH = 80
+"""Letters of the longest line of a draft, for a terminal of that many columns."""
+
+TEXT = r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\""""
+"""What stands in quotes."""
 
 MANY_KINDS = 20
 """Kinds of files from which on one of each is looked at, not three."""
@@ -119,7 +126,8 @@ def draft(folder: str | Path) -> str:
     others = [kind for kind in kinds if kind.encoding not in ("", "picture") and not covered.issuperset(kind.files)]
     text = [
         f"# A draft for {folder}, made by looking at {min(len(files), LOOKED_AT)} of {len(files)} files of labels.",
-        "# Name the labels, answer what is asked, and check it: python tools/check_data.py THIS_FILE",
+        "# Name the labels, answer what is asked, and check it:",
+        CHECK,
         *_where(folder, dataset),
     ]
     if others:
@@ -134,7 +142,7 @@ def draft(folder: str | Path) -> str:
     text += _labels(folder, files, encoding, mat_key)
     text += _sequence([item.key for item in items])
     text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(folder, there, dataset) or [FRACTIONS]
-    return "\n".join(text) + "\n"
+    return _fitted(text)
 
 
 def _where(folder: Path, dataset: Dataset) -> list[str]:
@@ -161,14 +169,15 @@ def _draft_of_objects(folder: Path, there: Sequence[Path], objects: Objects) -> 
     keys = [item.key for item in dataset.splits["train"]]
     text = [
         f"# A draft for {folder}, made from {objects.called}.",
-        "# Answer what is asked, and check it: python tools/check_data.py THIS_FILE",
+        "# Answer what is asked, and check it:",
+        CHECK,
         *_where(folder, dataset),
         f"encoding: {objects.encoding}",
         *_labels_of_objects(objects),
         *_sequence(keys),
         *(_by_folders(images, labels) or _by_files(folder, objects) or _by_lists(folder, there, dataset) or [FRACTIONS]),
     ]
-    return "\n".join(text) + "\n"
+    return _fitted(text)
 
 
 def _labels_of_objects(objects: Objects) -> list[str]:
@@ -186,11 +195,8 @@ def _labels_of_objects(objects: Objects) -> list[str]:
     if void:
         lines.append(f"void: [{', '.join(map(_name, map(str, void)))}]  # by its name")
     if none := [str(objects.names.get(label, label)) for label, count in objects.objects.items() if not count]:
-        lines.append(f"# No object is called {', '.join(none[:20])}{', ...' if len(none) > 20 else ''}.")
-    return [
-        *lines, QUESTION[0],
-        f"# what an object is not. If they marked some and left the rest alone, it says nothing: delete {rest} and write void: rest.",
-    ]
+        lines.append(f"# No object is called {_some(none)}.")
+    return [*lines, f"{QUESTION}delete {rest} and write void: rest."]
 
 
 def _pictures_of(folder: Path, there: Sequence[Path], objects: Objects) -> list[tuple[_Kind, _Kind]]:
@@ -499,7 +505,7 @@ def _labels(folder: Path, files: Sequence[Path], encoding: str, mat_key: str) ->
     total = sum(pixels.values())
 
     def share(code: int) -> str:
-        return f"# {100 * pixels[code] / total:5.2f} % of the pixels, in {pictures[code]} of {len(looked)} files"
+        return f"# {100 * pixels[code] / total:5.2f} %, {pictures[code]}/{len(looked)} files"
 
     if (known := known_codes(folder, looked, encoding, palette)) is not None and not pixels.keys() - {*known.names, *known.void}:
         return _named_labels(known, encoding, pixels, share, whole=len(looked) == len(files))
@@ -510,7 +516,7 @@ def _labels(folder: Path, files: Sequence[Path], encoding: str, mat_key: str) ->
         named, void = sorted(pixels), []
     if len(named) > VOID:
         raise UserError(f"{looked[0]} and others hold {len(named)} codes, more than a labelset can have: are these labels, or instances?")
-    lines = ["labelset:"]
+    lines = [f"labelset:  # {SHARES}"]
     for code in named:
         if encoding == "colour":
             rgb = [code >> 16, code >> 8 & 255, code & 255]
@@ -527,12 +533,12 @@ def _labels(folder: Path, files: Sequence[Path], encoding: str, mat_key: str) ->
         lines.append(f"void: [{shown}]  {share(void[0])}: assumed. {ASKED}")
     else:
         lines.append(f"# void: [{[0, 0, 0] if encoding == 'colour' else 0}]  # codes of pixels that say nothing, if there are any. {ASKED}")
-    return [*lines, *QUESTION]
+    return [*lines, f"{QUESTION}{MOVED}"]
 
 
 def _named_labels(known: Known, encoding: str, pixels: Mapping[int, int], share: Callable[[int], str], whole: bool) -> list[str]:
     """The lines on labels whose names are known; those that no file has are left out where all were looked at."""
-    lines = [f"labelset:  # names: {known.source}"]
+    lines = [f"labelset:  # names: {known.source}; {SHARES}"]
     rest = None
     for code, name in sorted(known.names.items()):
         if whole and code not in pixels:
@@ -549,16 +555,20 @@ def _named_labels(known: Known, encoding: str, pixels: Mapping[int, int], share:
     else:
         void = sorted(known.void)
     if void:
-        lines.append(f"void: {void}  # {', '.join(dict.fromkeys(known.void.values()))}"[:140])
-    return lines + (QUESTION if rest else [])
+        lines.append(f"void: {void}  # {_some(list(dict.fromkeys(known.void.values())))}")
+    return lines + [f"{QUESTION}{MOVED}"] * bool(rest)
 
 
 ASKED = "Did the annotator look at all of it?"
-QUESTION = [
-    "# If they looked at the whole picture and marked every object, the rest is a label of its own (other), so that the network learns",
-    "# what an object is not. If they marked some and left the rest alone, it says nothing: move its code from the labelset into void.",
-]
+QUESTION = (
+    "# If they looked at the whole picture and marked every object, the rest is a label of its own (other), so that the network learns "
+    "what an object is not. If they marked some and left the rest alone, it says nothing: "
+)
 """README's "other or void?"."""
+
+MOVED = "move its code from the labelset into void."
+CHECK = "#   python tools/check_data.py THIS_FILE"
+SHARES = "share of the pixels, files that have it"
 
 
 def _codes(path: Path, encoding: str, mat_key: str) -> tuple[np.ndarray, list[int]]:
@@ -665,3 +675,41 @@ def _quoted(text: str) -> str:
 
 def _listed(globs: Sequence[str]) -> str:
     return _quoted(globs[0]) if len(globs) == 1 else "[" + ", ".join(_quoted(glob) for glob in globs) + "]"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names for a comment, not all of very many."""
+    return ", ".join(names[:20]) + ", ..." * (len(names) > 20)
+
+
+def _fitted(lines: Iterable[str]) -> str:
+    """Lines of YAML as a text no wider than :data:`WIDTH`, unless a name is: a comment that has no place behind its value stands above it,
+    long ones are wrapped, and lists go on below themselves."""
+    fitted: list[str] = []
+    for line in lines:
+        value, comment = _parted(line)
+        indent = " " * (len(line) - len(line.lstrip()))
+        if len(line) <= WIDTH:
+            fitted.append(line)
+            continue
+        if comment:
+            wrapped = textwrap.wrap(comment, WIDTH - len(indent) - 2, break_long_words=False, break_on_hyphens=False)
+            fitted += [f"{indent}# {part}" for part in wrapped]
+        if value:
+            row = ""
+            for part in re.findall(rf"(?:{TEXT}|[^,'\"]|,(?! ))+(?:, |$)", value):
+                if row.strip() and len(row) + len(part.rstrip()) > WIDTH:
+                    fitted.append(row.rstrip())
+                    row = indent + "    "
+                row += part
+            fitted.append(row)
+    return "\n".join(fitted) + "\n"
+
+
+def _parted(line: str) -> tuple[str, str]:
+    """The value of a line of YAML and the comment behind it; one may be empty. What is commented out is a value too."""
+    if line.startswith("#"):
+        value, mark, comment = line.partition("  # ")
+        return (value, comment) if mark else ("", line.removeprefix("# "))
+    match = re.match(rf"((?:{TEXT}|(?!  # ).)*)(?:  # (.*))?$", line)
+    return (match[1], match[2] or "") if match else (line, "")

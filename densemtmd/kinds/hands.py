@@ -216,7 +216,7 @@ class Keypoints(Kind):
         return f"batches of {train['batch']} hands"
 
     def next_step(self, folder: Path) -> str:
-        return f"find hands with it: python tools/infer.py DEPTH.png --keypoints all --checkpoint {folder}"
+        return f"find hands with it:\n  python tools/infer.py DEPTH.png --keypoints all --checkpoint {folder}"
 
 
 def parse(data: Mapping[str, Any], path: Path) -> DatasetConfig:

@@ -304,7 +304,7 @@ class Pixels(Kind):
         return "single patches, as the paper" if train["crop"] == 1 else "strided"
 
     def next_step(self, folder: Path) -> str:
-        return f"label pictures with it: python tools/infer.py PICTURE --labelset all --checkpoint {folder}"
+        return f"label pictures with it:\n  python tools/infer.py PICTURE --labelset all --checkpoint {folder}"
 
 
 WHOLE = 256

@@ -133,7 +133,7 @@ def multirun(arguments: Sequence[str], source: Source) -> None:
         sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=job, config=config)
         sweeper.sweep(arguments=overrides)
     if job.apart:
-        print(f"finished; what each run had to say: {logs}{os.sep}<number>.txt")
+        say(f"finished; what each run had to say: {logs}{os.sep}<number>.txt")
 
 
 @dataclass(frozen=True)

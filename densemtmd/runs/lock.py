@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from densemtmd.errors import UserError, advice
+from densemtmd.progress import say
 
 LOCK = "lock.json"
 """In the folder of a run that is being trained: who trains it. A killed process leaves the file, but not the lock."""
@@ -106,7 +107,7 @@ def _taken(file: Path) -> tuple[IO[str] | None, dict[str, Any]]:
                         opened.seek(0)
                         return None, dict(json.load(opened))
                     return None, {}
-                print(f"{file.parent} cannot be locked ({error.strerror}): see to it that nobody else works in it", flush=True)
+                say(f"{file.parent} cannot be locked ({error.strerror}): see to it that nobody else works in it")
             with suppress(OSError):
                 if os.path.samestat(os.fstat(opened.fileno()), file.stat()):
                     break

@@ -277,12 +277,12 @@ def carry_out(
     used = clocks()[1]
     device = checkpoint.device_of(settings.train.device)
     counts = ", ".join(f"{name} {d.counts}" for name, d in loaded.items())
-    print(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
+    say(f"{folder}: {settings.strategy['name']} on {counts} (pictures to train/validate/test)")
     if settings.train.minutes is not None and any(d.dataset.splits[settings.score.split] for d in loaded.values()):
         helpers = parallel.size()
         with parallel.alone() as first:
             if first:
-                print(time_of_scoring(plan, loaded, settings, device, helpers), flush=True)
+                say(time_of_scoring(plan, loaded, settings, device, helpers))
     several = sum(stage.answers for stage in plan) > 1  # networks that answer, each for its datasets
     homes = {stage.name: folder / stage.name if several or not stage.answers else folder for stage in plan}
     matrices: dict[str, Any] = {}
@@ -378,7 +378,7 @@ def take_over(wanted: Mapping[str, Any], home: Path, table: Path) -> None:
         if file.parent == home or not last.exists() or not best.exists() or read_json(file) != wanted:
             continue
         if checkpoint.load(last)[1].get("state", {}).get("done") is True:
-            print(f"{home.name}: the same as {file.parent.relative_to(table)}, which is trained already")
+            say(f"{home.name}: the same as {file.parent.relative_to(table)}, which is trained already")
             for checkpoints in (best, last):  # last is what makes it count as trained
                 with atomic_write(home / checkpoints.name) as temporary:
                     shutil.copyfile(checkpoints, temporary)
@@ -523,7 +523,7 @@ def train_stage(
     if stage.context:
         network.add_context(settings.context.form, settings.context.hidden)
     if stage.reversal and not domains:
-        print(f"{stage.name}: all pictures are of one domain, {data[0].dataset.domain}: gradient reversal would do nothing and is left out")
+        say(f"{stage.name}: all pictures are of one domain, {data[0].dataset.domain}: gradient reversal would do nothing and is left out")
     frozen = stage.context and settings.context.trunk == "frozen"
     if stage.reversal and domains and not frozen:
         network.add_discriminator(len(domains), settings.reversal.hidden, settings.reversal.at)
@@ -536,7 +536,7 @@ def train_stage(
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parallel.same(network)
     network.pretrained = parallel.of_first(lambda: network.pretrained)
-    print(f"{stage.name}: {network}")
+    say(f"{stage.name}: {network}")
     train = settings.train
     # Of its own for each stage: one that goes on from another would see the other's batches again.
     seed = settings.seed + stage.depth * 2**32
@@ -795,7 +795,7 @@ def describe_experiment(
     )
     kind = kind_of(datasets[0].task.kind)
     tracker.experiment(about, score_names(kind, [d.name for d in datasets], settings.score.split), kind.chief.less_is_better)
-    print(f"the record: {tracker.viewer}")
+    say(f"the record: {tracker.viewer}")
 
 
 def score_names(kind: Kind, datasets: Sequence[str], split: str) -> list[str]:
@@ -845,11 +845,11 @@ def finish(
     if kind.task is Labelset:
         weights = {file.relative_to(folder).as_posix(): file for file in checkpoints_of(folder)}
         tracker.network(folder.name, weights, {task.name: task.channel_names for task in tasks.values()}, settings.register)
-    print(f"{split} pictures{kind.manner(scored)}")
+    say(f"{split} pictures{kind.manner(scored)}")
     print(kind.table(scored))
     for name, probe in about["domains"].items():
-        print(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "
-              f"(chance: {probe['chance']:.1f} %)")  # fmt: skip
+        say(f"{name}: a fresh classifier tells {', '.join(probe['names'])} apart in {probe['accuracy']:.1f} % of the features' outputs "
+            f"(chance: {probe['chance']:.1f} %)")  # fmt: skip
     return scored
 
 

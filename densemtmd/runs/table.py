@@ -32,6 +32,7 @@ from densemtmd.errors import UserError
 from densemtmd.files import check_writable, read_yaml, remove_strays, write_json, write_text
 from densemtmd.kind import kind_of
 from densemtmd.origin import clocks
+from densemtmd.progress import say
 from densemtmd.runs.folder import EVALUATIONS, FOUND, make_folder, tracked
 from densemtmd.runs.lock import LOCK, Held, held, holder_of
 from densemtmd.runs.run import Table, begin, begun_or_gone, check, go_on, prepare, score_names
@@ -208,7 +209,7 @@ def run_table(
         about |= {key: value for key in ("paper", "curve") if (value := getattr(experiment, key)) is not None}
         write_text(folder / "table.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
         done = len(plan) - len(waiting)
-        print(f"{folder}: {len(plan)} runs" + (f", {done} of which are finished" if done else ""))
+        say(f"{folder}: {len(plan)} runs" + (f", {done} of which are finished" if done else ""))
         if not waiting:
             return folder
         tracker = stack.enter_context(recorded(folder, name, plan[0].settings, experiment))
@@ -230,7 +231,7 @@ def run_table(
     if failed:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     if elsewhere:
-        print(f"{len(elsewhere)} of {len(plan)} runs are still trained by others: {', '.join(planned.name for planned in elsewhere)}")
+        say(f"{len(elsewhere)} of {len(plan)} runs are still trained by others: {', '.join(planned.name for planned in elsewhere)}")
     return folder
 
 
@@ -285,7 +286,7 @@ def publish(tracker: Tracker, folder: Path, experiment: Experiment, plan: Sequen
     parts.append(f"Go on with it, or again elsewhere: `{again}`; compare: `densemtmd compare {folder}`")
     names = score_names(kind, [dataset.name for dataset in datasets], first.score.split)
     tracker.experiment("\n\n".join(parts), names, kind.chief.less_is_better)
-    print(f"the record: {tracker.viewer}")
+    say(f"the record: {tracker.viewer}")
 
 
 def command_of(folder: Path, experiment: Experiment, plan: Sequence[Planned]) -> list[str]:
