@@ -6,8 +6,10 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -219,6 +221,41 @@ def test_a_draft_of_coco_is_a_dataset(tmp_path):
     assert "Did the annotator look at all of it?" in draft(tmp_path / "street").replace("\n# ", " ")
 
 
+def test_coco_as_it_is_handed_out(tmp_path):
+    """Captions, keypoints, panoptic pictures and pictures without annotations lie beside the outlines; ways of Windows; what is missing."""
+    folder = tmp_path / "coco"
+    (folder / "annotations").mkdir(parents=True)
+    for split, first in (("train2017", 0), ("val2017", 8)):
+        content: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 44, "name": "car"}, {"id": 3, "name": "person"}]}
+        for n in range(first, first + 4):
+            if n % 4 != 3:
+                photo(folder / "images" / split / "night" / f"{n:03}.jpg")
+            content["images"].append({"id": 500 - n, "file_name": f"{split}\\night\\{n:03}.jpg", "height": HEIGHT, "width": WIDTH})
+            for category, left in ((44, 5), (3, 30)):
+                corners = [left, 2, left + 10, 2, left + 10, 20, left, 20]
+                own = {"image_id": 500 - n, "category_id": category, "segmentation": [corners], "iscrowd": 0}
+                content["annotations"].append({"id": n, **own})
+        for name, own in {
+            "instances": {}, "person_keypoints": {"categories": [{"id": 44, "name": "cap"}, {"id": 3, "name": "man"}]},
+            "captions": {"annotations": [{"id": 1, "image_id": 500 - first, "caption": "a car"}], "categories": []},
+            "panoptic": {"annotations": [{"image_id": 500 - first, "segments_info": [{"id": 1, "category_id": 3}]}]},
+            "image_info": {"annotations": []},
+        }.items():  # fmt: skip
+            text = json.dumps(content | own, indent=1).replace("\n", "\r\n")
+            (folder / "annotations" / f"{name}_{split}.json").write_text(text, newline="")
+    drawn, dataset = drafted(folder)
+    assert drawn["labels"] == ["annotations/instances_train2017.json", "annotations/instances_val2017.json"]
+    assert [entry["label"] for entry in drawn["labelset"]] == ["car", "person", "other"]
+    found = targets(dataset)
+    assert len(found) == 6 and all([np.sum(target == n) for n in (0, 1)] == [180, 180] for target in found.values())
+    assert sum("are not there" in note for note in dataset.notes) == 2
+    for path in (folder / "annotations").iterdir():
+        if not path.name.startswith("image_info"):
+            path.unlink()
+    with refused("annotations of COCO, but no object in it: label some pictures first"):
+        draft(folder)
+
+
 def change(content: Any, *places: Any) -> None:
     """``change(content, "images", 0, "width", 7)``: puts a value in its place, or takes one away where it is ``...``."""
     *above, last, value = places
@@ -361,6 +398,31 @@ def test_a_draft_of_labelme_is_a_dataset(tmp_path):
     assert (target[5:7, 10:30] == 255).all() and len(targets(dataset)) == 6
 
 
+def test_shapes_of_labelme_that_have_no_pixels_are_no_labels(tmp_path):
+    labelme_folder(tmp_path / "street")
+    points = np.array([[1.0, 1], [9, 9]])
+    path = min((tmp_path / "street").rglob("*.json"))
+    content = json.loads(path.read_text("utf-8"))
+    more = [shape("lane", points, "line"), shape("lane", points, "linestrip"), shape("corner", points[:1], "point")]
+    path.write_text(json.dumps(content | {"shapes": content["shapes"] + more}), encoding="utf-8")
+    text = draft(tmp_path / "street")
+    assert "# Only lines and points, which cover no pixel, are called corner, lane.\n" in text
+    assert not {"lane", "corner"} & {entry["label"] for entry in yaml.safe_load(text)["labelset"]}
+    assert targets(drafted(tmp_path / "street")[1])
+
+
+def test_pictures_that_labelme_keeps_within_its_files(tmp_path):
+    labelme_folder(tmp_path / "street")
+    for path in [*(tmp_path / "street").rglob("*.json"), *(tmp_path / "street").rglob("*.jpg")]:
+        if path.suffix == ".jpg":
+            path.unlink()
+        else:
+            content = json.loads(path.read_text("utf-8")) | {"imageData": "/9j/" + "A" * 100_000}
+            path.write_text(json.dumps(content), encoding="utf-8")
+    with refused("none of the pictures that they are about: write those that are within them out (labelme_export_json FILE)"):
+        draft(tmp_path / "street")
+
+
 @pytest.mark.parametrize(("places", "words"), [
     (("shapes", ...), ["has no list 'shapes'", "labelme's JSON"]),
     (("shapes", 0, "label", 3), ["shape 1 has no label"]),
@@ -495,6 +557,23 @@ def studio_file(path: Path, tasks: dict[str, list[dict[str, Any]]]) -> None:
     ]  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+def test_names_that_label_studio_changes_when_pictures_are_uploaded(tmp_path):
+    """Beside the pictures as they were called before, and as it stores them."""
+    square = region("polygonlabels", "car", points=[[0, 0], [50, 0], [50, 50], [0, 50]])
+    names = [f"Screenshot ({n}) of a cär.jpg" for n in range(4)]
+    tasks = {f"/data/upload/7/1a2b3c4{n}-Screenshot_{n}_of_a_c%C3%A4r.jpg": [square] for n in range(4)}
+    for name in names:
+        photo(tmp_path / "before" / "pictures" / name)
+    for task in tasks:
+        photo(tmp_path / "after" / "media" / "upload" / "7" / unquote(task).rpartition("/")[2])
+    for folder in (tmp_path / "before", tmp_path / "after"):
+        studio_file(folder / "project-7-at-2026.json", tasks)
+        _, dataset = drafted(folder)
+        assert len(targets(dataset)) == 4 and all((target == 0).sum() == target.size / 4 for target in targets(dataset).values())
+    photo(tmp_path / "before" / "pictures" / "Screenshot (0) of_a cär.jpg")  # which of them is meant?
+    assert len(targets(drafted(tmp_path / "before")[1])) == 3
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -649,6 +728,12 @@ def test_masks_of_cityscapes(tmp_path):
         assert [entry["label"] for entry in content["labelset"]] == ["road", "car", "bicycle"]
         assert content["labelset"][1]["colour"] == [0, 0, 142] and (0 in content["void"]) != trained
         assert set(np.unique(next(iter(targets(dataset).values())))) == {0, 1, 2, 255}
+        for n in range(2):  # what is kept back for a benchmark says nothing, and tests nothing
+            name = f"test/bonn/bonn_{n:06}_000019"
+            photo(root / "leftImg8bit" / f"{name}_leftImg8bit.png")
+            mask_of(root / "gtFine" / f"{name}_gtFine_label{'Train' * trained}Ids.png", [255 if trained else 3])
+        content, dataset = drafted(root)
+        assert content["split"]["patterns"]["test"] == "leftImg8bit/val/*" and len(targets(dataset)) == 4
 
 
 def test_masks_of_mapillary(tmp_path):
@@ -667,6 +752,33 @@ def test_masks_of_mapillary(tmp_path):
         {"label": "Bird", "codes": [0], "colour": [165, 42, 42]}, {"label": "Car", "codes": [1], "colour": [0, 0, 142]}
     ]  # fmt: skip
     assert content["void"] == [2] and content["split"]["patterns"]["test"] == "validation/*" and len(targets(dataset)) == 6
+
+
+def test_mapillary_with_the_labels_of_both_versions_and_pictures_to_test(tmp_path):
+    """Labels are called as in their version; pictures whose names end alike, or without labels and called alike, mislead nobody."""
+    folder = tmp_path / "vistas"
+    names = {"v1.2": ["Bird", "Car", "Road"], "v2.0": ["Bird", "Kerb", "Car", "Road"]}
+    for split, count in (("training", 5), ("validation", 3), ("testing", 2)):
+        for n in range(count):
+            called = f"{'tv'[split == 'validation']}{n}KbjW-_x{n}Qz"
+            photo(folder / split / "images" / f"{called}.jpg")
+            for version in names if split != "testing" else ():
+                own = [names[version].index(name) for name in ("Bird", "Car", "Road")]
+                mask_of(folder / split / version / "labels" / f"{called}.png", own)
+                mask_of(folder / split / version / "instances" / f"{called}.png", [0, 1, 9])
+    for version, labels in names.items():
+        listed = [{"name": f"object--{name}", "readable": name, "evaluate": True} for name in labels]
+        (folder / f"config_{version}.json").write_text(json.dumps({"labels": listed}))
+    text = draft(folder).replace("\n# ", " ")
+    assert "labels: '*/v1.2/labels/*.png'" in text and "training/v2.0/labels/*.png (and in 1 more folders)" in text
+    for split in ("training", "validation"):
+        shutil.rmtree(folder / split / "v1.2")
+    content, dataset = drafted(folder)
+    assert content["images"] == "*/images/*.jpg" and content["split"]["patterns"] == {
+        "train": "training/*", "val": 0.15, "test": "validation/*"
+    }  # fmt: skip
+    assert [entry["label"] for entry in content["labelset"]] == ["Bird", "Car", "Road"] and len(targets(dataset)) == 8
+    assert all((target == np.resize([0, 1, 2], (HEIGHT, WIDTH))).all() for target in targets(dataset).values())
 
 
 def test_masks_of_labelme_and_names_that_do_not_fit(tmp_path):

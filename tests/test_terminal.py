@@ -117,7 +117,7 @@ def test_drafts_and_sentences_are_no_wider_than_a_terminal(tmp_path, capsys, mon
     assert densemtmd.main(["check-data", "--new", "mine"]) == 0
     assert densemtmd.main(["check-data", "mine.yaml"]) == 0
     assert densemtmd.main(["check-data", "--figure3"]) == 0
-    assert densemtmd.main(["check-data", "mine.yaml", "--split", "some other one, long"]) == 1
+    assert densemtmd.main(["check-data", "mine.yaml", "--split", "of another dataset that is not named"]) == 1
     printed = capsys.readouterr()
     lines = [*printed.out.splitlines(), *printed.err.splitlines(), *(tmp_path / "mine.yaml").read_text("utf-8").splitlines()]
     assert len(lines) > 90 and not [line for line in lines if width_of(line) > 80 and str(folder) not in line]

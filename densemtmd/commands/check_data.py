@@ -125,13 +125,13 @@ def table(one: Survey) -> list[str]:
     from densemtmd.datasets.splits import SPLITS
     from densemtmd.draw.lettering import short
     from densemtmd.draw.tables import aligned
-    from densemtmd.progress import columns
+    from densemtmd.progress import columns, folded
     from densemtmd.tasks import VOID
 
     dataset = one.dataset
     counts = {split: len(dataset.splits[split]) for split in SPLITS}
     lines = [f"{dataset.name}: {dataset.labelset.channels} labels, domain {dataset.domain}, pictures in {dataset.folder}"]
-    lines += [f"  note: {note}" for note in dataset.notes]
+    lines += [f"  {line}" for note in dataset.notes for line in folded(f"note: {note}", columns() - 2).split("\n")]
     rows = [["", *(f"{split} ({counts[split]})" for split in SPLITS)]]
     for name, class_id in [*zip(dataset.labelset.labels, range(VOID), strict=False), ("void", VOID)]:
         cells = []

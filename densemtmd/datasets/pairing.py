@@ -11,6 +11,7 @@ from pathlib import Path
 
 from densemtmd.datasets.config import LISTING, ONE_SEQUENCE, DatasetConfig, Exclusion
 from densemtmd.datasets.expressions import TooSlow, search_all
+from densemtmd.datasets.formats.label_studio import stored
 from densemtmd.datasets.formats.objects import pictures_in
 from densemtmd.datasets.globs import forbidden, matching
 from densemtmd.datasets.names import Names, composed, forms, is_left_by_a_system, lies_in
@@ -184,6 +185,10 @@ def _listed(config: DatasetConfig, folder: Path, images: Mapping[str, Path], not
     """
     by_path = {composed(path.as_posix()): key for key, path in images.items()}
     names = Names({key: [path] for key, path in images.items()})
+    uploaded: dict[str, str | None] = {}
+    for key, path in images.items() if config.encoding == "label_studio" else ():
+        name = stored(path.name)
+        uploaded[name] = None if name in uploaded else key  # several
     labels: dict[str, Path] = {}
     called: dict[str, str] = {}
     for file in dict.fromkeys(path for _, paths in _matched(config, folder, "labels", config.labels, frozenset()) for path in paths):
@@ -193,6 +198,7 @@ def _listed(config: DatasetConfig, folder: Path, images: Mapping[str, Path], not
             places = [path.replace("\\", "/") for path in paths]
             keys = [by_path.get(composed(posixpath.normpath((file.parent / place).as_posix()))) for place in places]
             keys += [names.key(place) for place in (*places, *map(posixpath.basename, places))]
+            keys += [uploaded.get(posixpath.basename(place)) for place in places]
             if (key := next((key for key in keys if key is not None), None)) is None:
                 continue
             there += 1

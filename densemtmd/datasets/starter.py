@@ -22,6 +22,7 @@ import yaml
 from densemtmd.datasets.config import LISTING, NAMED, REST, parse_dataset_config
 from densemtmd.datasets.folder import Dataset, open_dataset
 from densemtmd.datasets.formats.known import BACKGROUND, Known, known_codes
+from densemtmd.datasets.formats.label_studio import stored
 from densemtmd.datasets.formats.objects import pictures_in
 from densemtmd.datasets.formats.recognise import Objects, ends, is_yolo, recognise, refuse_many
 from densemtmd.datasets.globs import all_below, forbidden
@@ -131,18 +132,34 @@ def draft(folder: str | Path) -> str:
         *_where(folder, dataset),
     ]
     if others:
-        alike: dict[tuple[str, str, str], list[str]] = {}  # in folder by folder the same
+        places = Counter(Path(kind.folder).name for kind in others)
+        alike: dict[tuple[str, ...], list[str]] = {}  # in folder by folder the same
         for kind in others:
-            alike.setdefault((kind.head, kind.tag, kind.encoding), []).append(kind.glob)
+            place = Path(kind.folder).name if not kind.tag and places[Path(kind.folder).name] > 1 else ""
+            alike.setdefault((kind.head, kind.tag, kind.encoding, place), []).append(kind.glob)
         found = [globs[0] + f" (and in {len(globs) - 1} more folders)" * (len(globs) > 1) for globs in alike.values()]
         text.append("# There is more that could be labels: " + ", ".join(found[:6]))
     text.append(f"encoding: {encoding}")
     if mat_key:
         text.append(f"mat_key: {mat_key}")
-    text += _labels(folder, files, encoding, mat_key)
+    text += (labels := _labels(folder, files, encoding, mat_key))
     text += _sequence([item.key for item in items])
+    pairs = _labelled(pairs, yaml.safe_load("\n".join(labels)).get("void"))
     text += _by_folders([image for image, _ in pairs], [label for _, label in pairs]) or _by_lists(folder, there, dataset) or [FRACTIONS]
     return _fitted(text)
+
+
+def _labelled(pairs: list[tuple[_Kind, _Kind]], void: Any) -> list[tuple[_Kind, _Kind]]:
+    """Without the pictures to test on where their labels are kept back, as those of a benchmark are: files that say nothing."""
+    if pairs[0][1].encoding != "index" or not isinstance(void, list):
+        return pairs
+
+    def says_nothing(label: _Kind) -> bool:
+        some = [label.files[int(n)] for n in np.linspace(0, len(label.files) - 1, min(len(label.files), 10))]
+        return all(np.isin(_codes(path, label.encoding, label.mat_key)[0], void).all() for path in some)
+
+    to_test = ["test" in (_split_of(image.folder), _split_of(label.folder)) for image, label in pairs]
+    return [pair for pair, test in zip(pairs, to_test, strict=True) if not test or not says_nothing(pair[1])]
 
 
 def _where(folder: Path, dataset: Dataset) -> list[str]:
@@ -163,7 +180,11 @@ def _draft_of_objects(folder: Path, there: Sequence[Path], objects: Objects) -> 
     """:func:`draft` of a folder whose pictures have files of objects."""
     pairs = _pictures_of(folder, there, objects)
     if not pairs:
-        raise UserError(f"{folder} has {objects.called}, but none of the pictures that they are about: put them into it")
+        within = objects.encoding == "labelme" and '"imageData": "' in ends(objects.files[0])
+        how = "write those that are within them out (labelme_export_json FILE), and put them beside" if within else "put them into it"
+        raise UserError(f"{folder} has {objects.called}, but none of the pictures that they are about: {how}")
+    if not objects.objects.total():
+        raise UserError(f"{folder} has {objects.called}, but no object in it: label some pictures first")
     dataset = _opened(folder, pairs, listing=objects.encoding in LISTING)
     images, labels = [image for image, _ in pairs], [label for _, label in pairs]
     keys = [item.key for item in dataset.splits["train"]]
@@ -196,6 +217,8 @@ def _labels_of_objects(objects: Objects) -> list[str]:
         lines.append(f"void: [{', '.join(map(_name, map(str, void)))}]  # by its name")
     if none := [str(objects.names.get(label, label)) for label, count in objects.objects.items() if not count]:
         lines.append(f"# No object is called {_some(none)}.")
+    if objects.thin:
+        lines.append(f"# Only lines and points, which cover no pixel, are called {_some(sorted(objects.thin))}.")
     return [*lines, f"{QUESTION}delete {rest} and write void: rest."]
 
 
@@ -208,7 +231,10 @@ def _pictures_of(folder: Path, there: Sequence[Path], objects: Objects) -> list[
     if objects.encoding in LISTING:
         places = [place for path in objects.files for some in pictures_in(path, objects.encoding).values() for place in some]
         listed = {Path(place.replace("\\", "/")).name for place in places}
-        images = [(place, [path for path in paths if path.name in listed]) for place, paths in pictures.items()]
+        images = [
+            (place, [path for path in paths if not listed.isdisjoint((path.name, stored(path.name)))])
+            for place, paths in pictures.items()
+        ]
         return [
             (_Kind(place, "", "picture", "", files=found), _Kind("", "", objects.encoding, "", files=objects.files))
             for place, found in images if found
@@ -247,12 +273,14 @@ def _kinds(folder: Path, there: Sequence[Path]) -> list[_Kind]:
     for path in there:
         if path.suffix.lower() in (*PICTURES, *MATRICES):
             by_folder.setdefault(path.relative_to(folder).parent.as_posix().removeprefix("."), []).append(path)
-    everywhere = Counter(tag for paths in by_folder.values() for path in paths for tag in _tags(path))
+    stems = {path.stem: path for paths in by_folder.values() for path in paths}
+    everywhere = Counter(tag for path in stems.values() for tag in _tags(path))  # a name in several folders says it once
     named: dict[tuple[str, str, str], list[Path]] = {}
     for place, paths in by_folder.items():
         here = Counter(tag for path in paths for tag in _tags(path))
         for path in paths:  # the longest end that is not that of a few names
-            tag = next((tag for tag in _tags(path) if everywhere[tag] >= 3 and 5 * here[tag] >= len(paths)), "")
+            most = max(len(paths) / 5, 2 if len(paths) > 3 else 1)
+            tag = next((tag for tag in _tags(path) if everywhere[tag] >= 3 and here[tag] >= most), "")
             named.setdefault((place, tag, path.suffix), []).append(path)
     found: dict[tuple[str, str, str, str], _Kind] = {}
     for (place, tag, _), paths in named.items():
@@ -353,7 +381,7 @@ def _pairs(kinds: Sequence[_Kind]) -> list[tuple[_Kind, _Kind]]:
             sizes[path] = (codes.shape[1], codes.shape[0]), int(codes.max(initial=0))
         return sizes[path]
 
-    found: list[tuple[_Kind, _Kind]] = []
+    claims: list[tuple[tuple[Any, ...], _Kind, _Kind, set[str]]] = []
     for image, own in zip(kinds, stems, strict=True):
         if image.encoding != "picture":
             continue
@@ -375,7 +403,15 @@ def _pairs(kinds: Sequence[_Kind]) -> list[tuple[_Kind, _Kind]]:
                 instances = "instance" in called or "segmentationobject" in called or (kind.encoding != "colour" and highest > VOID)
                 best.append((other_split, size != picture.size, instances, shared, count, rank, glob, number))
         if best:
-            found.append((image, kinds[min(best)[-1]]))
+            number = min(best)[-1]
+            claims.append((min(best), image, kinds[number], own.keys() & stems[number].keys()))
+    found: list[tuple[_Kind, _Kind]] = []
+    taken: dict[int, set[str]] = {}  # of labels, by the names of those that have a picture: others may be called alike in other folders
+    for _, image, label, both in sorted(claims, key=lambda claim: claim[0]):
+        if taken.setdefault(id(label), set()).isdisjoint(both):
+            taken[id(label)] |= both
+            found.append((image, label))
+    found.sort(key=lambda pair: kinds.index(pair[0]))
     if found:
         encoding = Counter((label.encoding, label.mat_key) for _, label in found).most_common(1)[0][0]
         found = [(image, label) for image, label in found if (label.encoding, label.mat_key) == encoding]

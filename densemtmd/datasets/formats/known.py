@@ -49,7 +49,8 @@ def known_codes(folder: Path, files: Sequence[Path], encoding: str, palette: Seq
     places = [place for place in files[0].parents if place.is_relative_to(folder)]
     colours = {int(palette[3 * n]) << 16 | palette[3 * n + 1] << 8 | palette[3 * n + 2]: n for n in reversed(range(len(palette) // 3))}
     for place in places:
-        for path in sorted((*place.glob("labelmap.txt"), *place.glob("class_names.txt"), *place.glob("config*.json"))):
+        beside = [*place.glob("labelmap.txt"), *place.glob("class_names.txt"), *place.glob("config*.json")]
+        for path in sorted(beside, key=lambda path: (not any(path.stem.endswith(f"_{part}") for part in files[0].parts), path)):
             with suppress(UserError, ValueError, RecursionError):
                 content = read_bounded(path, "names of labels", MOST_BYTES).decode("utf-8-sig")
                 if path.name == "labelmap.txt" and (encoding == "colour" or colours):

@@ -92,6 +92,15 @@ def _plain(url: str) -> str:
     return unquote(re.sub(r"^[a-z0-9+]+://[^/]*/", "", path)).lstrip("/")
 
 
+def stored(name: str) -> str:
+    """What Label Studio calls a file that is uploaded, but for what it puts before it: as Django does.
+
+    >>> stored("Screenshot (2) of a car.png")
+    'Screenshot_2_of_a_car.png'
+    """
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
 def _results(task: Mapping[str, Any]) -> list[Any] | None:
     """The regions of the annotation that counts; None where the task was not labelled."""
     valid = [one for one in task["annotations"] if isinstance(one, dict) and not one.get("was_cancelled")]

@@ -22,6 +22,9 @@ from densemtmd.errors import UserError
 
 WHAT = "labelme's JSON"
 SIDES = ("imageHeight", "imageWidth")
+THIN = ("line", "linestrip", "point", "points")
+"""Shapes that cover no pixel."""
+
 CIRCLE = 128
 """Corners of the polygon that stands for a circle."""
 
@@ -56,7 +59,7 @@ def read(path: Path, within: str, size: tuple[int, int], numbers: Mapping[Any, i
     for what, label, points, shape in shapes(path, size):
         code = numbers.get(label, NOTHING)
         kind = shape.get("shape_type") or "polygon"
-        if kind in ("line", "linestrip", "point", "points"):
+        if kind in THIN:
             if code != NOTHING:
                 raise UserError(f"{what} is a {kind}, which covers no pixel: draw a polygon, or take its label from the labelset")
             continue

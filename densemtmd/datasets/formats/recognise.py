@@ -25,6 +25,7 @@ class Objects:
     objects: Counter[str | int] = field(default_factory=Counter)   # how many each label has
     pictures: Counter[str | int] = field(default_factory=Counter)  # in how many pictures it is
     names: dict[Any, str] = field(default_factory=dict)            # of labels that are numbers
+    thin: set[str] = field(default_factory=set)                    # labels of lines and points alone
 
     @property
     def called(self) -> str:
@@ -65,9 +66,11 @@ def _format_of(path: Path) -> str | None:
 
 
 def _coco(files: Sequence[Path], found: Objects) -> None:
-    """Of several files about the same pictures, such as outlines and keypoints, the first counts, by name that of instances."""
+    """Of several files about the same pictures, such as outlines and keypoints, the first counts, by name that of instances; those of
+    captions, of panoptic pictures and of no annotations at all only where there is nothing else."""
     known: set[str] = set()
-    for path in sorted(files, key=lambda path: ("instances" not in path.name.lower(), path)):
+    of_objects = [path for path in files if (text := ends(path)).count('"category_id"') > text.count('"segments_info"')]
+    for path in sorted(of_objects or files, key=lambda path: ("instances" not in path.name.lower(), path)):
         index = coco.index(path)
         # file names are unique within their own folder only, which each split may have one of
         names = {f"{path.parent}/{name}" for name in index.pictures}
@@ -80,11 +83,14 @@ def _coco(files: Sequence[Path], found: Objects) -> None:
 
 
 def _labelme(files: Sequence[Path], found: Objects) -> None:
+    """Of what is drawn as lines and points alone no pixel has the label."""
     for path in files:
-        labels = [label for _, label, _, _ in labelme.shapes(path)]
+        labels = Counter(label for _, label, _, shape in labelme.shapes(path) if shape.get("shape_type") not in labelme.THIN)
         found.files.append(path)
         found.objects.update(labels)
         found.pictures.update(set(labels))
+        found.thin |= {label for _, label, _, shape in labelme.shapes(path) if label not in labels}
+    found.thin -= found.objects.keys()
 
 
 def _label_studio(files: Sequence[Path], found: Objects) -> None:
