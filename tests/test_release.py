@@ -9,8 +9,9 @@ from PIL import Image
 from toy import write_toy
 
 from densemtmd import Predictor, checkpoint
+from densemtmd.commands import bench, correlate, evaluate, export, infer, train
 from densemtmd.commands import release as command
-from densemtmd.commands import train
+from densemtmd.commands.cli import beside
 from densemtmd.data import open_data
 from densemtmd.datasets.sample import VOID
 from densemtmd.errors import UserError
@@ -130,3 +131,21 @@ def test_the_network_that_comes_along(tmp_path):
         labels, target = predictor(np.asarray(Image.open(item.image).convert("RGB")), "kundu"), sample.target
         right += (labels == target)[target != VOID].tolist()
     assert len(right) > 50_000 and np.mean(right) > 0.75
+
+
+def test_every_verb_that_takes_a_network_knows_the_one_that_comes_along(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    calls = {
+        infer: ["a.jpg", "--checkpoint", "released"], evaluate: ["released"], correlate: ["released"], export: ["released"],
+        bench: ["label", "--checkpoint", "released"],
+    }  # fmt: skip
+    for module, words in calls.items():
+        assert module.make_arguments().parse_args(words).checkpoint == FOLDER
+    for module in (evaluate, correlate):
+        assert module.main(["released"]) == 1 and "name some with --data" in capsys.readouterr().err
+    assert command.main(["released", "--out", "x"]) == 1 and "is no finished run" in capsys.readouterr().err
+    assert beside(FOLDER) == Path() and beside(tmp_path / "run", tmp_path) == tmp_path == beside(tmp_path / "a.safetensors")
+    (tmp_path / "released").mkdir()  # one's own goes first
+    for module, words in calls.items():
+        assert module.make_arguments().parse_args(words).checkpoint == Path("released")
+    assert beside(Path("released")) == Path("released")

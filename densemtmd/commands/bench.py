@@ -79,7 +79,7 @@ def make_arguments() -> argparse.ArgumentParser:
     sizes = ["240x320", "375x1242", "1024x2048"]
     add("--sizes", nargs="+", default=sizes, metavar="HxW", help=f"pixels of the pictures (default: {' '.join(sizes)})")
     add("--labels", type=int, default=68, metavar="N", help="outputs of the network (default: 68)")
-    add("--checkpoint", metavar="FILE|RUN", help="a trained network (default: --model with random weights)")
+    add("--checkpoint", type=network, metavar="FILE|RUN", help="a trained network, or released (default: --model with random weights)")
     add("--picture", type=Path, metavar="FILE", help="a picture, which is resized (default: coloured noise)")
     add("--bfloat16", action="store_true", help="also in bfloat16, with the share of the pixels whose label changes")
     add = bench("scale", measure_scale, "time and memory of labelling against pixels and labels, memory of loss and metrics", 1)

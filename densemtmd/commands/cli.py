@@ -217,8 +217,17 @@ def newest_network(runs: str | Path = "runs") -> tuple[Path, str]:
 
 
 def network(named: str) -> Path:
-    """The network that a person names: a checkpoint, the folder of a run, or ``released``, unless there is something of that name."""
+    """The network that a person names, the ``type`` of every argument that is one: a checkpoint, the folder of a run, or ``released``,
+    unless there is something of that name."""
     return FOLDER if named == FOLDER.name and not Path(named).exists() else Path(named)
+
+
+def beside(checkpoint: Path, run: Path | None = None) -> Path:
+    """The folder that what is made of a network is written to, if none is named: that of its run or of its file; for the network that
+    comes along, which may lie where nobody writes, the one that a person is in."""
+    if checkpoint == FOLDER:
+        return Path()
+    return run or (checkpoint if checkpoint.is_dir() else checkpoint.parent)
 
 
 def _is_trial(run: Path) -> bool:

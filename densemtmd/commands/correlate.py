@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from densemtmd.commands.cli import make_parser, say, tool
+from densemtmd.commands.cli import beside, make_parser, network, say, tool
 from densemtmd.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -39,7 +39,7 @@ SPLITS = ("train", "val", "test")
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
+    add("checkpoint", type=network, metavar="CHECKPOINT", help="a run's folder, a .safetensors file, or released")
     add("--data", metavar="NAME|A,B", help="a choice of conf/data/, or datasets (default: those of the run)")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the datasets' folders (default: where they were, or data)")
     add("--split", default="train,val,test", metavar="A,B", help="which pictures: train, val, test, or several (default: all)")
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(pictures) < 2:
         raise UserError(f"all pictures are labelled in {next(iter(pictures))}, expected two labelsets or more: name more with --data")
     data = arguments.data.replace("/", "_").replace(",", "+") if arguments.data else "own"
-    out = arguments.out or (run or arguments.checkpoint.parent) / "correlations" / f"{data}-{'+'.join(splits)}"
+    out = arguments.out or beside(arguments.checkpoint, run) / "correlations" / f"{data}-{'+'.join(splits)}"
     check_writable(out, "--out")
 
     truths = known_truths(datasets)

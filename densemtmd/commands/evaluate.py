@@ -34,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, network, numbers, say, tool
+from densemtmd.commands.cli import beside, make_parser, network, numbers, say, tool
 from densemtmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
-    add("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="a run's folder, or a .safetensors file")
+    add("checkpoint", type=network, nargs="?", metavar="CHECKPOINT", help="a run's folder, a .safetensors file, or released")
     add("--predictions", type=Path, metavar="FILE", help="score this file instead: a line per test frame, u v depth of each keypoint")
     add("--keypoints", metavar="nyu|icvl", help="which keypoints --predictions holds")
     add("--units", default="uvd", choices=["uvd", "xyz"], help="what --predictions holds of each: u v depth, or x y z in mm (default: uvd)")
@@ -95,7 +95,6 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     since = clocks()
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
-    arguments.checkpoint = network(str(arguments.checkpoint))
     predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
     run, split = run_of(arguments.checkpoint), arguments.split
     kind, how = kind_of(predictor.space.kind), ScoreSettings(
@@ -111,7 +110,7 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     if arguments.labelset and not kind.merges:
         answers = f"{predictor.space.tasks[0].words}s"
         raise UserError(f"--labelset is {arguments.labelset}, but this network answers {answers}, which nothing merges: leave it out")
-    out = arguments.out or (run or arguments.checkpoint.parent) / EVALUATIONS / called(arguments, kind.way(how), predictor.precision)
+    out = arguments.out or beside(arguments.checkpoint, run) / EVALUATIONS / called(arguments, kind.way(how), predictor.precision)
     check_writable(out, "--out")
     where: dict[str, Any] = {"device": predictor.device, "precision": predictor.precision}
     about = {"split": split} | ({} if predictor.precision == "float32" else {"precision": predictor.precision})

@@ -31,9 +31,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemtmd.commands.cli import make_parser, network, newest_run, numbers, say, tool
+from densemtmd.commands.cli import beside, make_parser, network, newest_run, numbers, say, tool
 from densemtmd.errors import UserError
-from densemtmd.released import FOLDER
 
 if TYPE_CHECKING:
     from densemtmd.export.graph import Graph
@@ -44,7 +43,7 @@ FORMATS = ("onnx", "torch", "openvino")
 def make_arguments() -> argparse.ArgumentParser:
     parser = make_parser(__doc__ or "")
     add = parser.add_argument
-    add("checkpoint", nargs="?", metavar="RUN", help="a run, a .safetensors file, or `released` (default: the last finished run)")
+    add("checkpoint", nargs="?", type=network, metavar="RUN", help="a run, a .safetensors file, or released (default: the last run)")
     add("--format", default="onnx", choices=FORMATS, help="of the file (default: onnx)")
     add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--probabilities", action="store_true", help="answer with the probabilities of all labels too")
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
     if arguments.int8 is not None and arguments.format != "onnx":
         raise UserError(f"--int8 is for --format onnx, but the format is {arguments.format}: OpenVINO reads ONNX in 8 bits as it is")
-    checkpoint = network(arguments.checkpoint) if arguments.checkpoint else newest_run(option="RUN")
+    checkpoint = arguments.checkpoint if arguments.checkpoint else newest_run(option="RUN")
 
     from densemtmd.export.graph import Graph
     from densemtmd.export.writing import SUFFIXES, check_packages, write
@@ -72,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     check_packages(arguments.format)
     suffix = SUFFIXES[arguments.format]
-    beside = Path() if checkpoint == FOLDER else checkpoint  # what comes along may lie where nobody writes
-    path = arguments.out or (beside / f"network{suffix}" if checkpoint.is_dir() else checkpoint.with_suffix(suffix))
+    path = arguments.out or beside(checkpoint) / f"{'network' if checkpoint.is_dir() else checkpoint.stem}{suffix}"
     if path.suffix != suffix:
         raise UserError(f"--out is {path}, expected a name with {suffix}, which a file of the format {arguments.format} has")
     say(f"network: {checkpoint}" + ("" if arguments.checkpoint else ", the last finished run"))

@@ -71,7 +71,7 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--labelset", default="all", metavar="NAME|all|A,B|YAML", help="which labelsets answer, or a merged one (default: all)")
     add("--keypoints", metavar="NAME|all|A,B", help="find these keypoints of the hand in depth pictures instead")
     add("--centres", type=Path, metavar="FILE", help="with --keypoints: a line per picture, the centre of its hand, x y z in mm")
-    add("--checkpoint", metavar="FILE|RUN", help="a .safetensors file, a run, or `released` (default: the last finished run in runs/)")
+    add("--checkpoint", type=network, metavar="FILE|RUN", help="a .safetensors file, a run, or released (default: the last run in runs/)")
     add("--out", type=Path, default="out", metavar="DIR", help="where to write, over what is there (default: out)")
     add("--outputs", default="ids,overlay,sheet", metavar="A,B", help="of ids, overlay, sheet, probabilities, coco, labelme (default: 3)")
     add("--again", action="store_true", help="also what was labelled before")
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(missing[0])
     if arguments.shard is not None:
         pictures = shard_of(pictures, arguments.shard)
-    checkpoint, why = (network(arguments.checkpoint), "") if arguments.checkpoint else newest_network()
+    checkpoint, why = (arguments.checkpoint, "") if arguments.checkpoint else newest_network()
     say(f"network: {checkpoint}" + f", {why}" * bool(why))
     if arguments.keypoints is None:
         from densemtmd.cluster import labelled_by_ray
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             engine=partial(labelled_by_ray, checkpoint=checkpoint, device=arguments.device, actors=arguments.jobs) if by_ray else None,
         )  # fmt: skip
     else:
-        failures = find_hands(Path(checkpoint), arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
+        failures = find_hands(checkpoint, arguments.keypoints, pictures, arguments.out, arguments.device, arguments.centres)
 
     labelled, total = len(pictures) - len(failures), len(pictures) + len(missing)
     say(f"{labelled} of {total} picture{'s' * (total != 1)} labelled, in {arguments.out}")

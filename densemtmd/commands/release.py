@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from densemtmd.commands.cli import make_parser, say, tool
+from densemtmd.commands.cli import make_parser, network, say, tool
 from densemtmd.errors import UserError
 
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("run", type=network, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--about", type=Path, metavar="FILE", help="a text: what the network is for, and what it cannot do")
     parser.add_argument("--push", metavar="NAME", help="of a repository on the Hugging Face Hub, such as me/streets, to put it into")

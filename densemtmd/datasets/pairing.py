@@ -186,9 +186,8 @@ def _listed(config: DatasetConfig, folder: Path, images: Mapping[str, Path], not
     by_path = {composed(path.as_posix()): key for key, path in images.items()}
     names = Names({key: [path] for key, path in images.items()})
     uploaded: dict[str, str | None] = {}
-    for key, path in images.items() if config.encoding == "label_studio" else ():
-        name = stored(path.name)
-        uploaded[name] = None if name in uploaded else key  # several
+    for one, path in images.items() if config.encoding == "label_studio" else ():
+        uploaded[stored(path.name)] = None if stored(path.name) in uploaded else one  # several
     labels: dict[str, Path] = {}
     called: dict[str, str] = {}
     for file in dict.fromkeys(path for _, paths in _matched(config, folder, "labels", config.labels, frozenset()) for path in paths):
