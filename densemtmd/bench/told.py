@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,6 @@ class Told:
         from densemtmd.draw.tables import markdown
 
         return "\n\n".join([self.title, *(part if isinstance(part, str) else markdown(part[0], part[1:]) for part in self.text)])
-
-
-def origin(command: str, about: Mapping[str, Any]) -> str:
-    """The line below a table: how it came about."""
-    threads = f"{about['threads']} thread{'s' if about['threads'] > 1 else ''} on {about['cores']} cores of {about['processor']}"
-    gpu = f", {about['gpu']}" if about["gpu"] else ""
-    return f"`{command}`: {about['date']}, {threads}{gpu}, PyTorch {about['torch']}."
 
 
 def conditions() -> dict[str, Any]:

@@ -40,7 +40,7 @@ from densemtmd.bench.loading import measure_loading
 from densemtmd.bench.many import measure_many
 from densemtmd.bench.render import measure_render
 from densemtmd.bench.scale import measure_scale
-from densemtmd.bench.told import Told, conditions, origin
+from densemtmd.bench.told import Told, conditions
 from densemtmd.bench.tracking import measure_tracking
 from densemtmd.bench.train import measure_train
 from densemtmd.commands.cli import make_parser, network, tool
@@ -141,18 +141,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
-    threads = torch.get_num_threads()
+    from densemtmd.origin import clocks, origin
+    from densemtmd.origin import told as made_by
+
+    since, threads = clocks(), torch.get_num_threads()
     with on_threads(arguments.threads or threads):
         told = arguments.measure(arguments)
         about = conditions()
     print(told.on_screen())
     if arguments.out:
-        from densemtmd.files import atomic_write
-        from densemtmd.origin import portable
+        from dataclasses import asdict
 
-        command = " ".join(["python", "tools/bench.py", *map(portable, sys.argv[1:] if argv is None else argv)])
-        measured = {"bench": arguments.bench, "command": command, "machine": about, **told.values}
-        written = {"json": json.dumps(measured, indent=1) + "\n", "md": f"{told.as_markdown()}\n\n{origin(command, about)}\n"}
+        from densemtmd.files import atomic_write
+
+        made = origin(["python", "tools/bench.py", *(sys.argv[1:] if argv is None else argv)], since)
+        line = f"{made_by([made])} {about['threads']} thread{'s' * (about['threads'] > 1)}, PyTorch {about['torch']}, {about['date']}."
+        measured = {"bench": arguments.bench, "made": asdict(made), "machine": about, **told.values}
+        written = {"json": json.dumps(measured, indent=1) + "\n", "md": f"{told.as_markdown()}\n\n{line}\n"}
         for kind, content in written.items():
             with atomic_write(arguments.out / f"{arguments.bench}.{kind}") as temporary:
                 temporary.write_text(content, encoding="utf-8")
