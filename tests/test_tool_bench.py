@@ -175,7 +175,7 @@ def test_label(bench, tmp_path, capsys, small_tiles, monkeypatch):
             assert one["gflops_best"][precision] == pytest.approx(2e-9 * sorted(best)[1])
     assert "**23×31.** The best rate of a core: " in text and "bfloat16 changes the label of" in text
     assert text.count("The whole picture once, with its labels") == 1
-    assert "1 thread on 3 cores" in text and "`python tools/bench.py label --sizes 9x20 23x31 " in text
+    assert " 1 thread, PyTorch " in text and "`python tools/bench.py label --sizes 9x20 23x31 " in text
     assert "label: PatchNet" in capsys.readouterr().out
 
 

@@ -32,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the labelled pictures go (%(default)s)")
     parser.add_argument("--tracking", default="mlflow", choices=["mlflow", "none"], help="whether MLflow records the run (%(default)s)")
     about_web = "train nothing, show a page to try a run on, and those beside it"
-    parser.add_argument("--web", nargs="?", type=network, const="", metavar="RUN", help=about_web)
+    parser.add_argument("--web", nargs="?", type=network, const=True, metavar="RUN", help=about_web)
     parser.add_argument("--port", type=int, default=7860, help="of the page, which this machine alone can reach; 0: any (%(default)s)")
     parser.add_argument("--device", default="auto", help="of the page's networks: auto, cpu, cuda, ... (%(default)s)")
     parser.add_argument("--max-pixels", type=int, default=200_000_000, metavar="N", help="the page refuses larger pictures (%(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.web is not None:
-        return show(arguments.web if arguments.web else newest_network(arguments.runs)[0], arguments)
+        return show(newest_network(arguments.runs)[0] if arguments.web is True else arguments.web, arguments)
 
     from densemtmd.commands import infer
     from densemtmd.composing import compose
