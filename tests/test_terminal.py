@@ -23,7 +23,7 @@ from densemtmd.runs.run import epoch_lines, score_all
 from densemtmd.settings import ScoreSettings
 from densemtmd.training import State
 
-BENCHES = ("label", "scale", "many", "giant", "labels", "train", "loading", "tracking", "render", "coverage")
+BENCHES = ("label", "scale", "many", "giant", "labels", "train", "loading", "tracking", "render", "copies", "coverage")
 WORLDS = ("streets", "otherworld", "hands")
 PAGES = [[], *([verb] for verb in densemtmd.VERBS), *(["bench", one] for one in BENCHES), *(["synthesize", one] for one in WORLDS)]
 

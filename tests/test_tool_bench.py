@@ -116,6 +116,16 @@ def test_many(bench, tmp_path):
     assert f"| decoded | {50 * few:.2f} | {100 * many:.2f} | {1e3 * many:.3f} | {many / few:.2f} |" in text
 
 
+def test_copies(bench, tmp_path):
+    """Every turn measures each way; how many times a picture alone each takes is the median of what the turns say."""
+    told, text = run(bench, tmp_path, "copies", "--model", "small", "--labels", 5, "--size", "24x32", "--turns", 3)
+    ways = told["ways"]
+    assert [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.startswith("| ")][2:] == [*ways] and len(ways) == 4
+    assert len(told["turns"]) == 3 and ways["the picture alone"]["times"] == ways["the picture alone"]["times_cpu"] == 1
+    for which, key in enumerate(("times", "times_cpu")):
+        assert ways["`--mirror`"][key] == sorted(turn["`--mirror`"][which] / turn["the picture alone"][which] for turn in told["turns"])[1]
+
+
 def test_giant(bench, tmp_path):
     told, text = run(bench, tmp_path, "giant", "--megapixels", 0.01, 0.02, "--labelsets", 2)
     assert [round(row["pixels"], -3) for row in told["rows"]] == [10_000, 20_000] and told["labelsets"] == 2

@@ -237,8 +237,12 @@ def test_clicked_through(served, tmp_path):
         with page.expect_download() as download:
             page.click("[data-labelset=merged] h3 a")
         assert np.asarray(Image.open(download.value.path())).shape == (60, 90)
+        page.set_viewport_size({"width": 1280, "height": 500})
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
         page.set_input_files("#file", tmp_path / "bad.jpg")
         page.wait_for_selector("#error >> text=bad.jpg is not a picture")
+        box = page.locator("#error").bounding_box()
+        assert -1 < box["y"] <= 500 - box["height"] and page.is_visible("[data-labelset=merged] canvas")
         page.set_viewport_size({"width": 375, "height": 700})
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
         page.screenshot(path=shots / "phone.png", full_page=True)

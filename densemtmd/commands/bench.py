@@ -11,6 +11,7 @@
     python tools/bench.py giant --megapixels 4 100                          what is done with a giant picture, step by step
     python tools/bench.py labels --labels 68x7 1000x50                      training and labelling against the number of labels
     python tools/bench.py render                                            hands in depth pictures, in memory and to disk
+    python tools/bench.py copies --checkpoint released                      a picture mirrored and enlarged too, beside itself
     python tools/bench.py exported stanford --data-root ~/data --threads 1   a network's ONNX files, also in 8 bits
     python tools/bench.py coverage --out results/coverage                   how often the intervals of tools/compare.py hold the truth
     python tools/bench.py correspondences --data-root ~/data                how right and how sure tools/correlate.py is
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from densemtmd.bench.clock import on_threads
+from densemtmd.bench.copies import measure_copies
 from densemtmd.bench.correspondences import measure_correspondences
 from densemtmd.bench.coverage import measure_coverage
 from densemtmd.bench.exported import measure_exported
@@ -115,6 +117,11 @@ def make_arguments() -> argparse.ArgumentParser:
     add("--data-root", default="data", metavar="DIR", help="the folder that holds the dataset (default: data)")
     add("--pictures", type=int, default=0, metavar="N", help="test pictures that are scored (default: 0, all)")
     add("--size", default="240x320", metavar="HxW", help="of the picture that is labelled (default: 240x320)")
+    add("--picture", type=Path, metavar="FILE", help="that picture, which is resized (default: coloured noise)")
+    add = bench("copies", measure_copies, "a picture mirrored and enlarged too, beside the picture alone")
+    add("--labels", type=int, default=68, metavar="N", help="outputs of the network (default: 68)")
+    add("--checkpoint", type=network, metavar="FILE|RUN", help="a trained network, or released (default: --model with random weights)")
+    add("--size", default="240x320", metavar="HxW", help="of the picture (default: 240x320)")
     add("--picture", type=Path, metavar="FILE", help="that picture, which is resized (default: coloured noise)")
     add = bench("coverage", measure_coverage, "how often the intervals of tools/compare.py hold the truth, on made-up runs", 1)
     add("--seeds", nargs="+", type=int, default=[2, 3, 5, 10], metavar="S", help="of each row (default: 2 3 5 10)")

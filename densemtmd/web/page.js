@@ -7,7 +7,8 @@ let shown = null;     // the picture: its key, size, decoded photo
 let panels = [];      // those of the labelsets, and last the merged one
 let merged = new Map();  // label -> ["a.car", ...] or "rest"
 let chosen = null;    // the merged label that clicks add to
-let asked = 0;        // counts requests, so that a late answer does not overwrite a newer one
+let asked = 0;        // counts requests about pictures, so that a late answer does not overwrite a newer one
+let merges = 0;       // and those about merged labelsets
 let timer = null;
 
 function make(tag, options = {}, ...children) {
@@ -16,7 +17,10 @@ function make(tag, options = {}, ...children) {
   return node;
 }
 
-function say(id, text) { $(id).textContent = text; $(id).hidden = !text && id !== "state"; }
+function say(id, text) {
+  $(id).textContent = text; $(id).hidden = !text && id !== "state";
+  if (text && id === "error") $(id).scrollIntoView({ block: "nearest" });  // who drops a picture below does not see what is above
+}
 
 async function ask(path, query, body) {
   let answer;
@@ -54,7 +58,7 @@ async function pick() {
 function clear() {
   shown = null; panels = []; merged = new Map(); chosen = null;
   for (const id of ["panels", "mergepanel", "merged", "sources"]) $(id).replaceChildren();
-  for (const id of ["tools", "merging", "yaml", "saveyaml", "mergeerror"]) $(id).hidden = true;
+  for (const id of ["tools", "merging", "yaml", "saveyaml", "mergestate", "mergeerror"]) $(id).hidden = true;
 }
 
 async function example(n, name) {
@@ -205,22 +209,23 @@ function changed() { sources(); clearTimeout(timer); timer = setTimeout(merge, 2
 
 async function merge() {
   const labels = Object.fromEntries([...merged].filter(([, names]) => names.length));
-  say("mergeerror", "");
+  const number = ++merges, picture = shown;
+  say("mergestate", ""); say("mergeerror", "");
   if (Object.keys(labels).length < 2) {
     panels = panels.filter((one) => one.key !== "merged");
     $("mergepanel").replaceChildren(); $("yaml").hidden = $("saveyaml").hidden = true;
     return;
   }
-  const number = ++asked;
+  say("mergestate", "merging …");
   try {
     const told = await ask("merge", { run: $("run").value, key: shown.key }, JSON.stringify({ name: "merged", labels }));
-    if (number !== asked) return;
+    if (number !== merges || picture !== shown) return;
     const one = await panel({ ...told.answer, key: "merged" }, told.about);
     panels = [...panels.filter((other) => other.key !== "merged"), one];
     $("mergepanel").replaceChildren(one.node);
     paint(one);
-    say("yaml", told.yaml); $("saveyaml").hidden = false;
-  } catch (error) { if (number === asked) say("mergeerror", error.message); }
+    say("mergestate", ""); say("yaml", told.yaml); $("saveyaml").hidden = false;
+  } catch (error) { if (number === merges && picture === shown) { say("mergestate", ""); say("mergeerror", error.message); } }
 }
 
 $("add").onsubmit = (event) => {
