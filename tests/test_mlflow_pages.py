@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -172,6 +173,12 @@ def test_a_network_is_loaded_and_served(store, servers):
     request = urllib.request.Request(f"{servers['model']}/invocations", data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as response:
         served = json.load(response)["predictions"][0]
+    bad = json.dumps({"dataframe_records": [{"picture": base64.b64encode(b"none").decode()}]}).encode()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(request.full_url, bad, {"Content-Type": "application/json"}), timeout=60)
+    assert refused.value.code == 400 and "Error: picture 1 is not a picture that Pillow can read" in refused.value.read().decode()
+    version = client(store).search_model_versions(f"name = 'toys' and run_id = '{run.info.run_id}'")[0]
+    assert version.description.startswith(f"nf-seed0: IoU/all {run.data.metrics['IoU/all']:.1f}, IoU/squares ")
     for name, ids in expected.items():
         assert np.array_equal(labels_of(answers[name][0]), ids)
         assert np.array_equal(labels_of(base64.b64decode(served[name])), ids)

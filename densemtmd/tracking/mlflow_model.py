@@ -17,6 +17,8 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
 
@@ -31,22 +33,26 @@ class Network(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from densemtmd.datasets.pictures import read_picture
         from densemtmd.draw.labels import save_indexed
+        from densemtmd.errors import UserError
         from densemtmd.labelling import choose_labelsets
         from densemtmd.tasks import Labelset
 
-        names = choose_labelsets((params or {}).get("labelset", "all"), self.predictor.space)
         rows = []
         with TemporaryDirectory() as folder:
-            picture, answer = Path(folder) / "picture", Path(folder) / "answer.png"
-            for data in model_input["picture"]:
-                picture.write_bytes(data)
-                row = {}
-                for name, ids in self.predictor.all(read_picture(picture), names).items():
-                    task = self.predictor.space[name]
-                    assert isinstance(task, Labelset)
-                    save_indexed(answer, ids, task.palette)
-                    row[name] = answer.read_bytes()
-                rows.append(row)
+            try:
+                names = choose_labelsets((params or {}).get("labelset", "all"), self.predictor.space)
+                for number, data in enumerate(model_input["picture"], 1):
+                    picture, answer = Path(folder) / f"picture {number}", Path(folder) / "answer.png"
+                    picture.write_bytes(data)
+                    row = {}
+                    for name, ids in self.predictor.all(read_picture(picture), names).items():
+                        task = self.predictor.space[name]
+                        assert isinstance(task, Labelset)
+                        save_indexed(answer, ids, task.palette)
+                        row[name] = answer.read_bytes()
+                    rows.append(row)
+            except UserError as error:  # of others MLflow's server says nothing but that there was one
+                raise MlflowException(str(error).replace(f"{folder}/", ""), error_code=INVALID_PARAMETER_VALUE) from error
         return pd.DataFrame(rows, columns=names)
 
 

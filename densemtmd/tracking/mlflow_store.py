@@ -691,7 +691,11 @@ def _register(client: MlflowClient, name: str, model: Any, run_id: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)
+    run = client.get_run(run_id)
+    first = next(iter(run.data.metrics), "").partition("/")[0]
+    scores = [f"{key} {value:.1f}" for key, value in run.data.metrics.items() if key.startswith(f"{first}/")]
+    about = f"{run.info.run_name}: {', '.join(scores) or 'not scored'}"  # by which its versions are told apart
+    client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id, description=about)
 
 
 def _is_watched() -> bool:
