@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import yaml
 
 from densemtmd.errors import UserError, advice
@@ -76,6 +79,31 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what matters has been raised already
             temporary.unlink(missing_ok=True)
+
+
+def array_in(folder: str | Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of bytes that lies on disk, for what is too large for the memory: in a file without a name, which is gone with it, whatever
+    ends the process.
+
+    Args:
+        folder: on the disk that is to hold it.
+        shape: of the array, uint8.
+
+    Raises:
+        WriteError: the disk has no room for it.
+    """
+    size = math.prod(shape)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # who writes to a file that is mapped, and finds the disk full, is ended by the system
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(f"{folder} has no room for {size / 1e9:.2g} GB meanwhile: {reason}; {advice(error)}") from error
 
 
 def read_bounded(path: str | Path, what: str, most: int = MOST_BYTES) -> bytes:

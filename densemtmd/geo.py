@@ -1,5 +1,5 @@
-"""TIFFs that lie somewhere on Earth: their labels as GeoTIFFs, and large ones read by windows. By rasterio (the extra ``[geo]``), which has
-GDAL in it.
+"""TIFFs that lie somewhere on Earth: their labels as GeoTIFFs, and where overlays lie; and large TIFFs and PNGs, which are read by windows.
+By rasterio (the extra ``[geo]``), which has GDAL in it.
 
 Shapes: ``H``, ``W`` pixels.
 """
@@ -12,14 +12,16 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from densemtmd.datasets.pictures import MAX_PIXELS, is_turned, picture_size
+from densemtmd.datasets.pictures import MAX_PIXELS, Room, is_turned, memory, picture_size
 from densemtmd.errors import UserError, one_line
-from densemtmd.files import WriteError, atomic_write
+from densemtmd.files import WriteError, atomic_write, write_text
 from densemtmd.inference import pieces
+from densemtmd.machine import let_go
 from densemtmd.tasks import VOID, Labelset
 
 SUFFIXES = (".tif", ".tiff")
@@ -40,7 +42,14 @@ CACHE = 2**27
 """Bytes that GDAL may keep; of itself it takes a twentieth of the machine's memory, and nothing here is read twice."""
 
 LARGE = 2**24
-"""Pixels from which on a TIFF is read by windows. Pillow takes as much memory again as the picture, and a third more."""
+"""Pixels from which on a picture is read by windows. Pillow takes as much memory again as the picture, and a third more."""
+
+DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
+"""What reads by windows, by suffix. Not JPEG: where colours are stored coarser than brightness, GDAL repeats them, Pillow interpolates, and
+pixels differ by up to fourteen of 255."""
+
+READING = {"GDAL_CACHEMAX": CACHE, "GDAL_PAM_ENABLED": False, "GDAL_PNG_WHOLE_IMAGE_OPTIM": False}
+"""Of GDAL: no file beside a picture changes it, and a PNG is not decoded at once, in which GDAL does not see that a file is cut off."""
 
 LOSSLESS = ("none", "lzw", "deflate", "packbits", "zstd", "lzma")
 """Compressions that every reader undoes alike."""
@@ -92,15 +101,7 @@ def save_geotiff(path: str | Path, ids: np.ndarray, labelset: Labelset, like: st
         UserError: rasterio cannot read where the picture lies.
         WriteError: a place that cannot be written.
     """
-    rasterio = _rasterio()
-    try:
-        with rasterio.open(Path(like).absolute(), driver="GTiff") as picture:
-            points, of_points = picture.gcps
-            place = {"crs": picture.crs, "transform": picture.transform}
-            if points and picture.transform.is_identity:
-                place = {"crs": of_points, "gcps": points}
-    except (rasterio.errors.RasterioError, ValueError) as error:
-        raise UserError(f"where {like} lies on Earth cannot be read ({_reason(error)}): it is damaged, copy it again") from error
+    rasterio, place = rasterio_of(), place_of(like)
     height, width = ids.shape
     about: dict[str, Any] = {
         "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8", "nodata": VOID, "tiled": True,
@@ -116,52 +117,114 @@ def save_geotiff(path: str | Path, ids: np.ndarray, labelset: Labelset, like: st
                     file.update_tags(**{NOTE: note})
                 for rows in _rows(height, width, BLOCK):
                     file.write(ids[rows], 1, window=((rows.start, rows.stop), (0, width)))
+                    let_go(ids)
             with rasterio.open(temporary.absolute(), driver="GTiff") as file:  # a disk that fills up at the end is not told otherwise
                 for rows in _rows(height, width, BLOCK):
                     if not np.array_equal(file.read(1, window=((rows.start, rows.stop), (0, width))), ids[rows]):
                         raise WriteError(f"{path} could not be written: the disk does not hold what was written; is it full?")
+                    let_go(ids)
         except rasterio.errors.RasterioError as error:
             raise WriteError(f"{path} could not be written ({_reason(error)}): is the disk full?") from error
+
+
+def save_place(path: str | Path, like: str | Path, size: tuple[int, int], part: tuple[int, int, int, int]) -> None:
+    """Write where a PNG that shows a georeferenced picture lies: a world file beside it (``.pgw``), which all software for maps knows, and
+    for the coordinate reference system, or control points, a file as GDAL and so QGIS keeps them (``.png.aux.xml``).
+
+    Args:
+        path: of the PNG.
+        like: the picture.
+        size: its width and height in pixels.
+        part: of the PNG that shows it: left, top, right and bottom.
+
+    Raises:
+        UserError: rasterio cannot read where the picture lies.
+        WriteError: a place that cannot be written.
+    """
+    path, place = Path(path), place_of(like)
+    left, top, right, bottom = part
+    across, down = size[0] / (right - left), size[1] / (bottom - top)  # pixels of the picture for one of the PNG
+    described = ElementTree.Element("PAMDataset")
+    wkt = place["crs"].to_wkt() if place["crs"] else ""
+    if points := place.get("gcps"):
+        found = ElementTree.SubElement(described, "GCPList", {"Projection": wkt})
+        for n, point in enumerate(points, 1):
+            at: dict[str, float] = {"Pixel": point.col / across + left, "Line": point.row / down + top, "X": point.x, "Y": point.y, "Z": point.z or 0.0}
+            told = {"Id": str(n), "Info": ""} | {name: repr(float(value)) for name, value in at.items()}
+            ElementTree.SubElement(found, "GCP", told)
+    else:
+        rasterio = rasterio_of()
+        transform = place["transform"] @ rasterio.Affine.scale(across, down) @ rasterio.Affine.translation(-left, -top)
+        x, y = transform @ (0.5, 0.5)  # a world file tells where the middle of the first pixel lies
+        lines = (transform.a, transform.d, transform.b, transform.e, x, y)
+        write_text(path.with_suffix(".pgw"), "".join(f"{number!r}\n" for number in map(float, lines)))
+        ElementTree.SubElement(described, "SRS").text = wkt
+    if wkt or points:
+        write_text(path.with_name(f"{path.name}.aux.xml"), ElementTree.tostring(described, "unicode") + "\n")
+
+
+def place_of(path: str | Path) -> dict[str, Any]:
+    """Where a georeferenced picture lies, as rasterio takes it: ``crs`` with ``transform`` or ``gcps``.
+
+    Raises:
+        UserError: rasterio cannot read it.
+    """
+    rasterio = rasterio_of()
+    try:
+        with rasterio.open(Path(path).absolute(), driver="GTiff") as picture:
+            points, of_points = picture.gcps
+            if points and picture.transform.is_identity:
+                return {"crs": of_points, "gcps": points}
+            return {"crs": picture.crs, "transform": picture.transform}
+    except (rasterio.errors.RasterioError, ValueError) as error:
+        raise UserError(f"where {path} lies on Earth cannot be read ({_reason(error)}): it is damaged, copy it again") from error
 
 
 def note_of(path: str | Path) -> str | None:
     """The note that a GeoTIFF was written with; None where it has none, or there is no such file."""
     with suppress(ImportError):
-        rasterio = _rasterio()
+        rasterio = rasterio_of()
         with suppress(rasterio.errors.RasterioError), rasterio.open(Path(path).absolute(), driver="GTiff") as file:
             note = file.tags().get(NOTE)
             return note if isinstance(note, str) else None
     return None
 
 
-def read_by_windows(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
-    """A large TIFF of three bands of 8 bits, red, green and blue, some rows at a time: nothing beside the picture fills the memory.
+def read_by_windows(path: str | Path, max_pixels: int = MAX_PIXELS, room: Room = memory) -> np.ndarray | None:
+    """A large TIFF or PNG of three bands of 8 bits, red, green and blue, some rows at a time: nothing beside the picture fills the memory.
 
     Args:
         path: of a picture.
         max_pixels: refuse a picture whose header claims more.
+        room: gives the array of that shape which is filled.
 
     Returns:
         (H, W, 3) uint8, the same as :func:`densemtmd.datasets.pictures.read_picture` gives; None where that has to read it: what is
-        small, of another kind, turned, or compressed with loss; or rasterio is not there.
+        small, of another kind, turned, in part transparent, or compressed with loss; or rasterio is not there.
 
     Raises:
         UserError: not a picture, cut off, or too large.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES or not is_installed() or np.prod(picture_size(path, max_pixels)) < LARGE or is_turned(path):
+    driver = DRIVERS.get(path.suffix.lower())
+    if driver is None or not is_installed() or np.prod(picture_size(path, max_pixels)) < LARGE or is_turned(path):
         return None
-    rasterio = _rasterio()
+    rasterio = rasterio_of()
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path.absolute(), driver="GTiff") as file:
+        with rasterio.Env(**READING), rasterio.open(path.absolute(), driver=driver) as file:
             structure = file.tags(ns="IMAGE_STRUCTURE")
             lossless = structure.get("COMPRESSION", "none").lower() in LOSSLESS
-            if file.dtypes != ("uint8",) * 3 or [one.name for one in file.colorinterp] != ["red", "green", "blue"] or not lossless:
+            opaque = driver != "PNG" or file.nodatavals == (None,) * 3
+            in_colour = file.dtypes == ("uint8",) * 3 and [one.name for one in file.colorinterp] == ["red", "green", "blue"]
+            if not (in_colour and opaque and lossless):
                 return None
-            image = np.empty((file.height, file.width, 3), np.uint8)
+            image = room((file.height, file.width, 3))
             for rows in _rows(file.height, file.width, file.block_shapes[0][0]):
                 image[rows] = file.read(window=((rows.start, rows.stop), (0, file.width))).transpose(1, 2, 0)
+                let_go(image)
             return image
+    except UserError:  # there is no room
+        raise
     except (rasterio.errors.RasterioError, ValueError) as error:
         raise UserError(f"{path} cannot be decoded ({_reason(error)}): it is damaged or cut off, copy it again") from error
 
@@ -171,7 +234,7 @@ def _rows(height: int, width: int, block: int) -> list[slice]:
     return pieces(height, max(block, PART // width), min(block, height))
 
 
-def _rasterio() -> Any:
+def rasterio_of() -> Any:
     """rasterio, silent: what it and GDAL have to say is in the errors.
 
     Raises:

@@ -21,11 +21,12 @@ from densemtmd import checkpoint
 from densemtmd.backbones.padded import check_scales
 from densemtmd.copies import labeller_of
 from densemtmd.datasets.maps import Maps
+from densemtmd.datasets.pictures import Room, memory
 from densemtmd.datasets.sample import as_input
 from densemtmd.errors import UserError
 from densemtmd.geometry import Geometry, reflect
 from densemtmd.losses import dataset_softmax
-from densemtmd.machine import pool
+from densemtmd.machine import let_go, pool
 from densemtmd.merging import Merged
 from densemtmd.network import JointNetwork, Labeller
 from densemtmd.tasks import Labelset, OutputSpace
@@ -129,6 +130,8 @@ def dense_logits(
         ]
         for n, part in enumerate(columns):
             yield rows, part, [tiles[n] for tiles in answers]
+        if columns[-1].stop == width:
+            let_go(image)
 
 
 def kept_logits(
@@ -315,19 +318,21 @@ class Predictor:
         """
         return self._answers(image, [labelset])[labelset]
 
-    def all(self, image: np.ndarray, labelsets: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The answers under every labelset, or under those named, from one pass: (H, W, 3) uint8 -> name -> (H, W) uint8."""
-        return self._answers(image, self.space.names if labelsets is None else labelsets)
+    def all(self, image: np.ndarray, labelsets: Sequence[str] | None = None, room: Room = memory) -> dict[str, np.ndarray]:
+        """The answers under every labelset, or under those named, from one pass: (H, W, 3) uint8 -> name -> (H, W) uint8, in arrays that
+        ``room`` gives."""
+        return self._answers(image, self.space.names if labelsets is None else labelsets, room)
 
-    def _answers(self, image: np.ndarray, labelsets: Sequence[str]) -> dict[str, np.ndarray]:
+    def _answers(self, image: np.ndarray, labelsets: Sequence[str], room: Room = memory) -> dict[str, np.ndarray]:
         for name in labelsets:
             self.space.index(name)
         check_picture(image)
-        answers = {name: np.empty(image.shape[:2], np.uint8) for name in labelsets}
+        answers = {name: room(image.shape[:2]) for name in labelsets}
         for network, rows, columns, logits in self.logits(image, labelsets):
             for name in labelsets:
                 if name in network.space.names:
                     answers[name][rows, columns] = likeliest(logits[network.space.slice(name)]).cpu().numpy()
+                    let_go(answers[name])
         return answers
 
     def probabilities(self, image: np.ndarray, labelset: str) -> np.ndarray:
@@ -354,16 +359,18 @@ class Predictor:
                 digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def merged(self, image: np.ndarray, merged: Merged) -> np.ndarray:
-        """The one answer of several labelsets, fused as :mod:`densemtmd.merging` says: (H, W, 3) uint8 -> (H, W) uint8 merged class ids.
+    def merged(self, image: np.ndarray, merged: Merged, room: Room = memory) -> np.ndarray:
+        """The one answer of several labelsets, fused as :mod:`densemtmd.merging` says: (H, W, 3) uint8 -> (H, W) uint8 merged class ids, in
+        the array that ``room`` gives.
 
         >>> merged = load_merged("merged.yaml", predictor.space)                             # doctest: +SKIP
         >>> ids = predictor.merged(image, merged)                                            # doctest: +SKIP
         """
         check_picture(image)
-        answer = np.empty(image.shape[:2], np.uint8)
+        answer = room(image.shape[:2])
         for rows, columns, fused in self.fused(image, merged):
             answer[rows, columns] = likeliest(fused).cpu().numpy()
+            let_go(answer)
         return answer
 
     def fused(self, image: np.ndarray, merged: Merged) -> Iterator[tuple[slice, slice, Tensor]]:

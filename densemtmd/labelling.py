@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import zipfile
@@ -29,11 +30,11 @@ import torch
 from densemtmd import geo, video
 from densemtmd.datasets.formats.outlines import coco_of, gathered, labelme_of, place_of
 from densemtmd.datasets.names import is_left_by_a_system
-from densemtmd.datasets.pictures import read_picture
+from densemtmd.datasets.pictures import Room, memory, picture_size, read_picture
 from densemtmd.draw import class_shares, note_of, overlay, painted, save_indexed, save_png, sheet
 from densemtmd.draw.labels import NOTE, SMALLEST_SHARE
 from densemtmd.errors import UserError, about_memory, one_line
-from densemtmd.files import WriteError, atomic_write, write_text
+from densemtmd.files import WriteError, array_in, atomic_write, write_text
 from densemtmd.inference import Predictor, likeliest
 from densemtmd.machine import AHEAD_BYTES, ahead, array_bytes, cores, pool
 from densemtmd.merging import Merged, load_merged
@@ -291,12 +292,18 @@ def labelled(predictor: Predictor, files: Sequence[File], order: Order, jobs: in
             elif isinstance(image, UserError):
                 yield Done(file, failure=str(image))
             elif isinstance(image, Path):
+                stem = order.out / file.name
                 try:
-                    lines = label_video(predictor, image, order.out / file.name, order.labelsets, order.merged, order.outputs, note)
+                    if is_video(image):
+                        lines = label_video(predictor, image, stem, order.labelsets, order.merged, order.outputs, note)
+                    else:
+                        lines = label_giant(predictor, file, order, note)
                 except WriteError:
                     raise
                 except UserError as error:
                     yield Done(file, failure=str(error))
+                except Exception as error:
+                    yield Done(file, failure=_reason(file, error))
                 else:
                     yield Done(file, lines)
             else:
@@ -362,8 +369,8 @@ def _keep_apart(files: Sequence[File]) -> None:
 
 
 def _read(file: File, order: Order) -> tuple[np.ndarray | Path | UserError | None, str]:
-    """A picture, or the path of a video, or why there is none: it cannot be read, or it was labelled before (None); and the note that its
-    answers are kept with."""
+    """A picture, or the path of a giant one or of a video, or why there is none: it cannot be read, or it was labelled before (None); and
+    the note that its answers are kept with."""
     try:
         for target in file.targets:
             if len(os.fsencode(target.name)) > NAME_BYTES:
@@ -376,7 +383,7 @@ def _read(file: File, order: Order) -> tuple[np.ndarray | Path | UserError | Non
                 return None, note
         if not file.targets:
             raise UserError(f"{file.path} is a video, of which ids and overlay can be written: add one of them to --outputs")
-        if is_video(file.path):
+        if is_video(file.path) or 3 * math.prod(picture_size(file.path, order.max_pixels)) > AHEAD_BYTES:
             return file.path, note
         image = geo.read_by_windows(file.path, order.max_pixels)
         return read_picture(file.path, order.max_pixels) if image is None else image, note
@@ -421,14 +428,16 @@ class Answer:
 
 
 def answer(
-    predictor: Predictor, image: np.ndarray, labelsets: Sequence[str], merged: Merged | None = None, probabilities: bool = False
-) -> list[Answer]:
-    """The answers of a predictor for a picture (H, W, 3) under some of its labelsets, or under a merged one."""
+    predictor: Predictor, image: np.ndarray, labelsets: Sequence[str], merged: Merged | None = None, probabilities: bool = False,
+    room: Room = memory,
+) -> list[Answer]:  # fmt: skip
+    """The answers of a predictor for a picture (H, W, 3) under some of its labelsets, or under a merged one; ids in arrays that ``room``
+    gives."""
     if merged is not None:
-        return [Answer(merged.labelset, predictor.merged(image, merged), None)]
+        return [Answer(merged.labelset, predictor.merged(image, merged, room), None)]
     tasks = {name: task for name in labelsets if isinstance(task := predictor.space[name], Labelset)}
     if not probabilities:
-        return [Answer(tasks[name], ids, None) for name, ids in predictor.all(image, labelsets).items()]
+        return [Answer(tasks[name], ids, None) for name, ids in predictor.all(image, labelsets, room).items()]
     found = predictor.all_probabilities(image, labelsets)
     return [Answer(tasks[name], likeliest(torch.from_numpy(own)).numpy(), own) for name, own in found.items()]
 
@@ -439,18 +448,22 @@ def write_answers(
 ) -> list[str]:  # fmt: skip
     """Write the answers for a picture (H, W, 3) beside ``stem``, each file with a note; of each labelset a line with the shares of its
     classes. Outlines tell where the ``picture`` is, and what it is called below the folder of all pictures; class ids of one that lies
-    somewhere on Earth are a GeoTIFF."""
-    on_earth = picture is not None and "ids" in outputs and geo.gets_geotiff(picture)
+    somewhere on Earth are a GeoTIFF, and files beside its overlays say where they lie."""
+    on_earth = picture is not None and not {"ids", "overlay"}.isdisjoint(outputs) and geo.gets_geotiff(picture)
     wide = max(len(one.labelset.name) for one in answers)
     lines = []
     for one in answers:
         name, task = one.labelset.name, one.labelset
-        if picture is not None and on_earth:
-            geo.save_geotiff(_target(stem, name, on_earth=True), one.ids, task, picture, note)
-        elif "ids" in outputs:
-            save_indexed(_target(stem, name), one.ids, task.palette, note)
+        if "ids" in outputs:
+            if picture is not None and on_earth:
+                geo.save_geotiff(_target(stem, name, on_earth=True), one.ids, task, picture, note)
+            else:
+                save_indexed(_target(stem, name), one.ids, task.palette, note)
         if "overlay" in outputs:
-            save_png(_target(stem, name, "overlay"), overlay(image, one.ids, task), note)
+            drawn, target = overlay(image, one.ids, task), _target(stem, name, "overlay")
+            if picture is not None and on_earth:  # first: the PNG's note says that all is there
+                geo.save_place(target, picture, (image.shape[1], image.shape[0]), drawn.info["photo"])
+            save_png(target, drawn, note)
         if one.probabilities is not None:
             kept = {"probabilities": one.probabilities.astype(np.float16), "labels": np.array(task.labels), "note": np.array(note or "")}
             with atomic_write(_target(stem, name, "probabilities")) as temporary:
@@ -466,6 +479,24 @@ def write_answers(
         space = OutputSpace([one.labelset for one in answers])
         save_png(_target(stem, "sheet"), sheet(image, {one.labelset.name: one.ids for one in answers}, space), note)
     return lines
+
+
+def label_giant(predictor: Predictor, file: File, order: Order, note: str = "") -> list[str]:
+    """Label a picture that is too large to wait in memory and write the answers: meanwhile it lies, and the class ids do, in files without
+    a name below ``order.out``, three bytes a pixel and one for each labelset, of which no more is in memory than is worked on.
+
+    Returns:
+        For each labelset a line with the shares of its classes.
+
+    Raises:
+        UserError: the picture cannot be read.
+        WriteError: an answer cannot be written, or the disk has no room.
+    """
+    room = partial(array_in, order.out)
+    image = geo.read_by_windows(file.path, order.max_pixels, room)
+    image = read_picture(file.path, order.max_pixels, room) if image is None else image
+    answers = answer(predictor, image, order.labelsets, order.merged, "probabilities" in order.outputs, room)
+    return write_answers(image, answers, order.out / file.name, order.outputs, note, file.path, file.name)
 
 
 def label_video(

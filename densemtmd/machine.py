@@ -13,6 +13,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -84,6 +86,12 @@ def array_bytes(value: object) -> int:
     if is_dataclass(value):
         return sum(array_bytes(getattr(value, field.name)) for field in fields(value))
     return int(getattr(value, "nbytes", 0))
+
+
+def let_go(array: np.ndarray) -> None:
+    """Of a large array that lies in a file, gives the memory back that what was read or written of it takes: the file has it."""
+    if isinstance(array, np.memmap) and array.mode != "c" and array.nbytes > AHEAD_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def processes() -> int:

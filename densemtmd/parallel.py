@@ -17,6 +17,7 @@ Shapes: ``B`` samples of the whole batch, ``b`` those of this process, ``C`` cha
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -100,6 +101,7 @@ def joined() -> Iterator[bool]:
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore("torch", store), rank=number, world_size=count, timeout=LONG)
         _group = _Group(number, count, dist.PrefixStore("densemtmd", store), dist.new_group(timeout=LONG, backend=backend))
+        atexit.register(_leave, _group)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = shorten(str(error), 200, placeholder=" …")
         raise UserError(f"the processes that torchrun started do not find each other ({reason}): look at what the others say") from None
@@ -110,6 +112,15 @@ def joined() -> Iterator[bool]:
         if not group.lost and _end(group):  # else it would wait for those that are gone
             with suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+def _leave(group: _Group) -> None:
+    """Ends a process that has lost others when all has been said and written, without Python's putting away of modules one by one, which
+    takes seconds of a processor where torch is: ``torchrun`` waits for it."""
+    if group.lost:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _end(group: _Group) -> bool:

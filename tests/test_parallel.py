@@ -396,6 +396,23 @@ def test_one_that_is_killed_ends_the_other_with_a_sentence(toys, rank):
     assert "Traceback" not in said[1 - rank]
 
 
+def test_who_has_lost_another_ends_at_once(lost="why"):
+    """All that was said is there, and Python puts nothing away: ``torchrun`` waits."""
+    script = f"""
+import atexit
+from densemtmd import parallel
+atexit.register(print, "put away")
+atexit.register(parallel._leave, parallel._Group(0, 2, None, None, lost={lost!r}))
+print("said")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split("\n"), done.stderr) == ((1, ["said", ""], "") if lost else (0, ["said", "put away", ""], ""))
+
+
+def test_who_has_lost_none_ends_as_any_process():
+    test_who_has_lost_another_ends_at_once("")
+
+
 def test_ctrl_c_is_agreed_upon_and_another_number_goes_on(toys):
     """One of two hears the signal, both save and end; a single process goes on to where it would have come undisturbed."""
     settings = [*SMALL, "train.outputs=20000", "train.epoch_outputs=10000", "train.optimizer=sgd", "train.lr=0.01"]

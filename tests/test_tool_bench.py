@@ -15,7 +15,7 @@ import pytest
 from test_parallel import in_processes
 from toy import refused, write_toy
 
-from densemtmd.bench import clock, correspondences, label, networks, processes, scale, train
+from densemtmd.bench import clock, correspondences, label, networks, processes, scale, tiff, train
 from densemtmd.bench import told as about
 from densemtmd.bench.coverage import MEASURES, WORLDS
 from densemtmd.tasks import VOID, Labelset, OutputSpace
@@ -132,6 +132,31 @@ def test_giant(bench, tmp_path):
     for name in ("read", "network", "overlay", "sheet", "ids, overlays and sheet written"):
         each = [row["steps"][name]["seconds_cpu"] / row["pixels"] * 1e6 for row in told["rows"]]
         assert f"| {name} | {each[0]:.3f} | {each[1]:.3f} |" in text
+
+
+def test_tiff(bench, tmp_path):
+    """Whole calls of infer: what they take, and what they leave."""
+    pytest.importorskip("rasterio")
+    told, text = run(bench, tmp_path, "tiff", "--megapixels", 0.04)
+    (call,) = told["calls"]
+    assert call["side"] == 200 and 0.1 < call["memory_gb"] < 10 and 0 < call["answer_gb"] < 1e-3 and call["seconds_cpu"] > 0.1
+    assert f"| 200×200 | {call['seconds_cpu']:.0f} | {call['seconds_cpu'] / 0.04:.2f} | {call['memory_gb']:.2f} GB |" in text
+
+
+def test_what_lies_on_disk_meanwhile_is_seen(tmp_path):
+    script = f"from densemtmd.files import array_in; kept = array_in({str(tmp_path / 'out')!r}, (3, 2**20)); input('there')"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(5) == b"there"
+        found = tiff.meanwhile(process.pid, tmp_path / "out"), tiff.peak_of(process.pid)
+        process.communicate(b"\n")
+    assert found[0] == 3 * 2**20 and found[1] > 2**20
+    assert tiff.meanwhile(process.pid, tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize("given", [["--processes", "0"], ["--processes", "-2"], ["--seeds", "0"], ["--every", "0"], ["--limit", "nan"]])
+def test_numbers_that_mean_nothing_are_sentences(bench, capsys, given):
+    assert bench.main(["train", *given]) == 1
+    assert f"error: {given[0]} is {given[1]}, expected at least " in capsys.readouterr().err
 
 
 def test_labels(bench, tmp_path):

@@ -9,6 +9,7 @@
     python tools/bench.py tracking stanford --data-root ~/data
     python tools/bench.py many --pictures 1000 100000                        opening, checking and scoring very many pictures
     python tools/bench.py giant --megapixels 4 100                          what is done with a giant picture, step by step
+    python tools/bench.py tiff --megapixels 25 400                          whole calls of infer on giant TIFFs: memory and disk
     python tools/bench.py labels --labels 68x7 1000x50                      training and labelling against the number of labels
     python tools/bench.py render                                            hands in depth pictures, in memory and to disk
     python tools/bench.py copies --checkpoint released                      a picture mirrored and enlarged too, beside itself
@@ -42,6 +43,7 @@ from densemtmd.bench.loading import measure_loading
 from densemtmd.bench.many import measure_many
 from densemtmd.bench.render import measure_render
 from densemtmd.bench.scale import measure_scale
+from densemtmd.bench.tiff import measure_tiff
 from densemtmd.bench.told import Told, conditions
 from densemtmd.bench.tracking import measure_tracking
 from densemtmd.bench.train import measure_train
@@ -94,6 +96,10 @@ def make_arguments() -> argparse.ArgumentParser:
     add = bench("giant", measure_giant, "what is done with giant pictures, step by step: time and memory a pixel", 1)
     add("--megapixels", nargs="+", type=float, default=[1, 4, 16], metavar="MPX", help="(default: 1 4 16)")
     add("--labelsets", type=int, default=7, metavar="N", help="of ten labels each (default: 7)")
+    add = bench("tiff", measure_tiff, "whole calls of infer on giant TIFFs: time, memory and disk", 1)
+    add("--megapixels", nargs="+", type=float, default=[25, 100, 400], metavar="MPX", help="(default: 25 100 400)")
+    add("--labelset", default="kundu", metavar="NAME|all|A,B", help="which labelsets answer (default: kundu)")
+    add("--checkpoint", type=network, metavar="FILE|RUN", help="a trained network (default: a very small one)")
     add = bench("labels", measure_labels, "training and labelling against the number of labels", 3)
     add("--labels", nargs="+", default=["68x7", "300x15", "1000x50"], metavar="NxK", help="labels x labelsets (default: 68x7 to 1000x50)")
     add("--size", default="240x320", metavar="HxW", help="of the picture that is labelled (default: 240x320)")
@@ -137,6 +143,14 @@ def make_arguments() -> argparse.ArgumentParser:
     return parser
 
 
+LEAST: dict[str, dict[str, float]] = {
+    "train": {"processes": 1, "target": 0, "seeds": 1, "pictures": 1, "limit": 1e-3, "every": 1e-3},
+    "exported": {"pictures": 0},
+    "scale": {"dense_to": 0},
+}
+"""What options of a bench must be at least, beside those that all have."""
+
+
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_arguments().parse_args(argv)
@@ -145,6 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--{name} is {getattr(arguments, name)}, expected at least 1")
     if "seconds" in arguments and (arguments.workers < 0 or not arguments.seconds > 0):
         raise UserError(f"--workers is {arguments.workers} and --seconds {arguments.seconds}, expected at least 0 and more than 0")
+    for name, least in LEAST.get(arguments.bench, {}).items():
+        value = getattr(arguments, name)
+        if value is not None and not value >= least:
+            raise UserError(f"--{name.replace('_', '-')} is {value:g}, expected at least {least:g}")
 
     import torch
 

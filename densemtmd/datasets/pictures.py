@@ -9,6 +9,7 @@ import ctypes
 import logging
 import stat
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from densemtmd.errors import UserError
+from densemtmd.machine import let_go
 
 # Pillow has one limit for the whole process (it refuses 179 million pixels); that of `open_picture` holds instead.
 Image.MAX_IMAGE_PIXELS = None
@@ -35,8 +37,15 @@ ROWS_OF = 2**23
 """Pixels that are taken over from Pillow at a time."""
 WHITE = (255, 255, 255, 255)
 
+Room = Callable[[tuple[int, ...]], np.ndarray]
+"""Gives an array of bytes of some shape, which is filled: in memory or in a file."""
 
-def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+
+def memory(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.uint8)
+
+
+def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, room: Room = memory) -> np.ndarray:
     """Read any picture that Pillow knows, as people see it.
 
     Rotated as its EXIF says; the first frame of an animation; transparency laid on white, as a browser shows it; grey
@@ -47,6 +56,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         path: the file.
         max_pixels: refuse a picture whose header claims more, before anything is decoded: a small file can claim a
             picture that fills the memory.
+        room: gives the array of that shape which is filled.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -59,7 +69,9 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if picture.mode == "F":
             raise UserError(f"{path} holds floating-point values, expected 8 or 16 bits per channel: save it as PNG")
         try:
-            return _to_rgb(_upright(picture))
+            return _to_rgb(_upright(picture), room)
+        except UserError:  # there is no room
+            raise
         except Exception as error:  # Pillow raises whatever it stumbles over
             raise _damaged(path, error) from error
 
@@ -169,7 +181,7 @@ def _upright(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _to_rgb(picture: Image.Image) -> np.ndarray:
+def _to_rgb(picture: Image.Image, room: Room) -> np.ndarray:
     """(H, W, 3) uint8 from any of Pillow's modes but floating point."""
     if picture.mode.startswith("I"):  # I;16 in either byte order, or I: 16 bits kept in 32
         grey = (np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
@@ -177,15 +189,16 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
-    return _values(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return _values(picture if picture.mode == "RGB" else picture.convert("RGB"), room)
 
 
-def _values(picture: Image.Image) -> np.ndarray:
+def _values(picture: Image.Image, room: Room) -> np.ndarray:
     """(H, W, 3) uint8 of a picture in RGB, some rows at a time: Pillow hands out what it is asked for in two more copies."""
-    values = np.empty((picture.height, picture.width, 3), np.uint8)
+    values = room((picture.height, picture.width, 3))
     rows = max(1, ROWS_OF // picture.width)
     for top in range(0, picture.height, rows):
         values[top : top + rows] = np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+        let_go(values)
     return values
 
 

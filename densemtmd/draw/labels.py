@@ -23,6 +23,7 @@ from densemtmd.draw.colours import FAINT, INK, PAPER
 from densemtmd.draw.lettering import font_for, short
 from densemtmd.errors import UserError
 from densemtmd.files import atomic_write
+from densemtmd.machine import let_go
 from densemtmd.tasks import VOID, Colour, Labelset, OutputSpace, harmonised
 
 SMALLEST_SHARE = 0.001
@@ -119,7 +120,11 @@ def _checked(ids: np.ndarray, labels: int) -> np.ndarray:
 def _counts(ids: np.ndarray) -> np.ndarray:
     """(256,) how often each class id occurs: a part of the map at a time, of which NumPy makes eight times as large a copy."""
     parts = np.array_split(ids, max(1, math.ceil(ids.size / PART)))
-    return sum((np.bincount(part.ravel(), minlength=256) for part in parts), np.zeros(256, np.int64))
+    counts = np.zeros(256, np.int64)
+    for part in parts:
+        counts += np.bincount(part.ravel(), minlength=256)
+        let_go(ids)
+    return counts
 
 
 def _table(palette: Sequence[Colour]) -> np.ndarray:
@@ -137,7 +142,8 @@ def overlay(image: np.ndarray, ids: np.ndarray, labelset: Labelset, opacity: flo
     """A photo under the colours of its label map, with thin lines between classes and a legend beneath.
 
     Small photos are enlarged, so that the legend can be read; others keep their size, and the legend grows with them; very large ones
-    (above :data:`LARGEST`) are made smaller. Unlabelled pixels are darkened.
+    (above :data:`LARGEST`) are made smaller. Unlabelled pixels are darkened. ``info["photo"]`` says which part of it is the photo: left,
+    top, right and bottom in pixels.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -156,8 +162,10 @@ def overlay(image: np.ndarray, ids: np.ndarray, labelset: Labelset, opacity: flo
     painted = _painted_at((photo.width, photo.height), image, whole, labelset, opacity)
     legend = _Legend.of(ids, labelset, size, width=painted.width)
     sheet = Image.new("RGB", (max(painted.width, legend.width), painted.height + legend.height), PAPER)
-    sheet.paste(painted, ((sheet.width - painted.width) // 2, 0))
+    left = (sheet.width - painted.width) // 2
+    sheet.paste(painted, (left, 0))
     legend.draw(sheet, (0, painted.height))
+    sheet.info["photo"] = (left, 0, left + painted.width, painted.height)
     return sheet
 
 
@@ -394,7 +402,11 @@ def _resized(image: np.ndarray, ids: np.ndarray | None, size: tuple[int, int]) -
 def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
     """A photo a whole factor smaller, a part at a time: each pixel the mean of factor² ones."""
     rows = factor * max(1, PART // (factor * image.shape[1]))
-    return np.concatenate([np.asarray(Image.fromarray(image[top : top + rows]).reduce(factor)) for top in range(0, len(image), rows)])
+    parts = []
+    for top in range(0, len(image), rows):
+        parts.append(np.asarray(Image.fromarray(image[top : top + rows]).reduce(factor)))
+        let_go(image)
+    return np.concatenate(parts)
 
 
 def _painted(photo: Image.Image, ids: np.ndarray, labelset: Labelset, opacity: float) -> Image.Image:
@@ -432,7 +444,7 @@ def _smooth(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         ids = ids[::step, ::step]
     larger = size[0] > ids.shape[1]  # whose pixels are rounded a little, less than would lose a line of single ones
     most, best = np.zeros((size[1], size[0]), np.uint8), np.full((size[1], size[0]), VOID, np.uint8)
-    for one in np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist():
+    for one in np.flatnonzero(_counts(ids)).tolist():
         own = Image.fromarray((ids == one).astype(np.uint8) * np.uint8(255))
         part = np.asarray((own.filter(ImageFilter.GaussianBlur(0.6)) if larger else own).resize(size, Image.Resampling.BICUBIC))
         best[part > most] = one
