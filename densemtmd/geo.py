@@ -149,7 +149,8 @@ def save_place(path: str | Path, like: str | Path, size: tuple[int, int], part: 
     if points := place.get("gcps"):
         found = ElementTree.SubElement(described, "GCPList", {"Projection": wkt})
         for n, point in enumerate(points, 1):
-            at: dict[str, float] = {"Pixel": point.col / across + left, "Line": point.row / down + top, "X": point.x, "Y": point.y, "Z": point.z or 0.0}
+            x, y = point.col / across + left, point.row / down + top
+            at = {"Pixel": x, "Line": y, "X": point.x, "Y": point.y, "Z": point.z or 0.0}
             told = {"Id": str(n), "Info": ""} | {name: repr(float(value)) for name, value in at.items()}
             ElementTree.SubElement(found, "GCP", told)
     else:
