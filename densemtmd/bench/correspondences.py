@@ -1,8 +1,8 @@
 """How sure ``tools/correlate.py`` may be of what it reads off a network: measured on made-up annotators of real pictures.
 
 Two annotators share a dataset's pictures out among themselves. Each has labels of their own, which are the dataset's, merged at random and
-some of them left out, and draws as carefully as it may be: small things forgotten, borders moved, things taken for what lies around them.
-So it is known what every pixel is to both of them, though a network is shown each picture by one of them alone. What
+some of them left out, and draws as carefully as it may be: small things forgotten, borders moved, things left void or taken for what lies
+around them. So it is known what every pixel is to both of them, though a network is shown each picture by one of them alone. What
 :mod:`densemtmd.correlation` weighs is then found by logistic regression, the datasets counting alike, and what it tells is scored on each
 dataset by weights that were found without it.
 
@@ -41,6 +41,9 @@ STEPS = (100, 500)
 
 BOTH = 6
 """Of so many pictures one is nobody's to learn from: there both are asked what they see."""
+
+LEFT = 254
+"""In a drawn picture: a thing that somebody has a label for and has left void. What it is to them is not known."""
 
 CELLS = 8000
 """Of each annotator's pictures, so many cells are kept."""
@@ -148,7 +151,7 @@ def merged(labels: int, groups: int, left_out: int, random: np.random.Generator)
 
 
 def drawn(target: np.ndarray, hand: Hand, random: np.random.Generator) -> np.ndarray:
-    """A picture's labels, (H, W) uint8, as somebody draws them."""
+    """A picture's labels, (H, W) uint8, as somebody draws them; :data:`LEFT` where they forgot to."""
     from scipy import ndimage
 
     if hand == EXACT:
@@ -162,7 +165,7 @@ def drawn(target: np.ndarray, hand: Hand, random: np.random.Generator) -> np.nda
         void = chance[2] < hand.left
         gone[0] = void[0] = False  # what is no thing of this label
         hole |= gone[things]
-        target[void[things]] = VOID
+        target[void[things]] = LEFT
     if hole.any() and not hole.all():
         nearest = ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True)
         target = target[tuple(nearest)]
@@ -177,10 +180,12 @@ def drawn(target: np.ndarray, hand: Hand, random: np.random.Generator) -> np.nda
 
 def overlap(pairs: Sequence[tuple[np.ndarray, np.ndarray]], space: OutputSpace) -> np.ndarray:
     """(C, C): which share of the pixels of each of two annotators' labels has each label of the other, of pictures that both have drawn.
-    What the other left void has none; NaN where a label has no pixel, and between labels of one annotator."""
+    Those that the other has no label for lie in none, and those that either left void are not counted; NaN where a label has no pixel, and
+    between labels of one annotator."""
     size, both = space.channels, np.zeros((256, 256))
     for a, b in pairs:
-        value = a.ravel().astype(np.int64) * 256 + b.ravel()
+        known = (a != LEFT) & (b != LEFT)
+        value = a[known].astype(np.int64) * 256 + b[known]
         both += np.bincount(value, minlength=256 * 256).reshape(256, 256)
     one, other = (space.slice(name) for name in space.names)
     count = [one.stop - one.start, other.stop - other.start]
@@ -229,13 +234,14 @@ def of_dataset(arguments: argparse.Namespace, name: str) -> Iterator[list[Seen]]
         order = random.permutation(len(samples))
         of_both, rest = order[: len(order) // BOTH], order[len(order) // BOTH :]
         own = [rest[: len(rest) // 2], rest[len(rest) // 2 :]]
-        annotated = [[(maps[n], replace(samples[n], target=seen[who][n])) for n in own[who]] for who in range(2)]
+        given = [[np.where(target == LEFT, VOID, target).astype(np.uint8) for target in targets] for targets in seen]
+        annotated = [[(maps[n], replace(samples[n], target=given[who][n])) for n in own[who]] for who in range(2)]
         found = []
         for steps in STEPS:
             network = backbones.build(model, space, pretrained=True).to(device)
             learn(network, annotated, steps, number)
             for pictures, true in ((own, rest), ([of_both, of_both], of_both)):
-                evidence = shown(network, space, [[(maps[n], seen[who][n]) for n in pictures[who]] for who in range(2)])
+                evidence = shown(network, space, [[(maps[n], given[who][n]) for n in pictures[who]] for who in range(2)])
                 truth = overlap([(seen[0][n], seen[1][n]) for n in true], space)
                 found.append(Seen(name, evidence, correlation.shares(evidence), truth))
         yield found
