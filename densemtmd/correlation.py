@@ -54,13 +54,12 @@ as they like, and what is in truth a part may have less of its pixels there."""
 STATED = (0.0, 0.5, 0.75, 0.85, 0.95, 1.0)
 """Between these a reliability table groups confidences."""
 
-WEIGHTS = (-1.19, 0.72, 1.4, -0.48)
+WEIGHTS = (-1.81, 0.96, 0.25, -0.1)
 """Of 1, and of the logits of the share, of the matrix and of how well the network recognises the label among its own annotator's: the logit
 of the probability that at least :data:`MOSTLY` of its pixels lie in the other.
 
-A logistic regression over made-up annotators of real pictures, of whom each sees others: of CMP, LabelMeFacade and Stanford Background,
-which count alike, with labels merged at random or left out, small ones forgotten and borders moved by some pixels, or none of it, after
-100 and 500 steps of a head on a frozen trunk. CamVid took no part in it."""
+A logistic regression over made-up annotators of real pictures, of whom each sees others: of CMP, LabelMeFacade and Stanford Background, which
+count alike, by ``tools/bench.py correspondences`` (results/bench/correspondences.md). CamVid took no part in it."""
 
 SPREAD = 0.02
 """Logits are of shares from this to 1 less this: more is nothing that so few pixels tell."""
