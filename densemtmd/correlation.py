@@ -58,8 +58,8 @@ WEIGHTS = (-1.81, 0.96, 0.25, -0.1)
 """Of 1, and of the logits of the share, of the matrix and of how well the network recognises the label among its own annotator's: the logit
 of the probability that at least :data:`MOSTLY` of its pixels lie in the other.
 
-A logistic regression over made-up annotators of real pictures, of whom each sees others: of CMP, LabelMeFacade and Stanford Background, which
-count alike, by ``tools/bench.py correspondences`` (results/bench/correspondences.md). CamVid took no part in it."""
+A logistic regression over made-up annotators of real pictures, of whom each sees others: of CMP, LabelMeFacade and Stanford Background, all
+three counting alike. ``tools/bench.py correspondences`` finds it (results/bench/correspondences.md). CamVid took no part in it."""
 
 SPREAD = 0.02
 """Logits are of shares from this to 1 less this: more is nothing that so few pixels tell."""
