@@ -118,7 +118,7 @@ def test_what_a_draft_says_to_do_next(mine, capsys):
         codes = np.asarray(Image.open(path))
         Image.fromarray(np.where(codes == 1, 255, 0).astype(np.uint8)).save(path)
     assert check_data.main(["--new", "squares", "--out", "drafts"]) == 0
-    (command,) = re.findall(r"then: (?:python tools/check_data.py|densemtmd check-data) (.*)", capsys.readouterr().out)
+    (command,) = re.findall(r"^  (?:python tools/check_data.py|densemtmd check-data) (.*)$", capsys.readouterr().out, re.M)
     assert check_data.main(shlex.split(command)) == 0
     config = load_dataset_config(command)
     assert config.codes.labels == ((0,), (255,)) and config.codes.void == ()
