@@ -509,6 +509,17 @@ def test_drafts_of_real_datasets(data_root, tmp_path, folder, codes):
         dataset.load(items[0])
 
 
+def test_what_a_draft_reads_is_not_more_that_could_be_labels_however_its_folder_is_named(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    for what, highest, shape in (("images", 256, (20, 30, 3)), ("labels", 3, (20, 30))):
+        (tmp_path / "mine" / what).mkdir(parents=True)
+        for n in range(4):
+            Image.fromarray(random.integers(0, highest, shape).astype(np.uint8)).save(tmp_path / "mine" / what / f"{n}.png")
+    monkeypatch.chdir(tmp_path)
+    assert draft("mine") == draft(tmp_path / "mine")
+    assert "more that could be labels" not in draft("mine")
+
+
 def test_a_draft_names_further_labels_once_however_many_folders_they_are_in(tmp_path):
     random = np.random.default_rng(0)
     for place in "abc":

@@ -112,6 +112,7 @@ def draft(folder: str | Path) -> str:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name one that holds pictures and their labels")
+    folder = folder.resolve()  # as a dataset's files are named
     there = all_below(folder)
     kinds = _kinds(folder, there)
     pairs = _pairs(kinds) or _pairs(_beheaded(kinds))
@@ -165,8 +166,8 @@ def _labelled(pairs: list[tuple[_Kind, _Kind]], void: Any) -> list[tuple[_Kind, 
 def _where(folder: Path, dataset: Dataset) -> list[str]:
     """The lines on where the files are, and which of them stand alone."""
     text = [
-        f"name: {_plain(folder.resolve().name)}",
-        f"folder: {_quoted(str(folder.resolve()))}",
+        f"name: {_plain(folder.name)}",
+        f"folder: {_quoted(str(folder))}",
         f"images: {_listed(dataset.config.images)}",
         f"labels: {_listed(dataset.config.labels)}",
     ]
@@ -429,7 +430,7 @@ def _opened(folder: Path, pairs: Sequence[tuple[_Kind, _Kind]], listing: bool = 
     encoding, mat_key = pairs[0][1].encoding, pairs[0][1].mat_key
     code = ["b"] if encoding in NAMED else [[1, 2, 3]] if encoding == "colour" else [1]
     ids = [{"label": "a", "codes": "rest"}, {"label": "b", "codes": code}]
-    known = {"name": "draft", "folder": str(folder.resolve()), "encoding": encoding, "mat_key": mat_key or None, "labelset": ids}
+    known = {"name": "draft", "folder": str(folder), "encoding": encoding, "mat_key": mat_key or None, "labelset": ids}
     best, failed = None, None
     for images, labels in _globs(pairs):
         if listing:
