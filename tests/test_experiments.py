@@ -135,7 +135,8 @@ def test_every_experiment_composes(path):
         assert sum(stage.answers for stage in plan) >= 1
         others = ["best", "alone", "joint", "jt_temperature", "linear_nf", "linear_jt", "alone_long", "linear_alone"]
         others += ["linear_joint", *(f"gr_{strength}" for strength in ("0.1", "0.5", "2"))]
-        others += [*(f"fresh_{name}" for name in ("nf_full", "jt")), *(f"finetune_{name}" for name in ("stanford", "siftflow", "kitti7"))]
+        others += ["jt_3x", *(f"fresh_{name}" for name in ("nf_full", "jt", "jt_3x"))]
+        others += [*(f"finetune_{name}" for name in ("stanford", "siftflow", "kitti7"))]
         assert search or row in (settings.strategy["name"], *others)
 
 
