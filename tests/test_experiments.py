@@ -89,9 +89,10 @@ def test_a_table_runs_once_and_goes_on_where_it_stopped(arguments, capsys):
 
 
 def test_a_row_that_fails_does_not_stop_the_others_and_several_run_at_once(arguments, capsys):
-    few = [*arguments, "rows=[jt,nf]", "seeds=[0]"]
+    few = [*arguments, "rows=[nf,jt]", "seeds=[0]"]
     assert train.main([*few, "name=one"]) == 0
     assert train.main([*few, "name=two", "jobs=2"]) == 0
+    assert list(yaml.safe_load(Path("runs/two/table.yaml").read_text())["rows"]) == ["jt", "nf"]  # as the experiment has them
     for row in ("jt-seed0/best", "nf-seed0/discs/best"):
         assert same(weights(Path(f"runs/one/{row}.safetensors")), weights(Path(f"runs/two/{row}.safetensors")))
     assert "epoch    loss" in Path("runs/two/logs/jt-seed0.txt").read_text()

@@ -205,7 +205,7 @@ def run_table(
             with suppress(UserError), held(row / LOCK, row):  # nobody draws its figures at the moment
                 remove_strays(row, apart=EVALUATIONS)
         seeds = sorted({planned.settings.seed for planned in plan})
-        about = {"name": name, "rows": rows_of(folder, plan), "seeds": seeds}
+        about = {"name": name, "rows": rows_of(folder, experiment, plan), "seeds": seeds}
         about |= {key: value for key in ("paper", "curve") if (value := getattr(experiment, key)) is not None}
         write_text(folder / "table.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
         done = len(plan) - len(waiting)
@@ -259,7 +259,7 @@ def publish(tracker: Tracker, folder: Path, experiment: Experiment, plan: Sequen
     """Tells the tracker what the table is, how its finished rows compare, and how to repeat it."""
     if not tracker.viewer:  # nobody keeps its record, or another process does
         return
-    rows = {row: [one for one in some if one.partition("=")[0] not in WHEREVER] for row, some in rows_of(folder, plan).items()}
+    rows = {row: [one for one in some if one.partition("=")[0] not in WHEREVER] for row, some in rows_of(folder, experiment, plan).items()}
     common = [one for one in next(iter(rows.values())) if all(one in other for other in rows.values())]
     again = shlex.join(command_of(folder, experiment, plan))
     lines = "\n".join(f"| {row} | `{' '.join(one for one in settings if one not in common)}` |" for row, settings in rows.items())
@@ -299,13 +299,15 @@ def command_of(folder: Path, experiment: Experiment, plan: Sequence[Planned]) ->
     return ["densemtmd", "train", which, *said, *others, *([] if folder.name == experiment.name else [f"name={folder.name}"])]
 
 
-def rows_of(folder: str | Path, plan: Sequence[Planned]) -> dict[str, list[str]]:
-    """The rows of a table with their settings: those that are wanted now, and before them those of an earlier call."""
+def rows_of(folder: str | Path, experiment: Experiment, plan: Sequence[Planned]) -> dict[str, list[str]]:
+    """The rows of a table with their settings, those that are wanted now and those of earlier calls, in the experiment's order; behind
+    them those that it no longer has."""
     folder = Path(folder)
     file = folder / "table.yaml"
     before = read_yaml(file, "a table").get("rows") if file.exists() else {}
     now = {planned.row: [o for o in planned.overrides if not o.startswith("seed=")] for planned in plan}
-    return {**(before if isinstance(before, dict) else {}), **now}
+    all_of_them = {**(before if isinstance(before, dict) else {}), **now}
+    return {row: all_of_them[row] for row in (*experiment.rows, *all_of_them) if row in all_of_them}
 
 
 def finished(folder: str | Path, planned: Planned) -> bool:
