@@ -29,7 +29,7 @@ from densemtmd.datasets.pictures import read_picture
 from densemtmd.datasets.sample import Item
 from densemtmd.errors import UserError
 from densemtmd.machine import ahead
-from densemtmd.progress import followed
+from densemtmd.progress import followed, say
 from densemtmd.tasks import VOID
 
 
@@ -141,7 +141,7 @@ def named_truths(datasets: Sequence[Dataset], data_root: str | Path, known: Cont
         if (config := dataset.config.truth) is None:
             continue
         if known is not None and config.labelset.name not in known:
-            print(f"{dataset.config.path}: its truth, {config.path}, is left out: the network knows no labelset {config.labelset.name!r}")
+            say(f"{dataset.config.path}: its truth, {config.path}, is left out: the network knows no labelset {config.labelset.name!r}")
             continue
         present = next((one for one in datasets if one.name == config.name), None)
         same = present or found.get(config.name)

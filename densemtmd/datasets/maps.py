@@ -28,7 +28,7 @@ from densemtmd.datasets.folder import Dataset, Item
 from densemtmd.datasets.sample import Sample, as_input
 from densemtmd.files import WriteError, atomic_write
 from densemtmd.network import JointNetwork, Trunk
-from densemtmd.progress import followed
+from densemtmd.progress import followed, say
 
 FORMAT = "densemtmd maps, 2"
 """The number rises with every change of the files, of how pictures are decoded or of what a trunk makes of them."""
@@ -178,7 +178,7 @@ class KeptMaps:
                         with atomic_write(path) as temporary:
                             np.save(temporary, made)
                     except WriteError as error:
-                        print(f"{self.dataset.name}: features are kept in memory, for this run alone: {error}")
+                        say(f"{self.dataset.name}: features are kept in memory, for this run alone: {error}")
                         folder = None
                     else:
                         for old in before.get(path.name.partition("-")[0], []):
@@ -216,7 +216,7 @@ def tell_others(folder: Path) -> None:
         if sizes:
             oldest = min(sizes, key=lambda path: path.stat().st_mtime)  # when a picture's were made last
             trunks = f"{len(sizes)} other trunk{'s' * (len(sizes) > 1)}"
-            print(
+            say(
                 f"{folder.parent} also keeps the features of {trunks}, {sum(sizes.values()) / 1e9:.2f} GB: a folder *{SUFFIX} that no run "
                 f"needs any more can be removed, such as {oldest.name}, the oldest ({sizes[oldest] / 1e9:.2f} GB)"
             )
