@@ -18,6 +18,7 @@ from toy import refused, write_toy
 from densemtmd.bench import clock, correspondences, label, networks, processes, scale, tiff, train
 from densemtmd.bench import told as about
 from densemtmd.bench.coverage import MEASURES, WORLDS
+from densemtmd.bench.training import Kind
 from densemtmd.tasks import VOID, Labelset, OutputSpace
 
 ROOT = Path(__file__).parents[1]
@@ -358,11 +359,12 @@ def test_train_by_two_processes(bench, tmp_path, training, monkeypatch):
 
     monkeypatch.setattr(processes, "subprocess", SimpleNamespace(run=forked))
     (tmp_path / "conf" / "protocol" / "small.yaml").write_text("train: {crop: 16, batch: 4}")
-    told, text = run(bench, tmp_path, *training, "--turns", 1, "--also", "--processes", 2)
-    measured = told["processes"]
-    assert list(measured) == ["1 process, 1 thread", "1 process, 2 threads", "2 processes"]
-    for one in measured.values():
-        assert one["step_s"] > 0 and one["cpu_s"] > 0 and one["times"] == measured["1 process, 1 thread"]["step_s"] / one["step_s"]
+    told, text = run(bench, tmp_path, *training, "--turns", 1, "--also", "2x24", "--processes", 2)
+    assert [name.partition(",")[0] for name in told["processes"]] == ["small", "2 crops of 24×24"]
+    for measured in told["processes"].values():
+        assert list(measured) == ["1 process, 1 thread", "1 process, 2 threads", "2 processes"]
+        for one in measured.values():
+            assert one["step_s"] > 0 and one["cpu_s"] > 0 and one["times"] == measured["1 process, 1 thread"]["step_s"] / one["step_s"]
     assert "times as fast as 1 process, 1 thread" in text
 
 
@@ -371,7 +373,7 @@ def test_why_processes_ended(monkeypatch, stderr, told):
     ended = SimpleNamespace(run=lambda call, **options: subprocess.CompletedProcess(call, 7, "", stderr))
     monkeypatch.setattr(processes, "subprocess", ended)
     with refused("torchrun ended with 7", told):
-        processes.measure_processes(SimpleNamespace(processes=2, turns=1), "float32")
+        processes.measure_processes(SimpleNamespace(processes=2, turns=1), {"strided": Kind("strided", "float32")})
 
 
 def test_how_busy_a_gpu_is(monkeypatch):

@@ -84,7 +84,8 @@ def measure_train(arguments: argparse.Namespace) -> Told:
         values["target"], more = measure_target(arguments, kinds, device)
         lines += more
     if arguments.processes > 1:
-        values["processes"], more = measure_processes(arguments, usual)
+        theirs = {name: kind for name, kind in kinds.items() if (kind.protocol, kind.precision) == (arguments.protocol, usual)}
+        values["processes"], more = measure_processes(arguments, theirs)
         lines += more
     return Told(f"train {', '.join(arguments.datasets)}: {arguments.model} on {device}, median of {arguments.turns} turns", values, lines)
 
