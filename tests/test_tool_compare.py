@@ -211,6 +211,8 @@ def test_what_the_trainings_came_to(compare, tmp_path, capsys):
         "6 runs, made by `densemtmd train experiment=street`, in 4 min 0 s of processor time (2 min 0 s by the clock), on 2 cores, some; "
         "commit 0123456789."
     )
+    assert compare.main(["street", "--confusions", "nf", "jt", "--out", "out"]) == 0
+    assert Path("out/confusions-nf-jt.md").read_text().splitlines()[-1].startswith("4 runs, made by `densemtmd train experiment=street`, ")
     (folder / "jt-seed0" / MADE).write_text("[1]")
     assert compare.main(["street"]) == 1 and "made.json" in capsys.readouterr().err
     (folder / "jt-seed0" / MADE).unlink()

@@ -124,7 +124,8 @@ def test_cross_scores_and_a_merged_answer(street_run, tmp_path, capsys):
     assert set(scored["answers"]) == {"kundu", "xu", "ros"} == set(scored["answers"]["xu"]) and scored["scoring"] == "strided"
     cell = f"{scored['answers']['kundu']['ros']['global']:.1f}"
     row = next(line for line in printed.splitlines() if line.startswith("kundu"))
-    assert cell in row.split() and cell in (out / "cross.md").read_text()
+    page = (out / "cross.md").read_text()
+    assert cell in row.split() and cell in page and "\nMade by `densemtmd evaluate .../" in page and " --cross --strided`, in " in page
     assert scored["pooled"]["pixels"] == sum(one["pixels"] for on in scored["answers"].values() for one in on.values())
 
     merged = tmp_path / "mine.yaml"

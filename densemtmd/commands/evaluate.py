@@ -86,13 +86,13 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     from densemtmd.files import check_writable, write_json, write_text
     from densemtmd.inference import Predictor
     from densemtmd.kind import kind_of
-    from densemtmd.origin import clocks, origin
+    from densemtmd.origin import clocks, origin, told
     from densemtmd.runs.folder import EVALUATIONS
     from densemtmd.runs.run import keep_scores
     from densemtmd.runs.scoring import answered, check_labelsets, chosen, run_of
     from densemtmd.settings import ScoreSettings
 
-    since = clocks()
+    since, command = clocks(), ["densemtmd", "evaluate", *words]
     if arguments.cross and arguments.labelset:
         raise UserError("--cross and --labelset were both given, expected one of them: call twice")
     predictor = Predictor.load(arguments.checkpoint, arguments.device, arguments.precision)
@@ -118,7 +118,7 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         found = kind.across(predictor.networks, datasets, split, how, **where)
         scored = {"kind": kind.name, **found.scored, **about}
         write_json(out / "cross.json", scored)
-        write_text(out / "cross.md", found.markdown)
+        write_text(out / "cross.md", f"{found.markdown.rstrip()}\n\n{told([origin(command, since)])}\n")
         say(f"{found.table}\n\n{found.pictures} {split} pictures{kind.manner(scored)}; written to {out}")
         return 0
     tasks = {dataset.name: dataset.task for dataset in datasets}
@@ -129,7 +129,7 @@ def score_network(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     else:
         matrices, pictures = answered(predictor, datasets, split, how, cache)
     scored = {"kind": kind.name, **kind.report(matrices, tasks), **kind.way(how), **about}
-    keep_scores(out, matrices, pictures, scored, tasks, [origin(["densemtmd", "evaluate", *words], since)])
+    keep_scores(out, matrices, pictures, scored, tasks, [origin(command, since)])
     say(f"{kind.details(scored)}\n\n{kind.table(scored)}\n")
     say(f"{sum(map(len, pictures.values()))} {split} pictures{kind.manner(scored)}; written to {out}")
     return 0

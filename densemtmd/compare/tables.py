@@ -69,8 +69,8 @@ def compared(table: Comparison, base: str, found: Differences) -> Shown:
         screen += [PUBLISHED, aligned(rows_of(published_table(table, others)))]
         page += [PUBLISHED, markdown(*published_table(table, others))]
     cost = costs_table(table.rows)
-    screen += [*words, how(table, base, found, "marked *"), *([COST, aligned(rows_of(cost))] if cost else []), *made(table)]
-    page += [*words, how(table, base, found, "in bold"), *([COST, markdown(*cost)] if cost else []), *made(table)]
+    screen += [*words, how(table, base, found, "marked *"), *([COST, aligned(rows_of(cost))] if cost else []), *made(table.runs)]
+    page += [*words, how(table, base, found, "in bold"), *([COST, markdown(*cost)] if cost else []), *made(table.runs)]
     return Shown("\n\n".join(screen), {"table.md": "\n\n".join(page) + "\n", "table.csv": as_csv(table, found, paper, others)})
 
 
@@ -99,8 +99,8 @@ def curved(table: Comparison, points: Sequence[Point]) -> Shown:
         gain = [""] * 3 if p.gain is None else [f"{v:.4f}" for v in (p.gain.value, p.gain.low, p.gain.high)]
         lines.append([str(p.share), *(f"{v:.4f}" for v in (p.alone.mean, p.alone.sd, p.joint.mean, p.joint.sd)), *gain])
     cost = costs_table(table.rows)
-    screen = [aligned([head, *rows]), *words, sentence, *([COST, aligned(rows_of(cost))] if cost else []), *made(table)]
-    page = [markdown(head, rows), *words, sentence, *([COST, markdown(*cost)] if cost else []), *made(table)]
+    screen = [aligned([head, *rows]), *words, sentence, *([COST, aligned(rows_of(cost))] if cost else []), *made(table.runs)]
+    page = [markdown(head, rows), *words, sentence, *([COST, markdown(*cost)] if cost else []), *made(table.runs)]
     return Shown("\n\n".join(screen), {"table.md": "\n\n".join(page) + "\n", "table.csv": csv_of(lines)})
 
 
@@ -138,7 +138,8 @@ def confused(table: Comparison, a: str, b: str, dataset: str | None = None) -> S
             raise UserError(f"--confusions names {row!r}, which is no finished row; {nearest(row, rows)}")
     if dataset is not None and dataset not in datasets:
         raise UserError(f"--dataset is {dataset!r}; {nearest(dataset, datasets)}")
-    seeds = [run.seed for run in paired(rows[a], rows[b])[0]]
+    of_a, of_b = paired(rows[a], rows[b])
+    seeds = [run.seed for run in of_a]
     if not seeds:
         raise UserError(f"{a} and {b} have no seed in common: compare rows that were trained with the same seeds")
     screen, page = [], []
@@ -155,7 +156,8 @@ def confused(table: Comparison, a: str, b: str, dataset: str | None = None) -> S
         f"Percent of a label's test pixels that got another label, mean over seeds {', '.join(map(str, seeds))}, and the change with its "
         "95 % interval; shown are changes whose interval does not hold 0."
     )
-    return Shown("\n\n".join([*screen, said]), {f"confusions-{a}-{b}.md": "\n\n".join([*page, said]) + "\n"})
+    page += [said, *made([*of_a, *of_b])]
+    return Shown("\n\n".join([*screen, said]), {f"confusions-{a}-{b}.md": "\n\n".join(page) + "\n"})
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------
@@ -328,9 +330,9 @@ def costs_table(rows: Mapping[str, Sequence[Run]]) -> Rows | None:
     return (["", "networks", "steps of each", "passes of each", "stopped early", "processor time"], lines) if lines else None
 
 
-def made(table: Comparison) -> list[str]:
-    """The sentence about how the runs were made; none where none of them says so."""
-    sentence = told([one for run in table.runs for one in run.made], f"{len(table.runs)} runs, made by")
+def made(runs: Sequence[Run]) -> list[str]:
+    """The sentence about how runs were made; none where none of them says so."""
+    sentence = told([one for run in runs for one in run.made], f"{len(runs)} runs, made by")
     return [sentence] if sentence else []
 
 
