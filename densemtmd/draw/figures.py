@@ -572,7 +572,8 @@ def budget_figure(
             held = np.array([[[score for outputs, score in seed if outputs <= x][-1] for x in at] for seed in found[row]])
             mean, spread, colour = held.mean(0), held.std(0, ddof=1) if len(held) > 1 else 0, colours[n % len(colours)]
             axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(at, mean, color=colour, linewidth=1.8, marker=".", label=_legible(row))
+            # The first rows on top: a row that goes on where another ends must not hide it.
+            axes.plot(at, mean, color=colour, linewidth=1.8, marker=".", label=_legible(row), zorder=2 + (len(rows) - n) / len(rows))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k"))
@@ -582,8 +583,9 @@ def budget_figure(
         axes.spines[["top", "right"]].set_visible(False)
     for axes in fields[len(courses) :]:
         axes.set_visible(False)
-    figure.supxlabel("labelled outputs of the networks that know the dataset", fontsize=9, color=hex_of(FAINT))
-    figure.supylabel(f"{unit}; shaded: one standard deviation", fontsize=9, color=hex_of(FAINT))
+    below = "labelled outputs of the networks that know the dataset; shaded: one standard deviation"
+    figure.supxlabel(below, fontsize=9, color=hex_of(FAINT))
+    figure.supylabel(unit, fontsize=9, color=hex_of(FAINT))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=hex_of(INK))
     figure.legend(*fields[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=10)
     _save_figure(figure, path)
