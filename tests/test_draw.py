@@ -504,6 +504,17 @@ def test_matrices_of_255_and_1000_labels_are_pictures_of_a_size_that_one_can_ope
             assert 2000 < picture.width < 6000 and 2000 < picture.height < 6000
 
 
+def test_a_learning_curve_that_goes_on_where_another_ends_does_not_hide_it(tmp_path):
+    """As shared context goes on where joint training ends."""
+    first = [[(1000 * 2**n, 10.0 * n) for n in range(4)]]
+    longer = [[*first[0], (16_000, 32.0), (32_000, 34.0)]]
+    figures.budget_figure({"he": {"jt": first, "jtsc": longer}}, tmp_path / "f.png", "street", "IoU, validation, %")
+    image = np.asarray(Image.open(tmp_path / "f.png").convert("RGB")).astype(int)
+    field = image[:, : image.shape[1] * 2 // 3]  # without the legend
+    seen = [(abs(field - colour).max(-1) < 12).sum() for colour in ((31, 119, 180), (255, 127, 14))]  # tab10's first two
+    assert min(seen) > 200
+
+
 def test_a_figure_of_any_size_has_a_bounded_number_of_pixels(tmp_path):
     from matplotlib.figure import Figure
 
