@@ -142,6 +142,7 @@ def save_place(path: str | Path, like: str | Path, size: tuple[int, int], part: 
         WriteError: a place that cannot be written.
     """
     path, place = Path(path), place_of(like)
+    forget_place(path)
     left, top, right, bottom = part
     across, down = size[0] / (right - left), size[1] / (bottom - top)  # pixels of the picture for one of the PNG
     described = ElementTree.Element("PAMDataset")
@@ -154,14 +155,20 @@ def save_place(path: str | Path, like: str | Path, size: tuple[int, int], part: 
             told = {"Id": str(n), "Info": ""} | {name: repr(float(value)) for name, value in at.items()}
             ElementTree.SubElement(found, "GCP", told)
     else:
-        rasterio = rasterio_of()
-        transform = place["transform"] @ rasterio.Affine.scale(across, down) @ rasterio.Affine.translation(-left, -top)
-        x, y = transform @ (0.5, 0.5)  # a world file tells where the middle of the first pixel lies
-        lines = (transform.a, transform.d, transform.b, transform.e, x, y)
+        a, b, x, d, e, y = place["transform"][:6]
+        a, d, b, e = a * across, d * across, b * down, e * down
+        column, row = 0.5 - left, 0.5 - top  # a world file tells where the middle of the first pixel lies
+        lines = (a, d, b, e, a * column + b * row + x, d * column + e * row + y)
         write_text(path.with_suffix(".pgw"), "".join(f"{number!r}\n" for number in map(float, lines)))
         ElementTree.SubElement(described, "SRS").text = wkt
     if wkt or points:
         write_text(path.with_name(f"{path.name}.aux.xml"), ElementTree.tostring(described, "unicode") + "\n")
+
+
+def forget_place(path: Path) -> None:
+    """Removes what :func:`save_place` wrote beside a PNG: it told of an earlier picture."""
+    for beside in path.with_suffix(".pgw"), path.with_name(f"{path.name}.aux.xml"):
+        beside.unlink(missing_ok=True)
 
 
 def place_of(path: str | Path) -> dict[str, Any]:
@@ -210,6 +217,9 @@ def read_by_windows(path: str | Path, max_pixels: int = MAX_PIXELS, room: Room =
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None or not is_installed() or np.prod(picture_size(path, max_pixels)) < LARGE or is_turned(path):
         return None
+    with Image.open(path) as picture:
+        if picture.format != {"GTiff": "TIFF"}.get(driver, driver):  # Pillow goes by what is in a file, whatever it is called
+            return None
     rasterio = rasterio_of()
     try:
         with rasterio.Env(**READING), rasterio.open(path.absolute(), driver=driver) as file:

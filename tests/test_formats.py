@@ -419,7 +419,7 @@ def test_pictures_that_labelme_keeps_within_its_files(tmp_path):
         else:
             content = json.loads(path.read_text("utf-8")) | {"imageData": "/9j/" + "A" * 100_000}
             path.write_text(json.dumps(content), encoding="utf-8")
-    with refused("none of the pictures that they are about: write those that are within them out (labelme_export_json FILE)"):
+    with refused("none of the pictures that they are about: write those that are within them out, and put them beside, "):
         draft(tmp_path / "street")
 
 

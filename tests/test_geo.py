@@ -261,6 +261,26 @@ def note_free(path):
     return picture.shape, picture.tobytes()
 
 
+def test_a_large_picture_is_read_by_what_is_in_it_whatever_it_is_called(monkeypatch):
+    monkeypatch.setattr(geo, "LARGE", 1)
+    Image.fromarray(pixels()).save("photo.jpg")
+    for name in ("photo.png", "photo.tif"):
+        Path("photo.jpg").rename(name)
+        assert geo.read_by_windows(name) is None
+        Path(name).rename("photo.jpg")
+
+
+def test_an_earlier_place_does_not_stay_beside_a_new_overlay(predictor):
+    save("map.tif")
+    assert label(predictor, "map.tif", outputs=("overlay",)) == []
+    overlay = next(Path("out").glob("*.overlay.png"))
+    beside = overlay.with_suffix(".pgw"), overlay.with_name(f"{overlay.name}.aux.xml")
+    assert all(path.exists() for path in beside)
+    Image.fromarray(pixels()).save("map.tif")
+    assert label(predictor, "map.tif", outputs=("overlay",)) == []
+    assert overlay.exists() and not any(path.exists() for path in beside)
+
+
 def test_a_merged_labelset_of_a_giant_picture(folder, predictor, monkeypatch):
     Path("merged.yaml").write_text("name: both\nlabels:\n  way: [he.road, xu.ground]\n  rest: rest\n")
     merged = load_merged("merged.yaml", predictor.space)

@@ -40,9 +40,9 @@ def measure_tiff(arguments: argparse.Namespace) -> Told:
         sizes = ["unknown" if call[what] is None else f"{call[what]:.2f} GB" for what in ("memory_gb", "disk_gb", "answer_gb")]
         seconds = call["seconds_cpu"]
         table.append([f"{call['side']}×{call['side']}", f"{seconds:.0f}", f"{seconds / call['side'] ** 2 * 1e6:.2f}", *sizes])
-    by = portable(arguments.checkpoint) if arguments.checkpoint else "a very small network"
-    title = f"tiff: whole calls of infer by {by}, under {arguments.labelset}, class ids alone"
-    return Told(title, {"checkpoint": arguments.checkpoint, "labelset": arguments.labelset, "calls": calls}, [table])
+    by = portable(str(arguments.checkpoint)) if arguments.checkpoint else None
+    title = f"tiff: whole calls of infer by {by or 'a very small network'}, under {arguments.labelset}, class ids alone"
+    return Told(title, {"checkpoint": by, "labelset": arguments.labelset, "calls": calls}, [table])
 
 
 def save_small(folder: Path) -> Path:

@@ -91,10 +91,13 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """:func:`say` on stderr."""
-    from densemtmd.progress import folded
+    """:func:`say` on stderr; as it stands where what folds it is not installed, which may be what there is to complain of."""
+    text = as_called(text)
+    with suppress(ImportError):
+        from densemtmd.progress import folded
 
-    print(folded(as_called(text)), file=sys.stderr)
+        text = folded(text)
+    print(text, file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):

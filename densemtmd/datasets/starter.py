@@ -182,8 +182,12 @@ def _draft_of_objects(folder: Path, there: Sequence[Path], objects: Objects) -> 
     pairs = _pictures_of(folder, there, objects)
     if not pairs:
         within = objects.encoding == "labelme" and '"imageData": "' in ends(objects.files[0])
-        how = "write those that are within them out (labelme_export_json FILE), and put them beside" if within else "put them into it"
+        named = f"{objects.files[0].stem}.png for {objects.files[0].name}"
+        how = f"write those that are within them out, and put them beside, called as they are: {named}" if within else "put them into it"
         raise UserError(f"{folder} has {objects.called}, but none of the pictures that they are about: {how}")
+    if not objects.objects.total() and objects.thin:
+        thin = ", ".join(sorted(objects.thin)[:5])
+        raise UserError(f"{folder} has {objects.called}, but only lines and points ({thin}), which cover no pixel: draw polygons")
     if not objects.objects.total():
         raise UserError(f"{folder} has {objects.called}, but no object in it: label some pictures first")
     dataset = _opened(folder, pairs, listing=objects.encoding in LISTING)
