@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import ExifTags, Image
 
-from densemtmd.datasets.pictures import MAX_PIXELS, Room, is_turned, memory, picture_size
+from densemtmd.datasets.pictures import MAX_PIXELS, Room, is_turned, memory, picture_format, picture_size
 from densemtmd.errors import UserError, one_line
 from densemtmd.files import WriteError, atomic_write, write_text
 from densemtmd.inference import pieces
@@ -44,9 +44,9 @@ CACHE = 2**27
 LARGE = 2**24
 """Pixels from which on a picture is read by windows. Pillow takes as much memory again as the picture, and a third more."""
 
-DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
-"""What reads by windows, by suffix. Not JPEG: where colours are stored coarser than brightness, GDAL repeats them, Pillow interpolates, and
-pixels differ by up to fourteen of 255."""
+DRIVERS = {"TIFF": "GTiff", "PNG": "PNG"}
+"""What reads by windows, by what is in a file. Not JPEG: where colours are stored coarser than brightness, GDAL repeats them, Pillow
+interpolates, and pixels differ by up to fourteen of 255."""
 
 READING = {"GDAL_CACHEMAX": CACHE, "GDAL_PAM_ENABLED": False, "GDAL_PNG_WHOLE_IMAGE_OPTIM": False}
 """Of GDAL: no file beside a picture changes it, and a PNG is not decoded at once, in which GDAL does not see that a file is cut off."""
@@ -142,7 +142,6 @@ def save_place(path: str | Path, like: str | Path, size: tuple[int, int], part: 
         WriteError: a place that cannot be written.
     """
     path, place = Path(path), place_of(like)
-    forget_place(path)
     left, top, right, bottom = part
     across, down = size[0] / (right - left), size[1] / (bottom - top)  # pixels of the picture for one of the PNG
     described = ElementTree.Element("PAMDataset")
@@ -166,7 +165,7 @@ def save_place(path: str | Path, like: str | Path, size: tuple[int, int], part: 
 
 
 def forget_place(path: Path) -> None:
-    """Removes what :func:`save_place` wrote beside a PNG: it told of an earlier picture."""
+    """Removes what :func:`save_place` wrote beside a PNG of an earlier picture, which may have lain elsewhere, or nowhere."""
     for beside in path.with_suffix(".pgw"), path.with_name(f"{path.name}.aux.xml"):
         beside.unlink(missing_ok=True)
 
@@ -214,12 +213,11 @@ def read_by_windows(path: str | Path, max_pixels: int = MAX_PIXELS, room: Room =
         UserError: not a picture, cut off, or too large.
     """
     path = Path(path)
-    driver = DRIVERS.get(path.suffix.lower())
-    if driver is None or not is_installed() or np.prod(picture_size(path, max_pixels)) < LARGE or is_turned(path):
+    if not is_installed() or np.prod(picture_size(path, max_pixels)) < LARGE or is_turned(path):
         return None
-    with Image.open(path) as picture:
-        if picture.format != {"GTiff": "TIFF"}.get(driver, driver):  # Pillow goes by what is in a file, whatever it is called
-            return None
+    driver = DRIVERS.get(picture_format(path, max_pixels) or "")
+    if driver is None:
+        return None
     rasterio = rasterio_of()
     try:
         with rasterio.Env(**READING), rasterio.open(path.absolute(), driver=driver) as file:

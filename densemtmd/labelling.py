@@ -461,10 +461,9 @@ def write_answers(
                 save_indexed(_target(stem, name), one.ids, task.palette, note)
         if "overlay" in outputs:
             drawn, target = overlay(image, one.ids, task), _target(stem, name, "overlay")
+            geo.forget_place(target)
             if picture is not None and on_earth:  # first: the PNG's note says that all is there
                 geo.save_place(target, picture, (image.shape[1], image.shape[0]), drawn.info["photo"])
-            else:
-                geo.forget_place(target)
             save_png(target, drawn, note)
         if one.probabilities is not None:
             kept = {"probabilities": one.probabilities.astype(np.float16), "labels": np.array(task.labels), "note": np.array(note or "")}

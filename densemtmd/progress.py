@@ -7,9 +7,7 @@ picture takes a minute. Of work within work, such as a validation within a train
 from __future__ import annotations
 
 import _thread
-import shutil
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -19,42 +17,14 @@ from typing import Any, ClassVar, TypeVar
 
 from tqdm import tqdm
 
+from densemtmd.terminal import folded
+
 T = TypeVar("T")
 
 BAR, FIRST, NEXT = 2.0, 8.0, 60.0
 """Seconds after which a bar appears, a first line, and a next one: what takes no longer is not worth a word."""
 
 PERCENT = "{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}"
-
-
-ENDLESS = 10_000
-"""Columns of what is no terminal, such as a file."""
-
-
-def columns() -> int:
-    """How wide the terminal is, or what COLUMNS says of it; :data:`ENDLESS` where there is none, so that files hold all there is to say."""
-    return shutil.get_terminal_size((ENDLESS, 24)).columns
-
-
-def folded(text: str, width: int | None = None) -> str:
-    """A text whose sentences are wrapped at words where a line has no place for them; tables and commands stay as they are: what is
-    indented, or has two spaces side by side.
-
-    Args:
-        text: of any number of lines.
-        width: of a line; None: the terminal's.
-
-    >>> print(folded("one two three" + chr(10) + "  densemtmd compare", 9))
-    one two
-    three
-      densemtmd compare
-    """
-    width = width or columns()
-    lines: list[str] = []
-    for line in text.split("\n"):
-        one = len(line) <= width or "  " in line
-        lines += [line] if one else textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
-    return "\n".join(lines)
 
 
 class _Bar(tqdm):

@@ -132,7 +132,8 @@ def rooms(_: str) -> str:
         about = ast.get_docstring(ast.parse((file if alone else file.with_suffix("") / "__init__.py").read_text(encoding="utf-8"))) or ""
         begins = re.split(r"[:;.](?: |$)| \(|, (?:and|so|from) ", one_line(about).replace("`", "").replace("*", ""))[0]
         number = f"{PAPER.index(room) + 1}" if room in PAPER else " "
-        lines.append(f"{number} {room + ('.py' if alone else '/'):15} {begins[:1].lower()}{begins[1:]}")
+        begins = begins if begins[1:2].isupper() else begins[:1].lower() + begins[1:]  # TIFFs
+        lines.append(f"{number} {room + ('.py' if alone else '/'):15} {begins}")
     return "\n".join(["```text", *lines, "```"])
 
 

@@ -411,6 +411,13 @@ def test_shapes_of_labelme_that_have_no_pixels_are_no_labels(tmp_path):
     assert targets(drafted(tmp_path / "street")[1])
 
 
+def test_shapes_of_labelme_that_have_no_pixels_are_all_there_is(tmp_path):
+    photo(tmp_path / "0.jpg")
+    labelme_file(tmp_path / "0.json", [shape("crack", np.array([[1.0, 1], [9, 9]]), "line")])
+    with refused("but only lines and points (crack), which cover no pixel: draw polygons"):
+        draft(tmp_path)
+
+
 def test_pictures_that_labelme_keeps_within_its_files(tmp_path):
     labelme_folder(tmp_path / "street")
     for path in [*(tmp_path / "street").rglob("*.json"), *(tmp_path / "street").rglob("*.jpg")]:
@@ -419,8 +426,12 @@ def test_pictures_that_labelme_keeps_within_its_files(tmp_path):
         else:
             content = json.loads(path.read_text("utf-8")) | {"imageData": "/9j/" + "A" * 100_000}
             path.write_text(json.dumps(content), encoding="utf-8")
-    with refused("none of the pictures that they are about: write those that are within them out, and put them beside, "):
+    advice = "write those that are within them out, and put them beside, called as they are: 0.png"
+    with refused(f"none of the pictures that they are about: {advice}"):
         draft(tmp_path / "street")
+    for path in (tmp_path / "street").rglob("*.json"):
+        photo(path.with_suffix(".png"))
+    assert len(targets(drafted(tmp_path / "street")[1])) == 6
 
 
 @pytest.mark.parametrize(("places", "words"), [

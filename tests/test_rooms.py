@@ -13,7 +13,7 @@ PACKAGE = Path(densemtmd.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 
 ORDER = (
-    "errors", "machine", "progress", "stopping", "parallel", "files", "palette", "tasks", "settings", "origin", "composing",
+    "errors", "machine", "terminal", "progress", "stopping", "parallel", "files", "palette", "tasks", "settings", "origin", "composing",
     "geometry", "stack", "kind", "losses", "merging", "fast", "dense", "network", "backbones", "copies", "datasets", "worlds",
     "truth", "data", "checkpoint", "inference", "keypoints", "poses", "evaluation", "correlation", "draw", "video", "geo", "labelling",
     "cluster", "criterion", "kinds", "tracking", "strategies", "training", "compare", "runs", "web", "export", "release",

@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,6 +161,15 @@ def test_without_torch_every_verb_says_so_in_a_sentence(tmp_path):
         "make demo does in a clone, or call it by the Python that it is installed for"
     ] * 6
     assert told.stdout.splitlines() == ["1"] * 6
+
+
+def test_a_python_without_any_library_says_so_in_a_sentence():
+    """``-S``: without site-packages, as that of a system has none of ours."""
+    root = Path(__file__).parents[1]
+    call, where = [sys.executable, "-S", str(root / "tools" / "infer.py")], {"PYTHONPATH": str(root)}
+    for options, said in (([], "which densemtmd needs, is not installed for "), (["--nonsense"], "--nonsense")):
+        told = subprocess.run([*call, "nothing.png", *options], capture_output=True, text=True, env=where, check=False)
+        assert told.returncode == 1 and told.stderr.startswith("error: ") and said in told.stderr and "Traceback" not in told.stderr
 
 
 def test_what_is_made_first_is_not_taken_for_the_speed_of_scoring(monkeypatch):

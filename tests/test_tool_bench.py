@@ -144,6 +144,12 @@ def test_tiff(bench, tmp_path):
     assert f"| 200×200 | {call['seconds_cpu']:.0f} | {call['seconds_cpu'] / 0.04:.2f} | {call['memory_gb']:.2f} GB |" in text
 
 
+def test_tiff_by_a_network_of_ones_own(bench, tmp_path):
+    pytest.importorskip("rasterio")
+    told, text = run(bench, tmp_path, "tiff", "--megapixels", 0.04, "--checkpoint", tiff.save_small(tmp_path))
+    assert told["checkpoint"] == ".../small.safetensors" and "whole calls of infer by .../small.safetensors" in text
+
+
 def test_what_lies_on_disk_meanwhile_is_seen(tmp_path):
     script = f"from densemtmd.files import array_in; kept = array_in({str(tmp_path / 'out')!r}, (3, 2**20)); input('there')"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

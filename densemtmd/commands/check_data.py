@@ -125,8 +125,8 @@ def table(one: Survey) -> list[str]:
     from densemtmd.datasets.splits import SPLITS
     from densemtmd.draw.lettering import short
     from densemtmd.draw.tables import aligned
-    from densemtmd.progress import columns, folded
     from densemtmd.tasks import VOID
+    from densemtmd.terminal import columns, folded
 
     dataset = one.dataset
     counts = {split: len(dataset.splits[split]) for split in SPLITS}
@@ -239,7 +239,7 @@ def show_labelsets(arguments: argparse.Namespace) -> int:
     from densemtmd.datasets.folder import open_dataset
     from densemtmd.draw import labelsets_figure
     from densemtmd.draw.lettering import short
-    from densemtmd.progress import columns
+    from densemtmd.terminal import columns
 
     configs = [load_dataset_config(name) for name in arguments.datasets or KITTI]
     notes = []

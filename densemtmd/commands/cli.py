@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from densemtmd.errors import UserError, about_files, about_installation, about_memory, one_line
 from densemtmd.released import FOLDER
 from densemtmd.stopping import REASONS, Stopped, answering, reason_of
+from densemtmd.terminal import folded
 
 Main = Callable[..., int]
 
@@ -91,13 +92,8 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """:func:`say` on stderr; as it stands where what folds it is not installed, which may be what there is to complain of."""
-    text = as_called(text)
-    with suppress(ImportError):
-        from densemtmd.progress import folded
-
-        text = folded(text)
-    print(text, file=sys.stderr)
+    """:func:`say` on stderr."""
+    print(folded(as_called(text)), file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):

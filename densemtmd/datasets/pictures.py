@@ -106,6 +106,16 @@ def picture_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, i
     return (width, height) if lies else (height, width)
 
 
+def picture_format(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
+    """Pillow's name of what is in a picture file, however it is called: ``"PNG"``, ``"TIFF"``, ``"JPEG"``.
+
+    Raises:
+        UserError: no such file, not a picture, or more pixels than ``max_pixels``.
+    """
+    with _opened(Path(path), max_pixels) as picture:
+        return picture.format
+
+
 def _opened(path: Path, max_pixels: int) -> Image.Image:
     """A picture of which only the head was read."""
     try:

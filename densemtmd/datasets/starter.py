@@ -185,11 +185,9 @@ def _draft_of_objects(folder: Path, there: Sequence[Path], objects: Objects) -> 
         named = f"{objects.files[0].stem}.png for {objects.files[0].name}"
         how = f"write those that are within them out, and put them beside, called as they are: {named}" if within else "put them into it"
         raise UserError(f"{folder} has {objects.called}, but none of the pictures that they are about: {how}")
-    if not objects.objects.total() and objects.thin:
-        thin = ", ".join(sorted(objects.thin)[:5])
-        raise UserError(f"{folder} has {objects.called}, but only lines and points ({thin}), which cover no pixel: draw polygons")
     if not objects.objects.total():
-        raise UserError(f"{folder} has {objects.called}, but no object in it: label some pictures first")
+        lines = f"only lines and points ({', '.join(sorted(objects.thin)[:5])}), which cover no pixel: draw polygons"
+        raise UserError(f"{folder} has {objects.called}, but {lines if objects.thin else 'no object in it: label some pictures first'}")
     dataset = _opened(folder, pairs, listing=objects.encoding in LISTING)
     images, labels = [image for image, _ in pairs], [label for _, label in pairs]
     keys = [item.key for item in dataset.splits["train"]]

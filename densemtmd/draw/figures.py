@@ -573,7 +573,7 @@ def budget_figure(
             mean, spread, colour = held.mean(0), held.std(0, ddof=1) if len(held) > 1 else 0, colours[n % len(colours)]
             axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
             # The first rows on top: a row that goes on where another ends must not hide it.
-            axes.plot(at, mean, color=colour, linewidth=1.8, marker=".", label=_legible(row), zorder=2 + (len(rows) - n) / len(rows))
+            axes.plot(at, mean, color=colour, linewidth=1.8, marker=".", label=_legible(row), zorder=3 - n / len(rows))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k"))

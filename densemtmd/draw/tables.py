@@ -12,8 +12,8 @@ import numpy as np
 
 from densemtmd.correlation import Correspondence
 from densemtmd.draw.lettering import width_of
-from densemtmd.progress import columns
 from densemtmd.tasks import OutputSpace
+from densemtmd.terminal import columns
 
 SCORES = {"global": "Global", "average": "Average", "iou": "IoU"}
 """The paper's names of the three scores, in percent."""

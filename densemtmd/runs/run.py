@@ -39,7 +39,7 @@ from densemtmd.kind import Kind, kind_of, kind_of_scores
 from densemtmd.machine import processes
 from densemtmd.network import JointNetwork
 from densemtmd.origin import MADE, Making, Origin, clocks, making, told
-from densemtmd.progress import Progress, columns, duration, followed, say
+from densemtmd.progress import Progress, duration, followed, say
 from densemtmd.runs.folder import (
     EVALUATIONS,
     amend,
@@ -56,6 +56,7 @@ from densemtmd.runs.lock import LOCK, held
 from densemtmd.settings import ContextSettings, ReversalSettings, RunSettings, ScoreSettings, validate
 from densemtmd.strategies import Stage, stages
 from densemtmd.tasks import Labelset, OutputSpace, Task
+from densemtmd.terminal import columns
 from densemtmd.tracking import Tracker, environment_tags, flatten, open_tracker, opener
 from densemtmd.training import State, budget, check_workers, fit
 
